@@ -1,0 +1,1 @@
+"""Host side: source -> graph -> passes -> verified variants -> bundle."""

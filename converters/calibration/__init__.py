@@ -1,0 +1,1 @@
+"""Activation statistics: collecting them, and turning them into quantization ranges."""

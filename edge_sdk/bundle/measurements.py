@@ -1,0 +1,64 @@
+"""What a clock and the kernel measured while a variant was chosen.
+
+Latency and RSS differ from run to run, so they may not be part of a variant's
+identity: the same source and recipe must give the same manifest digest. They
+travel as the annotation ``org.edge-sdk.report`` on the variant's descriptor in
+the image index, which every OCI tool copies byte for byte.
+"""
+
+from __future__ import annotations
+
+from edge_sdk.bundle.record import Agreement, Frozen
+
+
+class Machine(Frozen, frozen=True, kw_only=True):
+    """The machine a measurement was made on."""
+
+    cpu: str
+    cores: int
+    architecture: str
+    engines: dict[str, str]
+
+
+class Candidate(Frozen, frozen=True, kw_only=True):
+    """One row of the table of candidates.
+
+    Attributes:
+        name: Recipe name.
+        status: ``chosen``, ``qualified``, ``rejected`` or ``failed``.
+        reason: Why it has that status, in one sentence.
+        size_bytes: Graph and weights as they are shipped.
+        agreement: Against the fp32 source; absent where the candidate failed.
+        latency_ms: Median of the interleaved runs, one call.
+        speedup: Source median over candidate median in the same run.
+        peak_rss_bytes: Peak resident memory of a fresh process that loads and runs it.
+        predicted_speedup: From the profile's cost model, where its ISA is not here.
+    """
+
+    name: str
+    status: str
+    reason: str
+    size_bytes: int = 0
+    agreement: Agreement | None = None
+    latency_ms: float | None = None
+    speedup: float | None = None
+    peak_rss_bytes: int | None = None
+    predicted_speedup: float | None = None
+
+
+class VariantReport(Frozen, frozen=True, kw_only=True):
+    """The measured report of one variant."""
+
+    profile: str
+    chosen: str
+    reason: str
+    candidates: tuple[Candidate, ...]
+    machine: Machine
+    source_size_bytes: int
+    source_latency_ms: float
+    threads: int
+    decisive: bool
+    seconds: float
+    max_drop: float
+    data_origin: str
+    schema: str = "org.edge-sdk.report/1"

@@ -1,0 +1,298 @@
+"""The variant record: everything about one variant that is not a weight.
+
+One JSON document (``variant.json``) per manifest. Its shapes already carry
+several graphs with wiring (encoder-decoder, prefill / decode, pipeline
+stages), opaque engine files, recurrent state, adapters and tokenizers, so that
+new kinds of model add code and not format versions.
+
+Only values that are a function of source, data, recipe and tool versions stand
+here: the record is part of the variant's identity. What a clock or the kernel
+measured (latency, RSS) stands in :mod:`edge_sdk.bundle.measurements`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+SCHEMA = "org.edge-sdk.variant/1"
+
+
+class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the structs on the wire: immutable, keyword-only, no unknown fields."""
+
+
+class TensorSpec(Frozen, frozen=True, kw_only=True):
+    """Name, element type and shape of a graph input or output.
+
+    ``shape`` holds an ``int`` for a fixed and a ``str`` for a symbolic dimension;
+    ``None`` as a whole means that the rank is unknown. ``dtype`` is a numpy name
+    (``float32``, ``int64``, ``bfloat16``, ``string``).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None = ()
+    required: bool = True
+
+
+class Blob(Frozen, frozen=True, kw_only=True):
+    """A reference to a content-addressed blob."""
+
+    digest: str
+    size: int
+
+
+class ArrayRef(Frozen, frozen=True, kw_only=True):
+    """A C-contiguous little-endian array inside a blob."""
+
+    blob: Blob
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int = 0
+
+
+class Graph(Frozen, frozen=True, kw_only=True):
+    """One executable graph.
+
+    Attributes:
+        name: Unique within the variant (``main``, ``encoder``, ``decode``, ``stage-0`` …).
+        format: ``onnx`` (a graph over weight blobs) or an opaque file
+            format (``tflite``, ``tensorrt-plan`` …).
+        parts: The file's bytes: one blob for a graph, several in order for an
+            opaque file that was split at its buffer boundaries.
+        weights: Blobs the graph refers to by digest as external data.
+        inputs: Graph inputs in the source's order.
+        outputs: Graph outputs in the source's order.
+    """
+
+    name: str
+    format: str
+    parts: tuple[Blob, ...]
+    weights: tuple[Blob, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+class Wire(Frozen, frozen=True, kw_only=True):
+    """An edge between graphs: an output that feeds another graph's input."""
+
+    source_graph: str
+    output: str
+    target_graph: str
+    input: str
+
+
+class State(Frozen, frozen=True, kw_only=True):
+    """A recurrence: ``output`` of one call is ``input`` of the next.
+
+    ``initial`` is the value before the first call; ``None`` means zeros.
+    """
+
+    input: str
+    output: str
+    initial: ArrayRef | None = None
+
+
+class File(Frozen, frozen=True, kw_only=True):
+    """A side file of the variant (tokenizer, labels, licence)."""
+
+    path: str
+    blob: Blob
+
+
+class Step(Frozen, frozen=True, kw_only=True):
+    """One step of pre- or post-processing, or one pass of a recipe.
+
+    ``op`` names it in a registry; ``options`` are that step's own, validated there.
+    """
+
+    op: str
+    options: dict[str, Any] = {}
+
+
+class Adapter(Frozen, frozen=True, kw_only=True):
+    """A low-rank adapter over the variant's graphs, selectable per request."""
+
+    name: str
+    graph: str
+    parts: tuple[Blob, ...]
+    scale: float = 1.0
+
+
+class Engine(Frozen, frozen=True, kw_only=True):
+    """The engine a variant was made for, with its providers in order and options."""
+
+    name: str
+    providers: tuple[str, ...] = ()
+    options: dict[str, str] = {}
+    version: str = ""
+
+
+class Recipe(Frozen, frozen=True, kw_only=True):
+    """How the graphs were made from the source: passes in order, for one engine."""
+
+    name: str
+    steps: tuple[Step, ...] = ()
+    engine: str = "onnx"
+    forced: bool = False
+
+
+class MemoryPlan(Frozen, frozen=True, kw_only=True):
+    """Predicted peak memory of one loaded variant, in bytes.
+
+    Attributes:
+        weights_mapped: Weights mapped from files; shared and evictable.
+        weights_private: Weights an engine copies to its heap when it packs them.
+        activations: Peak of live activations at ``reference_shapes``.
+        engine: The engine's own code and data.
+        kv_per_token: KV cache per token of context (decoders).
+        reference_shapes: Symbolic dimension -> value the prediction was made for.
+    """
+
+    weights_mapped: int
+    weights_private: int
+    activations: int
+    engine: int
+    kv_per_token: int = 0
+    reference_shapes: dict[str, int] = {}
+
+    @property
+    def peak(self) -> int:
+        """Predicted peak resident memory without KV cache, in bytes."""
+        return self.weights_mapped + self.weights_private + self.activations + self.engine
+
+
+class NodeCost(Frozen, frozen=True, kw_only=True):
+    """Cost of one node, for planners: work, weight and live activation bytes."""
+
+    node: str
+    op: str
+    flops: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+class Unquantized(Frozen, frozen=True, kw_only=True):
+    """A node left in higher precision, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+
+class Agreement(Frozen, frozen=True, kw_only=True):
+    """How a variant's outputs compare with the fp32 source's on the same inputs.
+
+    Attributes:
+        samples: Number of samples compared.
+        cosine: Mean cosine similarity over samples (first float output).
+        max_error: Largest absolute difference over all outputs.
+        top1: Share of samples whose argmax is the same, for class-like outputs.
+        nearest: Share of samples whose nearest neighbour is the same, for embeddings.
+        metrics: Task metric -> (source value, variant value), where labels were given.
+        drop: The figure that ``--max-drop`` limited.
+        drop_of: What ``drop`` is (``1 - cosine``, ``top1 accuracy`` …).
+    """
+
+    samples: int
+    cosine: float
+    max_error: float
+    drop: float
+    drop_of: str
+    top1: float | None = None
+    nearest: float | None = None
+    metrics: dict[str, tuple[float, float]] = {}
+
+
+class Provenance(Frozen, frozen=True, kw_only=True):
+    """Where the variant came from: source, data and tool versions, by digest."""
+
+    source_name: str
+    source_digest: str
+    data_digest: str | None
+    tools: dict[str, str]
+    data_origin: str = "user"
+    licence: str | None = None
+    source_metrics: dict[str, float] = {}
+
+
+class GoldenCase(Frozen, frozen=True, kw_only=True):
+    """Inputs and expected outputs for the device's self-test.
+
+    ``atol`` / ``rtol`` bound each element: ``|y - expected| <= atol + rtol * |expected|``.
+    """
+
+    graph: str
+    inputs: dict[str, ArrayRef]
+    outputs: dict[str, ArrayRef]
+    atol: float
+    rtol: float
+
+
+class VariantRecord(Frozen, frozen=True, kw_only=True):
+    """One variant of a model for one device profile."""
+
+    name: str
+    version: str
+    profile: str
+    task: str
+    kind: str
+    graphs: tuple[Graph, ...]
+    engine: Engine
+    recipe: Recipe
+    memory: MemoryPlan
+    agreement: Agreement
+    provenance: Provenance
+    schema: str = SCHEMA
+    wiring: tuple[Wire, ...] = ()
+    states: tuple[State, ...] = ()
+    preprocess: tuple[Step, ...] = ()
+    postprocess: tuple[Step, ...] = ()
+    files: tuple[File, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    costs: tuple[NodeCost, ...] = ()
+    unquantized: tuple[Unquantized, ...] = ()
+    golden: tuple[GoldenCase, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs that the caller feeds: neither wired nor recurrent."""
+        wired = {(wire.target_graph, wire.input) for wire in self.wiring}
+        return tuple(
+            spec
+            for graph in self.graphs
+            for spec in graph.inputs
+            if (graph.name, spec.name) not in wired
+        )
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs that reach the caller: those not consumed by another graph."""
+        wired = {(wire.source_graph, wire.output) for wire in self.wiring}
+        return tuple(
+            spec
+            for graph in self.graphs
+            for spec in graph.outputs
+            if (graph.name, spec.name) not in wired
+        )
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """Every blob the variant needs, each once, in order of first use."""
+        found: dict[str, Blob] = {}
+        for graph in self.graphs:
+            for blob in (*graph.parts, *graph.weights):
+                found.setdefault(blob.digest, blob)
+        for adapter in self.adapters:
+            for blob in adapter.parts:
+                found.setdefault(blob.digest, blob)
+        for file in self.files:
+            found.setdefault(file.blob.digest, file.blob)
+        arrays = [state.initial for state in self.states if state.initial]
+        for case in self.golden:
+            arrays += [*case.inputs.values(), *case.outputs.values()]
+        for array in arrays:
+            found.setdefault(array.blob.digest, array.blob)
+        return tuple(found.values())

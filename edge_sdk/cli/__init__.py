@@ -1,0 +1,1 @@
+"""The ``edge-sdk`` command: one file per command, imported only when it is called."""

@@ -1,0 +1,74 @@
+"""Entry point: finds the command, imports only that one, and turns errors into exit codes.
+
+Exit codes: 0 done, 1 the work failed, 2 bad input. Results go to stdout,
+progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from edge_sdk import __version__
+from edge_sdk.errors import EdgeSdkError
+
+# command -> one line of help; the module is edge_sdk.cli.<command>, with
+# add_arguments(parser) and run(args) -> int.
+COMMANDS = {
+    "demo": "convert a real model for every profile and run it, in about a minute",
+    "profiles": "list, show or detect device profiles",
+    "fit": "predict size, memory and speed of a model per profile before converting it",
+    "convert": "turn a model into one verified bundle for one or more profiles",
+    "inspect": "show what is inside a bundle, why, and the report",
+    "run": "run a bundle on an .npz of inputs or on text",
+    "bench": "measure a bundle's latency, throughput and memory",
+    "store": "list, verify or clean a device's store",
+    "completion": "print a shell completion script",
+}
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The argument parser, with the options of ``command`` filled in (all when ``None``)."""
+    parser = argparse.ArgumentParser(
+        prog="edge-sdk",
+        description="Convert models for edge devices, run them from verified bundles.",
+        epilog="Start with `edge-sdk demo`; `edge-sdk COMMAND --help` teaches each command.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-sdk {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help_line in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name,
+            help=help_line,
+            description=help_line[0].upper() + help_line[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command in (None, name):
+            import_module(f"edge_sdk.cli.{name}").add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if word in COMMANDS), "")
+    args = build_parser(command).parse_args(arguments)
+    try:
+        code: int = import_module(f"edge_sdk.cli.{args.command}").run(args)
+    except EdgeSdkError as error:
+        print(f"edge-sdk {args.command}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`): not an error of ours.
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

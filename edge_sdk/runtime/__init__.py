@@ -1,0 +1,1 @@
+"""Running one variant: engines, sessions, memory plan, pre- and post-processing."""

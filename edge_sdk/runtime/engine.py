@@ -1,0 +1,92 @@
+"""The seam to inference engines: one protocol, found by name.
+
+An engine opens one graph file and gives a session that runs it. Engines are
+entry points of the group ``edge_sdk.engines``, so that another vendor's NPU is
+a package with an engine and a profile, not a fork. Engine modules are imported
+on first use and import their library lazily.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from edge_sdk.bundle.record import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Feeds = Mapping[str, NDArray[np.generic]]
+    Outputs = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session is to be opened.
+
+    Attributes:
+        threads: Intra-op threads; 0 lets the engine decide.
+        providers: Execution providers in order of preference; empty means the engine's default.
+        options: Engine-specific options, passed through.
+        optimize: Whether the engine may optimize the graph (all levels).
+        arena: Whether the engine may keep a growing memory arena (faster, larger RSS).
+    """
+
+    threads: int = 1
+    providers: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    optimize: bool = True
+    arena: bool = True
+
+
+class Session(Protocol):
+    """One loaded graph, ready to run. Safe to call from several threads."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Graph inputs in order."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Graph outputs in order."""
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Runs the graph once.
+
+        Args:
+            feeds: Input name -> array with the graph's dtype and rank.
+
+        Returns:
+            Output name -> array.
+
+        Raises:
+            EngineError: The engine failed; the message is the engine's own.
+        """
+
+
+class Engine(Protocol):
+    """Opens graphs of some formats."""
+
+    name: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]]
+
+    def version(self) -> str | None:
+        """Version of the installed engine library, or ``None`` where it is absent."""
+
+    def open(self, graph: Path, options: SessionOptions) -> Session:
+        """Opens a graph file; external data are files beside it.
+
+        Raises:
+            MissingEngineError: The library is not installed.
+            EngineError: The engine refused the graph.
+        """
+
+
+def engines() -> dict[str, Engine]:
+    """All engines known here, installed or not, by name."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry.load()() for entry in entry_points(group="edge_sdk.engines")}
