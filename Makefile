@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench docs clean
+.PHONY: demo test test-slow test-device check bench clean
 
 demo: $(READY)
 	$(BIN)/edge-sdk demo
@@ -14,6 +14,15 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# The device side alone, as a board installs it: Python 3.10, no converter.
+DEVICE_PYTHON ?= python3.10
+DEVICE_VENV   ?= .venv-device
+test-device:
+	$(DEVICE_PYTHON) -m venv $(DEVICE_VENV)
+	$(DEVICE_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(DEVICE_VENV)/bin/python -m pip install --quiet -e '.[onnx]' --group device-test
+	$(DEVICE_VENV)/bin/python -m pytest tests/bundle tests/profiles tests/runtime tests/test_import.py
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -31,4 +40,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEVICE_VENV) .mypy_cache .ruff_cache .pytest_cache
