@@ -53,6 +53,10 @@ class Session(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Graph outputs in order."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What differs from what was asked for (a provider that is not here)."""
+
     def run(self, feeds: Feeds) -> Outputs:
         """Runs the graph once.
 
