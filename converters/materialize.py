@@ -1,8 +1,10 @@
-"""From an in-memory graph to a session: temporary files and the runtime's own engines.
+"""From an in-memory graph to files and sessions, with the runtime's own engines.
 
 Converters run candidates exactly as a device would, through
-:mod:`edge_sdk.runtime`. Weights go to one external file, so models above the
-2 GB protobuf limit take the same way as small ones.
+:mod:`edge_sdk.runtime`. Weights go to external files, so models above the 2 GB
+protobuf limit take the same way as small ones; tensors that already lie in the
+target folder are referred to and not written again, so a candidate costs only
+what its recipe changed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from edge_sdk.errors import MissingEngineError
@@ -20,14 +23,43 @@ from edge_sdk.runtime.engine import Session, SessionOptions, engines
 INLINE_BYTES = 1024
 
 
-def save(model: ir.Model, folder: Path) -> Path:
-    """Writes ``model.onnx`` and ``weights.bin`` into ``folder``; returns the graph's path.
+def is_external(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor belongs outside the graph file.
 
-    Tensors below 1 KiB stay inside the graph, where shape inference needs them.
+    Tensors below 1 KiB stay inside, where shape inference needs them; ONNX has
+    no external form for strings.
     """
-    path = folder / "model.onnx"
-    ir.save(model, path, external_data="weights.bin", size_threshold_bytes=INLINE_BYTES)
+    return tensor.nbytes >= INLINE_BYTES and tensor.dtype != ir.DataType.STRING
+
+
+def save(model: ir.Model, folder: Path, stem: str = "model") -> Path:
+    """Writes ``<stem>.onnx``, and ``<stem>.bin`` with tensors not yet in ``folder``.
+
+    The model's large tensors refer to the files afterwards, which frees their memory.
+
+    Returns:
+        The path of the graph file.
+    """
+    values = [
+        value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+        and is_external(value.const_value)
+        and not _lies_in(value.const_value, folder)
+    ]
+    tensors = [value.const_value for value in values if value.const_value is not None]
+    if tensors:
+        externals = ir.external_data.convert_tensors_to_external(tensors, folder, f"{stem}.bin")
+        for value, tensor in zip(values, externals, strict=True):
+            value.const_value = tensor
+    path = folder / f"{stem}.onnx"
+    onnx.save(ir.to_proto(model), path)
     return path
+
+
+def _lies_in(tensor: ir.TensorProtocol, folder: Path) -> bool:
+    return isinstance(tensor, ir.ExternalTensor) and Path(tensor.base_dir) == folder
 
 
 def open_path(path: Path, options: SessionOptions | None = None, engine: str = "onnx") -> Session:
@@ -47,6 +79,9 @@ def open_path(path: Path, options: SessionOptions | None = None, engine: str = "
 def opened(
     model: ir.Model, options: SessionOptions | None = None, engine: str = "onnx"
 ) -> Iterator[Session]:
-    """A session over ``model`` for the duration of a ``with`` block; files are temporary."""
+    """A session over ``model`` for the duration of a ``with`` block; files are temporary.
+
+    ``model`` itself stays as it is.
+    """
     with tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder:
-        yield open_path(save(model, Path(folder)), options, engine)
+        yield open_path(save(model.clone(), Path(folder)), options, engine)

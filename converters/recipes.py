@@ -1,0 +1,146 @@
+"""Recipe families: what a profile's rules mean as ordered passes.
+
+A recipe is complete: applied to the source it gives the variant, so the one in
+a bundle's record can be written to a file and given back with ``--recipe``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from device_profiles.schema import Profile, Rules
+from edge_sdk.bundle.record import Recipe, Step
+from edge_sdk.errors import RecipeError
+
+SOURCE = Recipe(name="source")
+
+
+def step(op: str, **options: Any) -> Step:
+    """A step with its options."""
+    return Step(op=op, options=options)
+
+
+def prepare(profile: Profile, fixed: Mapping[str, float] | None = None) -> tuple[Step, ...]:
+    """The float rewrites every candidate of a profile starts from.
+
+    Args:
+        profile: Whether contrib ops are allowed.
+        fixed: Scalar inputs that the user fixed, which select branches.
+    """
+    fused = () if profile.standard_ops_only else (step("fuse-gelu"), step("residual-sum"))
+    return (
+        step("upgrade-opset"),
+        step("cleanup"),
+        step("fold-constants"),
+        step("infer-shapes"),
+        step("splice-branches", **({"fixed": dict(fixed)} if fixed else {})),
+        step("fuse-batch-norm"),
+        step("one-hot-to-gather"),
+        step("constant-reshape"),
+        step("fold-constants"),
+        step("fuse-layer-norm"),
+        step("fold-attention-scale"),
+        *fused,
+        step("share-initializers"),
+        step("cleanup"),
+        step("infer-shapes"),
+    )
+
+
+def families(profile: Profile, rules: Rules, prepared: tuple[Step, ...]) -> dict[str, list[Recipe]]:
+    """Recipe family -> its variants, in the profile's order of preference.
+
+    Variants of one family have the same structure and so the same speed; the
+    most accurate one stands for the family.
+    """
+    return {name: _variants(name, profile, rules, prepared) for name in rules.recipes}
+
+
+def _variants(
+    family: str, profile: Profile, rules: Rules, prepared: tuple[Step, ...]
+) -> list[Recipe]:
+    small = (step("store-small"),)
+    standard = profile.standard_ops_only
+    qdq = {
+        "activation": rules.activation,
+        "weight": rules.weight,
+        "symmetric_activation": rules.symmetric_activation,
+        "float_bias": rules.float_bias,
+        "reduce_range": rules.reduce_range,
+    }
+    reduce = {"reduce_range": rules.reduce_range} if rules.reduce_range else {}
+    tails: dict[str, list[tuple[str, tuple[Step, ...]]]] = {
+        "fp32": [("", ())],
+        "fp16": [("", (step("float16"),))],
+        "int8-stored": [("", small)],
+        "int8-static": [
+            (f"-{method}", (step("static-qdq", method=method, **qdq), *(() if standard else small)))
+            for method in ("minmax", "percentile", "entropy")
+        ],
+        "int8-dynamic": [
+            ("", (step("dynamic-int8", **reduce), step("quantize-embedding"), *small))
+        ],
+        "int8-smooth": [
+            (
+                f"-a{alpha}",
+                (
+                    step("smooth-quant", alpha=alpha),
+                    step("dynamic-int8", **reduce),
+                    step("quantize-embedding"),
+                    *small,
+                ),
+            )
+            for alpha in (0.8, 0.7)
+        ],
+        "int8-block": [
+            ("", (step("block-weights", bits=8), step("quantize-embedding"), *small)),
+        ],
+        "int4-block": [
+            ("", (step("block-weights", bits=4), step("quantize-embedding"), *small)),
+        ],
+    }
+    if family not in tails:
+        raise RecipeError(
+            f"unknown recipe family {family!r}",
+            where=f"profile {profile.name!r}",
+            remedy=f"use one of: {', '.join(tails)}",
+        )
+    engine = profile.engines[0].name
+    return [
+        Recipe(name=family + suffix, steps=(*prepared, *tail), engine=engine)
+        for suffix, tail in tails[family]
+    ]
+
+
+def with_options(recipe: Recipe, suffix: str, options: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """The recipe with further options for some of its steps, under a longer name."""
+    steps = tuple(
+        Step(op=s.op, options={**s.options, **options[s.op]}) if s.op in options else s
+        for s in recipe.steps
+    )
+    return msgspec.structs.replace(recipe, name=recipe.name + suffix, steps=steps)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads a recipe from a TOML file.
+
+    ``steps`` may be left out; ``name`` is then a family and the profile's rules fill it in.
+
+    Raises:
+        RecipeError: The file is missing, not TOML, or has a wrong key or type.
+    """
+    try:
+        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
+    except FileNotFoundError:
+        raise RecipeError("no such file", where=str(path)) from None
+    except msgspec.MsgspecError as error:
+        raise RecipeError(
+            str(error),
+            where=str(path),
+            remedy='write name = "int8-static", or name and a list of [[steps]] with op and options',
+        ) from None
+    return msgspec.structs.replace(recipe, forced=True)

@@ -1,0 +1,100 @@
+"""A source model, whatever file it came from, and how its reader is found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+import onnx_ir as ir
+
+from device_profiles.schema import Kind
+from edge_sdk.bundle.record import State, TensorSpec
+from edge_sdk.errors import SourceError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as the passes see it, with what is known about it.
+
+    Attributes:
+        path: The graph file an engine can open as it is.
+        name: Default name of the bundle.
+        digest: ``sha256:…`` over all its files.
+        size_bytes: Size of all its files.
+        model: The graph; large tensors are mapped from the source's files.
+        kind: Kind of network, which selects the profile's rules.
+        task: What it does, for pre- and post-processing.
+        inputs: Graph inputs without states.
+        outputs: Graph outputs.
+        states: Recurrences.
+        tokenizer: ``tokenizer.json`` where the model has one.
+        labels: Class names in order, where the model has them.
+    """
+
+    path: Path
+    name: str
+    digest: str
+    size_bytes: int
+    model: ir.Model
+    kind: Kind
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[State, ...] = ()
+    tokenizer: Path | None = None
+    labels: tuple[str, ...] = field(default=())
+
+
+class SourceReader(Protocol):
+    """Reads one format of source models."""
+
+    def accepts(self, path: Path) -> bool:
+        """Whether ``path`` looks like this format (by name and first bytes)."""
+
+    def read(self, path: Path, *, states: tuple[State, ...] | None, task: str | None) -> Source:
+        """Reads the model.
+
+        Args:
+            path: File or folder.
+            states: Recurrences the user named; ``None`` asks the reader to find them.
+            task: The task the user named; ``None`` asks the reader to find it.
+
+        Raises:
+            SourceError: The model is damaged or uses something that is not supported.
+        """
+
+
+def open_source(
+    path: Path, *, states: tuple[State, ...] | None = None, task: str | None = None
+) -> Source:
+    """Finds the reader that accepts ``path`` and reads it.
+
+    Raises:
+        SourceError: The path does not exist, no reader accepts it, or reading failed.
+    """
+    if not path.exists():
+        raise SourceError("no such file or folder", where=str(path))
+    names = []
+    for entry in entry_points(group="edge_sdk.sources"):
+        names.append(entry.name)
+        reader: SourceReader = entry.load()()
+        if reader.accepts(path):
+            return reader.read(path, states=states, task=task)
+    raise SourceError(
+        "not a model format that an installed reader accepts",
+        where=str(path),
+        remedy=f"give a model of one of these formats: {', '.join(sorted(names))}",
+    )
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """One digest over the contents of several files, in the given order."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{total.hexdigest()}"

@@ -1,0 +1,101 @@
+"""ONNX files, with or without external data, as sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import google.protobuf.message
+import onnx
+import onnx_ir as ir
+
+from converters import describe
+from converters.passes.base import each_graph
+from converters.source import Source, digest_files
+from edge_sdk.bundle.record import State
+from edge_sdk.errors import SourceError
+
+
+class OnnxSource:
+    """Reads ``.onnx`` files; ``tokenizer.json``, ``labels.json`` beside them come along."""
+
+    def accepts(self, path: Path) -> bool:
+        """Whether the file's name ends in ``.onnx``."""
+        return path.is_file() and path.suffix.lower() == ".onnx"
+
+    def read(self, path: Path, *, states: tuple[State, ...] | None, task: str | None) -> Source:
+        """Reads the graph; large tensors stay in their files until they are used."""
+        model = _load(path)
+        if not model.graph.outputs:
+            raise SourceError("the graph has no outputs", where=str(path))
+        files = [path, *_external_files(model, path)]
+        found = describe.find_states(model)
+        bound = found if states is None else describe.check_states(model, states)
+        carried = {state.input for state in bound}
+        outputs = describe.graph_outputs(model)
+        tokenizer = path.parent / "tokenizer.json"
+        return Source(
+            path=path,
+            name=path.parent.name if path.stem == "model" and path.parent.name else path.stem,
+            digest=digest_files(files),
+            size_bytes=sum(file.stat().st_size for file in files),
+            model=model,
+            kind=describe.kind_of(model),
+            task=task or describe.task_of(model, outputs),
+            inputs=tuple(s for s in describe.graph_inputs(model) if s.name not in carried),
+            outputs=outputs,
+            states=bound,
+            tokenizer=tokenizer if tokenizer.is_file() else None,
+            labels=_labels(path.parent),
+        )
+
+
+def _load(path: Path) -> ir.Model:
+    try:
+        model = ir.load(path)
+        onnx.checker.check_model(str(path))
+    except google.protobuf.message.DecodeError as error:
+        raise SourceError(
+            f"not an ONNX model: {error}", where=str(path), remedy="export or download it again"
+        ) from None
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        raise SourceError(
+            f"the ONNX checker refuses it: {str(error).splitlines()[0]}",
+            where=str(path),
+            remedy="export it again with a current exporter",
+        ) from None
+    return model
+
+
+def _external_files(model: ir.Model, path: Path) -> list[Path]:
+    files: dict[Path, None] = {}
+    for graph in each_graph(model.graph):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                files.setdefault(Path(value.const_value.path))
+    for file in files:
+        if not file.is_file():
+            raise SourceError(
+                f"its external data file {file.name!r} is missing",
+                where=str(path),
+                remedy="put it beside the graph file",
+            )
+    return list(files)
+
+
+def _labels(folder: Path) -> tuple[str, ...]:
+    """Class names from ``labels.json`` (a list) or ``config.json`` (``id2label``)."""
+    for name in ("labels.json", "config.json"):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SourceError(f"not valid JSON: {error}", where=str(file)) from None
+        if isinstance(content, dict):
+            table = content.get("id2label")
+            content = [table[key] for key in sorted(table, key=int)] if table else None
+        if isinstance(content, list):
+            return tuple(str(label) for label in content)
+    return ()
