@@ -2,8 +2,8 @@
 
 A dataset is a tuple of samples; a sample is a sequence of calls (one call for
 a stateless model); a call is a mapping from input name to array. Recurrent
-states are not in the data: they start at their initial value and roll forward
-along each sequence.
+states start at their initial value and roll forward along each sequence; only
+a sample's first call may carry them, where the data gives other initial values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.bundle.record import State
+from edge_sdk.bundle.record import State, TensorSpec
 from edge_sdk.runtime.engine import Session
 
 Array = NDArray[np.generic]
@@ -27,8 +27,9 @@ class Dataset:
     """Samples to calibrate on or to evaluate with.
 
     Attributes:
-        samples: Sample -> calls -> input name -> array, states excluded.
-        labels: First axis = samples, where the data has labels.
+        samples: Sample -> calls -> input name -> array.
+        labels: First axis = samples, where the data has labels. One label per step
+            of a sequence makes a second axis, or objects where sequences differ in length.
         origin: ``user``, ``generated`` or ``base`` (taken from a base bundle).
         digest: ``sha256:…`` of the content, whatever file it came from.
     """
@@ -57,7 +58,7 @@ def roll(
 
     Args:
         session: A session over the whole graph.
-        sample: The calls of one sample, states excluded.
+        sample: The calls of one sample.
         states: Which output becomes which input.
         initial: State input name -> value before the first call.
 
@@ -69,3 +70,26 @@ def roll(
         outputs = session.run({**carried, **feeds})
         carried = {state.input: outputs[state.output] for state in states}
         yield outputs
+
+
+def zero_states(inputs: Sequence[TensorSpec], states: Sequence[State]) -> dict[str, Array]:
+    """Zeros for every state input: batch 1 in free dimensions, and an empty past."""
+    bound = {state.input for state in states}
+    zeros: dict[str, Array] = {}
+    for spec in inputs:
+        if spec.name in bound:
+            shape = tuple(
+                size if isinstance(size, int) else int("past" not in size.lower())
+                for size in spec.shape or ()
+            )
+            zeros[spec.name] = np.zeros(shape, dtype=spec.dtype)
+    return zeros
+
+
+def stack_labels(rows: Sequence[Array]) -> Array:
+    """One array of labels from a row per sample; of objects where rows differ in shape."""
+    if len({row.shape for row in rows}) == 1:
+        return np.stack(rows)
+    ragged = np.empty(len(rows), dtype=object)
+    ragged[:] = rows
+    return ragged
