@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.errors import DataError
+from edge_sdk.runtime.inputs import Array
 from edge_sdk.runtime.steps import Pool
 
-FloatArray = NDArray[np.floating]
 Float32 = NDArray[np.float32]
 
 
@@ -22,7 +22,7 @@ class Classification(msgspec.Struct, frozen=True):
     score: float
 
 
-def pool(tokens: FloatArray, mask: NDArray[np.integer], step: Pool) -> Float32:
+def pool(tokens: Array, mask: NDArray[np.int64], step: Pool) -> Float32:
     """One vector per text.
 
     Args:
@@ -55,16 +55,15 @@ def pool(tokens: FloatArray, mask: NDArray[np.integer], step: Pool) -> Float32:
     return values
 
 
-def softmax(logits: FloatArray) -> Float32:
+def softmax(logits: Array) -> Float32:
     """Probabilities over the last axis; shifted by the maximum, so nothing overflows."""
-    shifted = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
+    values = logits.astype(np.float32, copy=False)
+    shifted = np.exp(values - values.max(axis=-1, keepdims=True))
     result: Float32 = shifted / shifted.sum(axis=-1, keepdims=True)
     return result
 
 
-def rank(
-    scores: FloatArray, labels: Sequence[str], top: int, output: str
-) -> list[list[Classification]]:
+def rank(scores: Array, labels: Sequence[str], top: int, output: str) -> list[list[Classification]]:
     """The ``top`` best classes of each row, best first.
 
     Raises:
@@ -75,8 +74,9 @@ def rank(
             f"expected scores [batch, {len(labels)}], one per label, given {scores.shape}",
             where=f"output {output!r}",
         )
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    values = scores.astype(np.float32, copy=False)
+    best = np.argsort(-values, axis=1, kind="stable")[:, :top]
     return [
         [Classification(labels[i], float(row[i])) for i in order]
-        for row, order in zip(scores, best, strict=True)
+        for row, order in zip(values, best, strict=True)
     ]

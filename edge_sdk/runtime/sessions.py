@@ -1,0 +1,88 @@
+"""From a bundle to open sessions: which variant, which engine, how many threads."""
+
+from __future__ import annotations
+
+import os
+
+from edge_sdk.bundle.blobs import hex_of
+from edge_sdk.bundle.reader import Bundle, Variant
+from edge_sdk.bundle.record import Graph
+from edge_sdk.errors import BundleError, MissingEngineError, ProfileError
+from edge_sdk.runtime.engine import Engine, Session, SessionOptions, engines
+from edge_sdk.runtime.pipeline import Pipeline
+from edge_sdk.runtime.prepared import graph_path
+
+
+def choose_variant(bundle: Bundle, profile: str) -> Variant:
+    """The variant for a profile; ``auto`` picks the best one for this machine.
+
+    Raises:
+        BundleError: The bundle has no variant for that profile.
+        ProfileError: None of its variants suits this machine.
+    """
+    if profile != "auto":
+        return bundle.variant(profile)
+    from device_profiles.machine import detect_machine
+
+    from device_profiles.select import select
+
+    available = {v.profile: v.platform for v in bundle.variants if v.platform is not None}
+    if not available and len(bundle.variants) == 1:
+        return bundle.variants[0]  # copied out of its index, so nothing says what it is for
+    return bundle.variant(select(available, detect_machine()))
+
+
+def open_pipeline(variant: Variant, threads: int | None, arena: bool) -> Pipeline:
+    """Opens all graphs of a variant with its engine.
+
+    Args:
+        variant: A verified variant.
+        threads: Intra-op threads; the profile's by default.
+        arena: Whether the engine may keep a growing memory arena.
+
+    Raises:
+        MissingEngineError: The engine, or its library, is not installed.
+        EngineError: The engine refused a graph.
+        BundleError: The engine does not read a graph's format, or the wiring is wrong.
+    """
+    record = variant.record
+    engine = _engine(record.engine.name)
+    options = SessionOptions(
+        threads=threads if threads is not None else default_threads(record.profile),
+        providers=record.engine.providers,
+        options=record.engine.options,
+        arena=arena,
+    )
+    opened = {graph.name: _open(engine, graph, variant, options) for graph in record.graphs}
+    return Pipeline(record, opened)
+
+
+def default_threads(profile: str) -> int:
+    """The profile's threads, at most the cores this process may run on."""
+    from device_profiles.loader import load_profile
+
+    cores = len(os.sched_getaffinity(0))
+    try:
+        return min(cores, load_profile(profile).cpu.threads)
+    except ProfileError:
+        return cores  # a profile of the machine that converted, unknown here
+
+
+def _engine(name: str) -> Engine:
+    known = engines()
+    if name not in known:
+        raise MissingEngineError(
+            f"the variant needs the engine {name!r}; registered here: {', '.join(sorted(known))}",
+            remedy="install the package that provides this engine",
+        )
+    return known[name]
+
+
+def _open(engine: Engine, graph: Graph, variant: Variant, options: SessionOptions) -> Session:
+    if graph.format not in engine.formats:
+        raise BundleError(
+            f"is {graph.format!r}, which the engine {engine.name!r} does not read",
+            where=f"graph {graph.name!r}",
+        )
+    folder = variant.blobs.root / "prepared" / hex_of(variant.digest)
+    return engine.open(graph_path(graph, variant.blobs, folder), options)
