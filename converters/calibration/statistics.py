@@ -7,13 +7,31 @@ calibration data serves every candidate, and stored beside a variant they let
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-HISTOGRAM_BINS = 2048
+from edge_sdk.errors import BundleError
+
+HISTOGRAM_BINS = 4096
+# Below this everything counts as zero; it keeps bin arithmetic inside float32.
+SMALLEST_REACH = 2.0**-100
+
+
+def reach_of(magnitude: float) -> float:
+    """The smallest power of two that is not below ``magnitude``: a histogram's extent.
+
+    Extents that are powers of two nest, so a histogram widens by adding up bins exactly,
+    and its content does not depend on the order of the data.
+    """
+    if magnitude <= SMALLEST_REACH:
+        return SMALLEST_REACH
+    mantissa, exponent = math.frexp(magnitude)
+    return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
 
 
 @dataclass(frozen=True)
@@ -21,10 +39,11 @@ class TensorStatistics:
     """Statistics of one float activation over the calibration data.
 
     Attributes:
-        low: Smallest value seen.
-        high: Largest value seen.
-        histogram: Counts, int64 [HISTOGRAM_BINS], over ``[-absmax, absmax]``.
-        channel_absmax: Largest magnitude per index of the last axis, float32 [channels].
+        low: Smallest finite value seen.
+        high: Largest finite value seen.
+        histogram: Counts, int64 [HISTOGRAM_BINS], over ``[-reach, reach]``.
+        channel_absmax: Largest magnitude per index of the last axis, float32 [channels];
+            ``None`` where the length of that axis varies.
     """
 
     low: float
@@ -36,6 +55,11 @@ class TensorStatistics:
     def absmax(self) -> float:
         """Largest magnitude seen."""
         return max(abs(self.low), abs(self.high))
+
+    @property
+    def reach(self) -> float:
+        """Extent of the histogram on either side of zero."""
+        return reach_of(self.absmax)
 
 
 @dataclass(frozen=True)
@@ -53,3 +77,58 @@ class Statistics:
     def get(self, name: str | None) -> TensorStatistics | None:
         """The statistics of a value, or ``None`` if it was not calibrated."""
         return self.tensors.get(name or "")
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One tensor's statistics on the wire."""
+
+    low: float
+    high: float
+    histogram: list[int] | None = None
+    channel_absmax: list[float] | None = None
+
+
+def encode(statistics: Statistics, names: Collection[str] | None = None) -> bytes:
+    """Statistics as JSON: equal statistics give equal bytes.
+
+    Args:
+        statistics: What to store.
+        names: The values to store, for instance those that a recipe used; all by default.
+    """
+    chosen = sorted(statistics.tensors if names is None else set(names) & set(statistics.tensors))
+    return msgspec.json.encode({name: _entry(statistics[name]) for name in chosen})
+
+
+def decode(data: bytes) -> Statistics:
+    """The inverse of :func:`encode`.
+
+    Raises:
+        BundleError: The bytes are not statistics.
+    """
+    try:
+        entries = msgspec.json.decode(data, type=dict[str, _Entry])
+    except msgspec.DecodeError as error:
+        raise BundleError(
+            f"not calibration statistics: {error}", remedy="convert without --base"
+        ) from None
+    return Statistics({name: _tensor(entry) for name, entry in entries.items()})
+
+
+def _entry(tensor: TensorStatistics) -> _Entry:
+    return _Entry(
+        low=tensor.low,
+        high=tensor.high,
+        histogram=None if tensor.histogram is None else tensor.histogram.tolist(),
+        channel_absmax=None if tensor.channel_absmax is None else tensor.channel_absmax.tolist(),
+    )
+
+
+def _tensor(entry: _Entry) -> TensorStatistics:
+    return TensorStatistics(
+        low=entry.low,
+        high=entry.high,
+        histogram=None if entry.histogram is None else np.asarray(entry.histogram, np.int64),
+        channel_absmax=None
+        if entry.channel_absmax is None
+        else np.asarray(entry.channel_absmax, np.float32),
+    )

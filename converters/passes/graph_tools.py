@@ -15,6 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from converters.passes.base import each_graph
+
 Array = NDArray[Any]
 
 CONTRIB = "com.microsoft"
@@ -119,6 +121,12 @@ class Editor:
         self.model = model
         self._names = names_in(model)
 
+    def on(self, graph: ir.Graph) -> Editor:
+        """An editor of another graph of the same model; new names stay unique across both."""
+        other = Editor(graph, self.model)
+        other._names = self._names
+        return other
+
     def fresh(self, base: str) -> str:
         """``base``, or ``base_1``, ``base_2`` … if that name is taken; the name is then taken."""
         return unique(base, self._names)
@@ -132,6 +140,21 @@ class Editor:
             shape=ir.Shape(array.shape),
             const_value=tensor,
         )
+        self.graph.register_initializer(value)
+        return value
+
+    def freeze(self, output: ir.Value, tensor: ir.TensorProtocol) -> ir.Value:
+        """Puts an initializer in the place, and under the name, of a node's output.
+
+        The output must not be a graph output, and its node must be removed afterwards.
+        """
+        value = ir.Value(
+            name=output.name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
+        )
+        output.replace_all_uses_with(value)
         self.graph.register_initializer(value)
         return value
 
@@ -203,6 +226,12 @@ class Editor:
         for name, value in list(self.graph.initializers.items()):
             if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
                 del self.graph.initializers[name]
+
+
+def prune(model: ir.Model) -> None:
+    """Removes what nothing uses from all graphs of a model, inner ones first."""
+    for graph in reversed(list(each_graph(model.graph))):
+        Editor(graph, model).prune()
 
 
 def names_in(model: ir.Model) -> set[str]:
