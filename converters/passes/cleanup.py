@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converters.passes.base import GraphPass, Options, each_graph
-from converters.passes.graph_tools import Editor, is_op, scalar, tensor_of, unique
+from converters.passes.graph_tools import Editor, is_op, prune, scalar, tensor_of, unique
 
 # The first IR version in which an initializer need not be a graph input as well.
 FREE_INITIALIZERS = 4
@@ -45,11 +45,9 @@ class Cleanup(GraphPass):
         changes += order != [node for graph in each_graph(model.graph) for node in graph]
         for graph in each_graph(model.graph):
             changes += _simplify(graph, model)
-        # Inner graphs come last, so that what only they used in outer ones is unused by now.
-        for graph in reversed(list(each_graph(model.graph))):
-            before = len(graph) + len(graph.initializers)
-            Editor(graph, model).prune()
-            changes += before - len(graph) - len(graph.initializers)
+        before = _size(model)
+        prune(model)
+        changes += before - _size(model)
         changes += _unique_names(model.graph) + _strip_annotations(model)
         changes += common.RemoveUnusedOpsetsPass()(model).modified
         return ir.passes.PassResult(model, modified=changes > 0)
@@ -86,6 +84,11 @@ def _drop_default_inputs(model: ir.Model, overridable: tuple[str, ...]) -> int:
     return dropped
 
 
+def _size(model: ir.Model) -> int:
+    """Nodes and initializers in all graphs."""
+    return sum(len(graph) + len(graph.initializers) for graph in each_graph(model.graph))
+
+
 def _simplify(graph: ir.Graph, model: ir.Model) -> int:
     """Turns ``Constant`` nodes into initializers and bypasses nodes that do nothing."""
     editor = Editor(graph, model)
@@ -97,7 +100,9 @@ def _simplify(graph: ir.Graph, model: ir.Model) -> int:
         if is_op(node, "Constant"):
             tensor = tensor_of(output)
             if tensor is not None and not output.is_graph_output():
-                changes += _lift(node, tensor)
+                editor.freeze(output, tensor)
+                graph.remove(node, safe=True)
+                changes += 1
         elif _does_nothing(node) and not _anchors_output(node):
             source = node.inputs[0]
             assert source is not None
@@ -105,21 +110,6 @@ def _simplify(graph: ir.Graph, model: ir.Model) -> int:
             graph.remove(node, safe=True)
             changes += 1
     return changes
-
-
-def _lift(node: ir.Node, tensor: ir.TensorProtocol) -> int:
-    graph, output = node.graph, node.outputs[0]
-    assert isinstance(graph, ir.Graph)
-    value = ir.Value(
-        name=output.name,
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape.numpy()),
-        const_value=tensor,
-    )
-    output.replace_all_uses_with(value)
-    graph.remove(node, safe=True)
-    graph.register_initializer(value)
-    return 1
 
 
 def _does_nothing(node: ir.Node) -> bool:

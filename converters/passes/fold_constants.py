@@ -1,0 +1,203 @@
+"""Constant folding: what never changes is computed once, here, and not at every load or call.
+
+Each node is computed by the engine that would run it, so folding changes no bit.
+A result may not be larger than the constants it replaces (plus a little), so a
+weight that is stored small and expanded at load stays small, and a table that is
+also used untransposed is not stored twice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from converters.materialize import opened
+from converters.passes.base import GraphPass, Options
+from converters.passes.graph_tools import (
+    Array,
+    Editor,
+    constant,
+    integers,
+    is_op,
+    nbytes,
+    producer,
+    prune,
+    static_shape,
+    subgraphs,
+    tensor_of,
+)
+from edge_sdk.errors import EngineError
+from edge_sdk.runtime.engine import SessionOptions
+
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+# Quantized chains carry the scales that quantization and engines look for.
+KEPT = {*RANDOM, "Bernoulli", "Multinomial", "QuantizeLinear", "DequantizeLinear", "Constant"}
+COMPUTABLE = {
+    ir.DataType.BOOL,
+    ir.DataType.FLOAT16,
+    ir.DataType.FLOAT,
+    ir.DataType.DOUBLE,
+    *(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (8, 16, 32, 64)),
+}
+
+
+class FoldConstantsOptions(Options, frozen=True, kw_only=True):
+    """Options of :class:`FoldConstants`.
+
+    Attributes:
+        growth: Bytes by which a folded result may exceed the constants that go with it.
+    """
+
+    growth: int = 1024
+
+
+class FoldConstants(GraphPass):
+    """Replaces nodes of constants, and of dimensions that are known, by initializers."""
+
+    name = "fold-constants"
+    options_type = FoldConstantsOptions
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Runs the pass on every graph; constants that only folded nodes used go."""
+        result = super().call(model)
+        if result.modified:
+            prune(model)
+        return result
+
+    def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:
+        """Folds one graph in topological order."""
+        editor = Editor(graph, model)
+        credit: dict[ir.Value, int] = {}
+        changes = 0
+        for node in graph:
+            if any(output.is_graph_output() for output in node.outputs):
+                continue
+            arrays = _dimensions(node) or self._computed(node, model, credit)
+            if arrays is None:
+                continue
+            for output, array in zip(node.outputs, arrays, strict=True):
+                if output.name and output.uses():
+                    editor.freeze(output, ir.tensor(array, name=output.name))
+            graph.remove(node, safe=True)
+            changes += 1
+        return changes
+
+    def _computed(
+        self, node: ir.Node, model: ir.Model, credit: dict[ir.Value, int]
+    ) -> list[Array] | None:
+        """The outputs of a node of constants, unless they would make the model larger."""
+        if not _is_constant(node) or node.op_type in KEPT or subgraphs(node):
+            return None
+        dying = {value for value in node.inputs if value is not None and _dies(value)}
+        allowed = self.options.growth + sum(credit.setdefault(v, nbytes(v) or 0) for v in dying)
+        expected = _expected_bytes(node)
+        if expected is not None and expected > allowed:
+            return None
+        try:
+            arrays = _evaluate(node, model)
+        except EngineError as error:
+            self.context.notes.append(f"{node.name}: not folded: {error.message}")
+            return None
+        size = sum(array.nbytes for array in arrays)
+        if size > allowed:
+            return None
+        for value in dying:
+            paid = min(size, credit[value])
+            credit[value] -= paid
+            size -= paid
+        return arrays
+
+
+def _is_constant(node: ir.Node) -> bool:
+    """Whether a standard node reads constants only, of types that numpy and the engine share."""
+    if node.domain or (not node.inputs and not node.attributes):
+        return False
+    tensors = [tensor_of(value) for value in node.inputs if value is not None]
+    return all(tensor is not None and tensor.dtype in COMPUTABLE for tensor in tensors)
+
+
+def _dies(value: ir.Value) -> bool:
+    """Whether nothing will use a constant once all nodes of constants are folded."""
+    return not value.is_graph_output() and all(_is_constant(use.node) for use in value.uses())
+
+
+def _expected_bytes(node: ir.Node) -> int | None:
+    """Bytes of a node's outputs, as far as that can be known without computing them."""
+    if is_op(node, "ConstantOfShape"):
+        shape = constant(node.inputs[0])
+        fill = node.attributes.get_tensor("value")
+        if shape is not None:
+            return int(np.prod(shape)) * (4 if fill is None else fill.nbytes)
+    sizes = [nbytes(output) for output in node.outputs]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def _dimensions(node: ir.Node) -> list[Array] | None:
+    """The output of ``Shape``, ``Size``, or ``Gather`` / ``Slice`` of ``Shape``, where known."""
+    if is_op(node, "Size"):
+        shape = static_shape(node.inputs[0])
+        return None if shape is None else [np.array(np.prod(shape, dtype=np.int64))]
+    if is_op(node, "Shape"):
+        return _known(_shape_vector(node))
+    source = producer(node.inputs[0], "Shape") if is_op(node, "Gather", "Slice") else None
+    vector = _shape_vector(source) if source is not None else None
+    if vector is None:
+        return None
+    if is_op(node, "Gather"):
+        indices = constant(node.inputs[1])
+        return None if indices is None else _known(np.asarray(vector[indices], dtype=object))
+    starts, ends = integers(node, "starts", 1), integers(node, "ends", 2)
+    steps = integers(node, "steps", 4) or (1,)
+    if starts is None or ends is None:
+        return None
+    return _known(vector[starts[0] : ends[0] : steps[0]])
+
+
+def _shape_vector(node: ir.Node) -> Array | None:
+    """The output of a ``Shape`` node: integers, and ``None`` for dimensions not known."""
+    value = node.inputs[0]
+    if value is None or value.shape is None:
+        return None
+    dims = [dim if isinstance(dim, int) else None for dim in value.shape]
+    return np.array(
+        dims[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)],
+        dtype=object,
+    )
+
+
+def _known(vector: Array | None) -> list[Array] | None:
+    if vector is None or any(item is None for item in vector.reshape(-1)):
+        return None
+    return [vector.astype(np.int64)]
+
+
+def _evaluate(node: ir.Node, model: ir.Model) -> list[Array]:
+    """Computes one node of constants with the runtime's engine.
+
+    Raises:
+        EngineError: The engine refused the node or failed on these values.
+    """
+    feeds: dict[str, Array] = {}
+    inputs: list[ir.Value | None] = []
+    for index, value in enumerate(node.inputs):
+        array = constant(value)
+        if value is None or array is None:
+            inputs.append(None)
+            continue
+        feeds[f"input{index}"] = array
+        tensor_type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+        inputs.append(ir.Value(name=f"input{index}", type=tensor_type, shape=ir.Shape(array.shape)))
+    outputs = [ir.Value(name=f"output{index}") for index in range(len(node.outputs))]
+    copy = ir.Node("", node.op_type, inputs, tuple(node.attributes.values()), outputs=outputs)
+    graph = ir.Graph(
+        [value for value in inputs if value is not None],
+        outputs,
+        nodes=[copy],
+        opset_imports={"": model.opset_imports.get("", 1)},
+        name="constants",
+    )
+    with opened(
+        ir.Model(graph, ir_version=model.ir_version), SessionOptions(optimize=False)
+    ) as session:
+        results = session.run(feeds)
+    return [results[f"output{index}"] for index in range(len(outputs))]
