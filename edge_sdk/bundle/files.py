@@ -59,8 +59,11 @@ def link(source: Path, target: Path, folder: Path) -> bool:
         path.hardlink_to(source)
     except OSError:  # another file system, or one without hard links
         return False
-    sync(path)
-    path.replace(target)
+    try:
+        sync(path)
+        path.replace(target)
+    finally:
+        path.unlink(missing_ok=True)
     return True
 
 

@@ -65,15 +65,15 @@ class Variant:
         return {layer.annotations[oci.FILEPATH]: layer for layer in self.manifest.layers}
 
     @cached_property
-    def sizes(self) -> dict[str, int]:
-        """Digest -> size of every blob it needs, each once: manifest, config and layers."""
+    def all_blobs(self) -> tuple[Blob, ...]:
+        """Every blob it needs, each once: manifest, config and layers."""
         parts = (self.descriptor, self.manifest.config, *self.manifest.layers)
-        return {part.digest: part.size for part in parts}
+        return tuple(dict.fromkeys(part.blob for part in parts))
 
     @property
     def size(self) -> int:
         """Bytes on disk if nothing were shared."""
-        return sum(self.sizes.values())
+        return sum(blob.size for blob in self.all_blobs)
 
     def blob_path(self, digest: str) -> Path:
         """The file that holds a blob; siblings of a graph's file are its weights."""
@@ -86,9 +86,13 @@ class Variant:
             DigestError: Bytes do not match; ``where`` names the blob and its path.
             BundleError: A blob is missing or of another size.
         """
-        for digest, size in self.sizes.items():
-            with _naming(self._part_name(digest)):
-                self.blobs.verify(Blob(digest=digest, size=size))
+        for blob in self.all_blobs:
+            self.verify_blob(blob)
+
+    def verify_blob(self, blob: Blob) -> None:
+        """Reads and hashes one of the variant's blobs; raises as :meth:`verify` does."""
+        with _naming(self._part_name(blob.digest)):
+            self.blobs.verify(blob)
 
     def _part_name(self, digest: str) -> str:
         named = (path for path, layer in self.files.items() if layer.digest == digest)
