@@ -325,5 +325,5 @@ def _read_file(path: Path) -> bytes:
         raise BundleError(
             f"cannot be read: {error.strerror}",
             where=str(path),
-            remedy="give the directory of a bundle, with oci-layout and index.json",
+            remedy="give the directory of a bundle or store, with oci-layout and index.json",
         ) from error

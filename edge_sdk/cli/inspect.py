@@ -11,7 +11,7 @@ import msgspec
 
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 from edge_sdk.bundle.reader import Bundle, Variant, open_bundle
-from edge_sdk.bundle.record import Agreement, Blob, TensorSpec, VariantRecord
+from edge_sdk.bundle.record import Agreement, Blob, Engine, Step, TensorSpec, VariantRecord
 from edge_sdk.cli.output import emit_json, human_bytes, table
 
 
@@ -145,43 +145,26 @@ def _overview_row(view: VariantView) -> tuple[str, ...]:
 
 
 def _details(view: VariantView) -> Iterator[tuple[str, str]]:
+    """Titles and bodies of the sections about one variant; those with no body are left out."""
     record = view.record
     yield "Graphs", _graphs(record)
     yield "Inputs", _specs(record.inputs)
     yield "Outputs", _specs(record.outputs)
-    yield (
-        "Wiring",
-        "\n".join(
-            f"{w.source_graph}.{w.output} -> {w.target_graph}.{w.input}" for w in record.wiring
-        ),
-    )
+    wires = (f"{w.source_graph}.{w.output} -> {w.target_graph}.{w.input}" for w in record.wiring)
+    yield "Wiring", "\n".join(wires)
     yield "State", "\n".join(f"{state.output} -> {state.input}" for state in record.states)
-    yield "Before", "\n".join(f"{step.op} {_options(step.options)}" for step in record.preprocess)
-    yield "After", "\n".join(f"{step.op} {_options(step.options)}" for step in record.postprocess)
-    yield f"Engine: {record.engine.name} {record.engine.version}", _options(record.engine.options)
+    yield "Before", _steps(record.preprocess)
+    yield "After", _steps(record.postprocess)
+    yield "Engine", _engine(record.engine)
     yield "Memory plan", _memory(record)
-    yield (
-        f"Recipe: {record.recipe.name}",
-        "\n".join(f"{step.op} {_options(step.options)}" for step in record.recipe.steps),
-    )
+    yield f"Recipe: {record.recipe.name}", _steps(record.recipe.steps)
     yield "Agreement with the source", _agreement(record.agreement)
     if view.report:
         yield _report_title(view.report), _candidates(view.report)
-    yield (
-        "Left in higher precision",
-        "\n".join(f"{node.node} ({node.op}): {node.reason}" for node in record.unquantized),
-    )
+    kept = (f"{node.node} ({node.op}): {node.reason}" for node in record.unquantized)
+    yield "Left in higher precision", "\n".join(kept)
     yield "Provenance", _provenance(record)
-    yield (
-        "Files",
-        table(
-            ("path", "size", "shared with"),
-            [
-                (file.path, human_bytes(file.size), ", ".join(file.shared_with) or "-")
-                for file in view.files
-            ],
-        ),
-    )
+    yield "Files", _files(view.files)
     yield "Notes", "\n".join(record.notes)
 
 
@@ -267,8 +250,8 @@ def _candidate_row(candidate: Candidate) -> tuple[str, ...]:
         human_bytes(candidate.size_bytes) if candidate.size_bytes else "-",
         _number(candidate.latency_ms, ".3g"),
         _number(candidate.speedup or candidate.predicted_speedup, ".2f"),
-        _number(agreement and agreement.drop, ".2g"),
-        _number(agreement and agreement.cosine, ".5f"),
+        _number(agreement.drop if agreement else None, ".2g"),
+        _number(agreement.cosine if agreement else None, ".5f"),
         human_bytes(rss) if rss else "-",
         candidate.reason,
     )
@@ -285,6 +268,38 @@ def _provenance(record: VariantRecord) -> str:
     if origin.source_metrics:
         lines.append(f"claimed  {_options(origin.source_metrics)}")
     return "\n".join(lines)
+
+
+def _files(views: Sequence[FileView]) -> str:
+    """Named files one by one; blobs named by their digest together, by who shares them."""
+    groups: dict[tuple[str, tuple[str, ...]], list[FileView]] = {}
+    for view in views:
+        folder, _, name = view.path.rpartition("/")
+        path = f"{folder}/<digest>" if view.digest.endswith(name) else view.path
+        groups.setdefault((path, view.shared_with), []).append(view)
+    rows = [
+        (
+            path,
+            str(len(group)),
+            human_bytes(sum(view.size for view in group)),
+            ", ".join(shared_with) or "-",
+        )
+        for (path, shared_with), group in groups.items()
+    ]
+    return table(("path", "blobs", "size", "shared with"), rows)
+
+
+def _engine(engine: Engine) -> str:
+    parts = (
+        f"{engine.name} {engine.version}",
+        ", ".join(engine.providers),
+        _options(engine.options),
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def _steps(steps: Sequence[Step]) -> str:
+    return "\n".join(f"{step.op}  {_options(step.options)}".rstrip() for step in steps)
 
 
 def _options(options: Mapping[str, object]) -> str:

@@ -129,7 +129,7 @@ def _verify(store: Store, args: argparse.Namespace) -> int:
     if problems:
         note("remedy: install the damaged bundles again; that replaces only what is damaged")
     elif not args.json:
-        print(f"{len(store.ls())} bundles are intact")
+        print(f"{len(store.ls())} installed, all intact")
     return 1 if problems else 0
 
 
