@@ -6,11 +6,25 @@ A profile is a TOML file; :mod:`device_profiles.loader` turns one into a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 Kind = Literal["decoder", "encoder", "vision", "generic"]
+RecipeFamily = Literal[
+    "int8-smooth",  # dynamic int8 after moving activation outliers into the weights
+    "int8-dynamic",  # weights per channel, activations quantized at run time
+    "int8-static",  # QDQ with calibrated activation ranges
+    "int8-block",  # weights in blocks of 8 bits (MatMulNBits)
+    "int4-block",  # weights in blocks of 4 bits (MatMulNBits)
+    "int8-stored",  # int8 on disk, folded to fp32 when loaded
+    "fp16",
+    "fp32",
+]
+
+Count = Annotated[int, msgspec.Meta(gt=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -20,59 +34,80 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Platform(Section, frozen=True, kw_only=True):
     """The OCI platform that selects a variant."""
 
-    os: str
-    architecture: str
-    variant: str | None = None
+    os: Literal["linux"]
+    architecture: Literal["amd64", "arm64", "arm"]
+    variant: Literal["v6", "v7", "v8"] | None = None
 
 
 class Cpu(Section, frozen=True, kw_only=True):
     """Cores, instruction set and what they reach.
 
-    ``isa`` uses Linux's feature names (``avx2``, ``avx512_vnni``, ``asimd``, ``asimddp`` …).
-    ``fp32_gflops`` and ``int8_gops`` are sustained GEMM rates of one core.
+    Attributes:
+        cores: Cores that inference may use.
+        isa: Features the variants rely on, by Linux's names (``/proc/cpuinfo``):
+            a machine without one of them is not given this profile's variant.
+        fp32_gflops_per_core: Sustained fp32 GEMM rate of one core.
+        int8_gops_per_core: Sustained int8 GEMM rate of one core.
+        threads: Intra-op threads of one session.
     """
 
-    cores: int
+    cores: Count
     isa: tuple[str, ...]
-    fp32_gflops_per_core: float
-    int8_gops_per_core: float
-    threads: int
+    fp32_gflops_per_core: Positive
+    int8_gops_per_core: Positive
+    threads: Count
 
 
 class Memory(Section, frozen=True, kw_only=True):
-    """Memory of the whole device, and the share a model may use at its peak."""
+    """Memory of the whole device, and the share a model may use at its peak.
 
-    total_mib: int
-    model_budget_mib: int
-    bandwidth_gb_per_s: float
+    ``total_mib`` is the nominal size (what the vendor prints on the box);
+    ``bandwidth_gb_per_s`` is what all cores together sustain when reading.
+    """
+
+    total_mib: Count
+    model_budget_mib: Count
+    bandwidth_gb_per_s: Positive
 
 
 class Storage(Section, frozen=True, kw_only=True):
     """What bundles may take on disk."""
 
-    budget_mib: int
+    budget_mib: Count
 
 
 class Power(Section, frozen=True, kw_only=True):
     """Power mode that the figures hold for."""
 
     mode: str
-    watts: float
+    watts: Positive
 
 
 class EngineChoice(Section, frozen=True, kw_only=True):
-    """One engine in order of preference."""
+    """One engine in order of preference.
 
-    name: str
+    Attributes:
+        name: ``onnx``, ``litert``, or an engine that a plug-in brings.
+        providers: Execution providers in order of preference; empty means the engine's default.
+        options: The engine's own options, in its own names.
+        recipe_options: Further options that only one recipe family needs.
+    """
+
+    name: Name
     providers: tuple[str, ...] = ()
     options: dict[str, str] = {}
+    recipe_options: dict[RecipeFamily, dict[str, str]] = {}
+
+    def options_for(self, family: RecipeFamily) -> dict[str, str]:
+        """The options of a session for a variant of one recipe family."""
+        return {**self.options, **self.recipe_options.get(family, {})}
 
 
 class Rules(Section, frozen=True, kw_only=True):
     """Quantization rules for one kind of model.
 
     Attributes:
-        recipes: Names of recipe families to try, in the order the profile prefers them.
+        recipes: Recipe families to try, in the order the profile prefers them.
         activation: Element type of quantized activations.
         weight: Element type of quantized weights.
         symmetric_activation: Whether activations must have zero point 0 (TensorRT).
@@ -81,7 +116,7 @@ class Rules(Section, frozen=True, kw_only=True):
         reason: Why these rules suit this ISA.
     """
 
-    recipes: tuple[str, ...]
+    recipes: tuple[RecipeFamily, ...]
     activation: Literal["uint8", "int8"] = "uint8"
     weight: Literal["int8", "uint8"] = "int8"
     symmetric_activation: bool = False
@@ -93,13 +128,29 @@ class Rules(Section, frozen=True, kw_only=True):
 class Objective(Section, frozen=True, kw_only=True):
     """What "best" means: ``speedup * size_ratio ** size_exponent``, larger is better."""
 
-    size_exponent: float = 0.25
+    size_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.25
 
 
 class Profile(Section, frozen=True, kw_only=True):
-    """One device profile."""
+    """One device profile.
 
-    name: str
+    Attributes:
+        name: What commands and bundles call it.
+        title: What it is, in a few words.
+        platform: The OCI platform of its variants.
+        cpu: Cores, instruction set, rates.
+        memory: Total, model budget, bandwidth.
+        storage: What bundles may take on disk.
+        engines: Engines in order of preference; at least one.
+        quantization: Rules for every kind of model.
+        objective: What "best" means on this device.
+        power: Power mode that the figures hold for, where the device has modes.
+        standard_ops_only: Whether graphs must do without contrib operators (TensorRT).
+        speedups: Recipe family -> expected speed over fp32; the cost model's word
+            where neither this ISA nor the device can be measured.
+    """
+
+    name: Name
     title: str
     platform: Platform
     cpu: Cpu
@@ -110,4 +161,4 @@ class Profile(Section, frozen=True, kw_only=True):
     objective: Objective = Objective()
     power: Power | None = None
     standard_ops_only: bool = False
-    speedups: dict[str, float] = {}
+    speedups: dict[RecipeFamily, Positive] = {}

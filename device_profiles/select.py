@@ -1,0 +1,129 @@
+"""Chooses the profile that suits a machine best. Pure: facts in, a name out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from device_profiles.machine import Machine
+from device_profiles.schema import Profile
+from edge_sdk.errors import ProfileError
+
+# Firmware, kernel and GPU keep a part of the memory that is printed on the box: a 512 MB
+# Pi Zero 2 W reports 416 MiB, an 8 GB Orin Nano 7.4 GiB.
+VISIBLE_SHARE = 0.75
+NO_PROVIDER = 1_000  # ranks after every place on a wish list
+
+
+class PlatformLike(Protocol):
+    """An OCI platform: :class:`Platform` or the bundle format's own."""
+
+    @property
+    def os(self) -> str:
+        """Operating system by its OCI name."""
+
+    @property
+    def architecture(self) -> str:
+        """Architecture by its OCI name."""
+
+    @property
+    def variant(self) -> str | None:
+        """Version of the architecture (``v7``), where that matters."""
+
+
+def select(
+    available: Mapping[str, PlatformLike],
+    machine: Machine,
+    known: Mapping[str, Profile] | None = None,
+) -> str:
+    """The best of some profiles for a machine.
+
+    Of the profiles whose platform and CPU features the machine has, the one
+    whose preferred execution provider is here wins; then the one for the largest device that
+    is not larger than this (the smallest device if all are larger: whether a model fits
+    is the memory plan's word); then the one that uses more CPU features.
+
+    Args:
+        available: Profile name -> platform, as a bundle lists its variants.
+        machine: The machine to serve.
+        known: Profiles by name; by default those installed here. A profile that
+            is not among them is judged by its platform alone.
+
+    Raises:
+        ProfileError: None suits; says what was available and what each lacks.
+    """
+    if known is None:
+        from device_profiles.loader import profiles
+
+        known = profiles(available)
+    lacks = {name: _lacks(available[name], known.get(name), machine) for name in available}
+    suitable = [name for name in available if not lacks[name]]
+    if not suitable:
+        here = _platform_text(machine.platform)
+        listed = "".join(f"\n  {name}: {reason}" for name, reason in lacks.items())
+        raise ProfileError(
+            f"no profile suits this machine ({here}); available:{listed or ' none'}",
+            remedy="convert for a profile of this machine (`edge-sdk profiles detect` writes one),"
+            " or name one of the profiles yourself",
+        )
+    return min(suitable, key=lambda name: (*_rank(known.get(name), machine), name))
+
+
+def closest(candidates: Mapping[str, Profile], machine: Machine) -> Profile:
+    """The profile most like a machine, even where the machine lacks CPU features it asks for.
+
+    Raises:
+        ProfileError: None is for this machine's architecture.
+    """
+    here = machine.platform.architecture
+    same = [profile for profile in candidates.values() if profile.platform.architecture == here]
+    if not same:
+        raise ProfileError(f"no profile is for {here}")
+    return min(
+        same,
+        key=lambda p: (len(set(p.cpu.isa) - machine.isa), *_rank(p, machine), p.name),
+    )
+
+
+def _lacks(platform: PlatformLike, profile: Profile | None, machine: Machine) -> str:
+    """Why the machine cannot run it; empty if it can."""
+    here = machine.platform
+    if (platform.os, platform.architecture) != (here.os, here.architecture):
+        return f"is for {_platform_text(platform)}"
+    # Variants order by age; a newer 32-bit ARM runs older code. arm64 is always v8 here.
+    if here.architecture == "arm" and (platform.variant or "v6") > (here.variant or "v6"):
+        return f"is for {_platform_text(platform)}"
+    missing = sorted(set(profile.cpu.isa) - machine.isa) if profile else []
+    return f"needs {', '.join(missing)}, which this CPU lacks" if missing else ""
+
+
+def _rank(profile: Profile | None, machine: Machine) -> tuple[int, bool, int, int]:
+    """Smaller is better."""
+    if profile is None:
+        return (NO_PROVIDER, True, 0, 0)
+    total = profile.memory.total_mib
+    larger = total * VISIBLE_SHARE > machine.memory_mib
+    return (
+        _provider_rank(profile, machine),
+        larger,
+        total if larger else -total,
+        -len(profile.cpu.isa),
+    )
+
+
+def _provider_rank(profile: Profile, machine: Machine) -> int:
+    """Place of the first (engine, provider) of the profile's wish list that is here."""
+    here = {engine.name: engine.providers for engine in machine.engines}
+    wishes = [
+        (engine.name, provider)
+        for engine in profile.engines
+        for provider in engine.providers or ("",)
+    ]
+    for place, (engine, provider) in enumerate(wishes):
+        if engine in here and (not provider or provider in here[engine]):
+            return place
+    return NO_PROVIDER
+
+
+def _platform_text(platform: PlatformLike) -> str:
+    return "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
