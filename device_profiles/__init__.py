@@ -7,6 +7,7 @@ is, ``speed`` measures it and ``detect`` makes a profile of both.
 
 from __future__ import annotations
 
+from device_profiles.loader import load_profile, profiles
 from device_profiles.schema import Profile
 
-__all__ = ["Profile"]
+__all__ = ["Profile", "load_profile", "profiles"]

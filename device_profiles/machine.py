@@ -21,8 +21,8 @@ from edge_sdk.errors import ProfileError
 _ARCHITECTURES = {
     "x86_64": Platform(os="linux", architecture="amd64"),
     "amd64": Platform(os="linux", architecture="amd64"),
-    "aarch64": Platform(os="linux", architecture="arm64"),
-    "arm64": Platform(os="linux", architecture="arm64"),
+    "aarch64": Platform(os="linux", architecture="arm64", variant="v8"),
+    "arm64": Platform(os="linux", architecture="arm64", variant="v8"),
     "armv8l": Platform(os="linux", architecture="arm", variant="v7"),
     "armv7l": Platform(os="linux", architecture="arm", variant="v7"),
     "armv6l": Platform(os="linux", architecture="arm", variant="v6"),
