@@ -7,6 +7,7 @@ a bundle's record can be written to a file and given back with ``--recipe``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ from edge_sdk.bundle.record import Recipe, Step
 from edge_sdk.errors import RecipeError
 
 SOURCE = Recipe(name="source")
+FLOAT_REWRITES = frozenset(
+    {
+        *("upgrade-opset", "cleanup", "fold-constants", "infer-shapes", "splice-branches"),
+        *("fuse-batch-norm", "one-hot-to-gather", "constant-reshape", "fuse-layer-norm"),
+        *("fold-attention-scale", "fuse-gelu", "residual-sum", "share-initializers"),
+    }
+)
 
 
 def step(op: str, **options: Any) -> Step:
@@ -49,6 +57,11 @@ def prepare(profile: Profile, fixed: Mapping[str, float] | None = None) -> tuple
         step("cleanup"),
         step("infer-shapes"),
     )
+
+
+def split_steps(recipe: Recipe) -> tuple[Step, ...]:
+    """The recipe's leading float rewrites: what calibration sees is the graph after them."""
+    return tuple(takewhile(lambda s: s.op in FLOAT_REWRITES, recipe.steps))
 
 
 def families(profile: Profile, rules: Rules, prepared: tuple[Step, ...]) -> dict[str, list[Recipe]]:
@@ -141,6 +154,15 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(
             str(error),
             where=str(path),
-            remedy='write name = "int8-static", or name and a list of [[steps]] with op and options',
+            remedy="""write name = "int8-static", or a name and [[steps]] with op and options""",
         ) from None
     return msgspec.structs.replace(recipe, forced=True)
+
+
+def completed(recipe: Recipe, profile: Profile, rules: Rules, prepared: tuple[Step, ...]) -> Recipe:
+    """A recipe without steps names a family; this fills in what the family means here."""
+    if recipe.steps:
+        return recipe
+    return msgspec.structs.replace(
+        _variants(recipe.name, profile, rules, prepared)[0], forced=recipe.forced
+    )

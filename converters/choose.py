@@ -1,0 +1,128 @@
+"""The choice among measured candidates: pure arithmetic over typed values.
+
+Every candidate gets one figure, larger is better::
+
+    value = speedup * size_ratio ** size_exponent * exp(-drop / max_drop)
+
+so a candidate that uses up its whole accuracy allowance must be e times better
+to win, and one that loses nothing keeps its full value.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from converters.workshop import Built
+from device_profiles.machine import Machine
+from device_profiles.schema import Profile
+from edge_sdk.bundle.record import Agreement
+
+# Two medians on an ordinary machine differ by this much without a cause.
+NOISE = 0.03
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A candidate with everything that decides about it.
+
+    Attributes:
+        built: The candidate.
+        agreement: Against the source, on all evaluation data that was used.
+        speedup: Source latency over candidate latency, measured or predicted.
+        measured: Whether ``speedup`` was measured on the profile's engine and ISA.
+        peak_bytes: Predicted peak memory on the device.
+        latency_ms: Median on this host.
+    """
+
+    built: Built
+    agreement: Agreement
+    speedup: float
+    measured: bool
+    peak_bytes: int
+    latency_ms: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.built.recipe.name
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate must hold to ship."""
+
+    max_drop: float
+    budget_bytes: int
+    source_bytes: int
+    size_exponent: float
+
+    @classmethod
+    def of(cls, profile: Profile, max_drop: float, source_bytes: int) -> Limits:
+        """The limits a profile sets."""
+        return cls(
+            max_drop, profile.memory.model_budget_mib << 20, source_bytes,
+            profile.objective.size_exponent,
+        )  # fmt: skip
+
+
+def value(candidate: Judged, limits: Limits, drop: float | None = None) -> float:
+    """How good a candidate is; ``drop`` replaces its own, for "what if"."""
+    lost = candidate.agreement.drop if drop is None else drop
+    size_ratio = limits.source_bytes / candidate.built.size_bytes
+    allowance = math.exp(-max(lost, 0.0) / limits.max_drop) if limits.max_drop > 0 else 1.0
+    return float(candidate.speedup * size_ratio**limits.size_exponent * allowance)
+
+
+def objection(candidate: Judged, limits: Limits) -> str | None:
+    """Why a candidate may not ship, or ``None`` if it may."""
+    drop, peak = candidate.agreement.drop, candidate.peak_bytes
+    if not drop <= limits.max_drop:  # also true for NaN
+        return f"{candidate.agreement.drop_of} {drop:.4g} exceeds --max-drop {limits.max_drop:g}"
+    if peak > limits.budget_bytes:
+        return (
+            f"peak memory {peak / 2**20:.0f} MiB exceeds the budget of "
+            f"{limits.budget_bytes / 2**20:.0f} MiB"
+        )
+    return None
+
+
+def is_slower(candidate: Judged) -> bool:
+    """Whether a candidate is slower than its source beyond noise."""
+    return candidate.speedup < 1 - NOISE
+
+
+def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str]:
+    """Picks the best candidate that holds all limits.
+
+    One that is slower than its source wins only if nothing else fits the memory budget.
+
+    Returns:
+        The choice and the reason, or ``None`` and which limit failed by how much.
+    """
+    allowed = [c for c in candidates if objection(c, limits) is None]
+    quick = [c for c in allowed if not is_slower(c)]
+    if quick:
+        best = max(quick, key=lambda c: value(c, limits))
+        basis = "measured here" if best.measured else "predicted by the profile's rules"
+        return best, f"best value {value(best, limits):.2f} of {len(quick)}; speed {basis}"
+    if allowed:
+        best = max(allowed, key=lambda c: value(c, limits))
+        return best, "slower than the source, but nothing else fits the memory budget"
+    closest = min(candidates, key=lambda c: c.agreement.drop, default=None)
+    if closest is None:
+        return None, "no candidate could be built"
+    return None, f"closest is {closest.name}: {objection(closest, limits)}"
+
+
+def measurable(profile: Profile, here: Machine) -> bool:
+    """Whether latency measured here decides for a profile: its ISA and first provider are here."""
+    first = profile.engines[0]
+    engine = next((e for e in here.engines if e.name == first.name), None)
+    same_cpu = profile.platform.architecture == here.platform.architecture
+    return (
+        engine is not None
+        and same_cpu
+        and set(profile.cpu.isa) <= here.isa
+        and (not first.providers or first.providers[0] in engine.providers)
+    )

@@ -1,0 +1,88 @@
+"""The main job: one source in, one verified bundle out.
+
+``source -> plan -> passes -> candidates -> compare -> choose -> variants -> bundle``;
+each step is a function or class of its own, this module only hands values on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from converters.job import Job, Say
+from converters.metrics import find_metric
+from converters.recipes import load_recipe
+from converters.report import Report, VariantSummary, render_html
+from converters.request import Request
+from converters.sampling import dataset_for
+from converters.source import open_source
+from device_profiles.loader import load_profile
+from device_profiles.schema import Profile
+from edge_sdk.bundle.reader import open_bundle
+from edge_sdk.bundle.writer import BundleWriter
+from edge_sdk.errors import ConversionError, InputError
+
+# Engines this version writes graphs for.
+ENGINES = ("onnx",)
+REPORT_FILE = "report.html"
+
+
+def run(request: Request, say: Say = lambda message: None) -> Report:
+    """Converts a model and writes the bundle; nothing is written unless every profile succeeds.
+
+    Args:
+        request: What to do.
+        say: Told what happens, for progress display.
+
+    Raises:
+        InputError: Source, data, profile, recipe or base are wrong.
+        ConversionError: No candidate holds the limits of a profile.
+    """
+    started = time.monotonic()
+    profiles = _load_profiles(request.profiles)
+    forced = load_recipe(request.recipe) if request.recipe else None
+    base = open_bundle(request.base) if request.base else None
+    metric = find_metric(request.metric) if request.metric else None
+    say(f"reading {request.source}")
+    source = open_source(request.source, states=request.states, task=request.task)
+    say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
+    data = dataset_for(source, request.data)
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder,
+        BundleWriter(request.out, overwrite=request.overwrite) as writer,
+    ):
+        job = Job(request, source, data, metric, Path(folder), say)
+        summaries = []
+        for profile in profiles:
+            report, digest = job.variant(profile, writer, forced, base)
+            summaries.append(VariantSummary(digest=digest, report=report))
+        result = Report(
+            name=job.name,
+            version=request.version,
+            source=str(request.source),
+            bundle=str(request.out),
+            variants=tuple(summaries),
+            seconds=round(time.monotonic() - started, 1),
+        )
+        (writer.blobs.root / REPORT_FILE).write_text(render_html(result), encoding="utf-8")
+        writer.finish()
+    return result
+
+
+def _load_profiles(names: Sequence[str]) -> list[Profile]:
+    if not names:
+        raise InputError(
+            "no profile given", remedy="add -p x86-64, or see `edge-sdk profiles list`"
+        )
+    found = [load_profile(name) for name in dict.fromkeys(names)]
+    for profile in found:
+        if not any(engine.name in ENGINES for engine in profile.engines):
+            wanted = ", ".join(engine.name for engine in profile.engines)
+            raise ConversionError(
+                f"its engines are {wanted}; this version converts for {', '.join(ENGINES)}",
+                where=f"profile {profile.name!r}",
+                remedy="leave this profile out",
+            )
+    return found

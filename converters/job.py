@@ -1,0 +1,198 @@
+"""One conversion at work: what its profiles share, and one profile's variant after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from converters.choose import Judged, Limits, measurable
+from converters.costs import reference_dimensions
+from converters.data import split
+from converters.dataset import Dataset
+from converters.describe import graph_inputs
+from converters.materialize import open_path
+from converters.measure import machine, peak_rss
+from converters.memory import memory_plan
+from converters.metrics import Metric
+from converters.package import Packing, base_statistics, pack
+from converters.recipes import completed, prepare, split_steps
+from converters.request import Request
+from converters.sampling import TIMED_CALLS, representative_calls, seconds_per_sample
+from converters.search import Outcome, Search
+from converters.source import Source
+from converters.stopwatch import Stopwatch
+from converters.workshop import Built, Workshop
+from device_profiles.machine import detect_machine
+from device_profiles.schema import Profile, Rules
+from edge_sdk.bundle.measurements import Candidate, VariantReport
+from edge_sdk.bundle.reader import Bundle
+from edge_sdk.bundle.record import Provenance, Recipe
+from edge_sdk.bundle.writer import BundleWriter
+from edge_sdk.errors import ConversionError
+
+Say = Callable[[str], None]
+
+TOOLS = frozenset({"edge-sdk", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy"})
+DEFAULT_MAX_DROP = 0.01
+RELATIVE_MAX_DROP = 0.05
+QUICK_SECONDS = 0.4
+EVALUATION_SECONDS = 4.0
+SENSITIVITY_SECONDS = 8.0
+
+
+class Job:
+    """One conversion: what all of its profiles share."""
+
+    def __init__(
+        self,
+        request: Request,
+        source: Source,
+        data: Dataset,
+        metric: Metric | None,
+        folder: Path,
+        say: Say,
+    ) -> None:
+        self.request = request
+        self.source = source
+        self.say = say
+        self.name = request.name or source.name
+        self.machine = detect_machine()
+        calibration, evaluation = split(data)
+        self.data = data
+        per_sample = seconds_per_sample(source, evaluation)
+        affordable = max(16, int(EVALUATION_SECONDS / per_sample))
+        evaluation = evaluation.take(range(min(affordable, len(evaluation))))
+        self.quick_samples = min(64, max(8, int(QUICK_SECONDS / per_sample)))
+        self.workshop = Workshop(source, calibration, evaluation, folder, metric=metric)
+        self.calls = representative_calls(source, evaluation)
+        self.stopwatch = Stopwatch(source.path, self.calls[:TIMED_CALLS], threads=1)
+        self.dimensions = reference_dimensions(graph_inputs(source.model), self.calls)
+        relative = metric is not None and metric.relative
+        default = RELATIVE_MAX_DROP if relative else DEFAULT_MAX_DROP
+        self.max_drop = default if request.max_drop is None else request.max_drop
+        self._peaks: dict[Path, int] = {}
+
+    def variant(
+        self, profile: Profile, writer: BundleWriter, forced: Recipe | None, base: Bundle | None
+    ) -> tuple[VariantReport, str]:
+        """Searches, packs and adds one profile's variant; returns its report and digest."""
+        started = time.monotonic()
+        rules = profile.quantization[self.source.kind]
+        decisive = measurable(profile, self.machine)
+        outcome = self._search(profile, rules, decisive, forced, base)
+        if outcome.chosen is None:
+            raise ConversionError(
+                f"no variant holds the limits: {outcome.reason}",
+                where=f"profile {profile.name!r}",
+                remedy="raise --max-drop, give more --data, or choose a larger profile",
+            )
+        report = self._report(profile, outcome, outcome.chosen, decisive, started)
+        self.say(f"{profile.name}: packing {outcome.chosen.name}")
+        record = pack(writer.blobs, outcome.chosen.built, self._packing(profile, outcome.chosen))
+        return report, writer.add_variant(record, profile.platform, report).digest
+
+    def _search(
+        self,
+        profile: Profile,
+        rules: Rules,
+        decisive: bool,
+        forced: Recipe | None,
+        base: Bundle | None,
+    ) -> Outcome:
+        prepared = prepare(profile, self.request.fixed)
+        search = Search(
+            self.workshop,
+            self.stopwatch,
+            profile,
+            rules,
+            prepared,
+            Limits.of(profile, self.max_drop, self.source.size_bytes),
+            decisive=decisive,
+            peak_bytes=self._peak,
+            quick_samples=self.quick_samples,
+            seconds=SENSITIVITY_SECONDS,
+            say=self.say,
+        )
+        if forced is not None:
+            return search.run_only(completed(forced, profile, rules, prepared))
+        if base is not None:
+            kept = self._from_base(base, profile, search)
+            if kept is not None and kept.chosen is not None:
+                return kept
+        return search.run()
+
+    def _from_base(self, base: Bundle, profile: Profile, search: Search) -> Outcome | None:
+        """The base's recipe and scales on this source, if the base has this profile."""
+        if profile.name not in {variant.profile for variant in base.variants}:
+            return None
+        variant = base.variant(profile.name)
+        recipe, statistics = variant.record.recipe, base_statistics(variant)
+        self.say(f"{profile.name}: keeping recipe {recipe.name} of the base")
+        if statistics is not None:
+            self.workshop.use_statistics(split_steps(recipe), statistics)
+        return search.run_only(recipe)
+
+    def _peak(self, built: Built) -> int:
+        if built.path not in self._peaks:
+            self._peaks[built.path] = memory_plan(ir.load(built.path), self.dimensions).peak
+        return self._peaks[built.path]
+
+    def _report(
+        self, profile: Profile, outcome: Outcome, chosen: Judged, decisive: bool, started: float
+    ) -> VariantReport:
+        self.say(f"{profile.name}: measuring peak memory of {chosen.name}")
+        call = self.calls[0]
+        rss = {
+            chosen.name: peak_rss(chosen.built.path, call),
+            "source": peak_rss(self.source.path, call),
+        }
+        rows = tuple(_with_rss(row, rss) for row in outcome.rows)
+        source = next(row for row in rows if row.name == "source")
+        return VariantReport(
+            profile=profile.name,
+            chosen=chosen.name,
+            reason=outcome.reason,
+            candidates=rows,
+            machine=machine(),
+            source_size_bytes=self.source.size_bytes,
+            source_latency_ms=source.latency_ms or 0.0,
+            threads=self.stopwatch.options.threads,
+            decisive=decisive,
+            seconds=round(time.monotonic() - started, 1),
+            max_drop=self.max_drop,
+            data_origin=self.data.origin,
+        )
+
+    def _packing(self, profile: Profile, chosen: Judged) -> Packing:
+        session = open_path(chosen.built.path, self.workshop.options)
+        return Packing(
+            source=self.source,
+            profile=profile,
+            name=self.name,
+            version=self.request.version,
+            dimensions=self.dimensions,
+            provenance=Provenance(
+                source_name=self.source.path.name,
+                source_digest=self.source.digest,
+                data_digest=self.data.digest,
+                data_origin=self.data.origin,
+                tools=_tools(),
+            ),
+            golden=[(call, session.run(call)) for call in self.calls],
+            agreement=self.workshop.agreement(chosen.built),
+        )
+
+
+def _with_rss(row: Candidate, rss: Mapping[str, int]) -> Candidate:
+    found = rss.get(row.name)
+    return row if found is None else msgspec.structs.replace(row, peak_rss_bytes=found)
+
+
+def _tools() -> dict[str, str]:
+    found = {package.name: package.version for package in distributions()}
+    return {name: found[name] for name in sorted(TOOLS & found.keys())}

@@ -1,0 +1,270 @@
+"""From a chosen candidate to a variant: graph, weight groups, files, golden cases, record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from converters import describe
+from converters.calibration.ranges import activation_range
+from converters.calibration.statistics import Statistics, TensorStatistics, decode, encode
+from converters.costs import node_costs
+from converters.dataset import Array
+from converters.jsonl import token_inputs
+from converters.materialize import is_external
+from converters.memory import memory_plan
+from converters.passes.base import each_graph
+from converters.recipes import split_steps
+from converters.source import Source
+from converters.workshop import Built
+from device_profiles.schema import Profile
+from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.groups import Group, Tensor, plan_groups, write_groups
+from edge_sdk.bundle.reader import Variant
+from edge_sdk.bundle.record import (
+    Agreement,
+    ArrayRef,
+    Blob,
+    Engine,
+    File,
+    GoldenCase,
+    Graph,
+    Provenance,
+    Step,
+    VariantRecord,
+)
+from edge_sdk.errors import DataError
+from edge_sdk.runtime import steps
+
+STATISTICS_FILE = "calibration.json"
+TOKENIZER_FILE = "tokenizer.json"
+GOLDEN_BYTES = 256 * 1024
+GOLDEN_CASES = 2
+MAX_TOKENS = 512
+# Relative to an output's largest value: float kernels differ by rounding, quantized
+# ones by whole steps wherever a value sits between two.
+FLOAT_TOLERANCE = 2e-3
+QUANTIZED_TOLERANCE = 5e-2
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What packaging needs beside the candidate itself.
+
+    Attributes:
+        source: The source model.
+        profile: The device.
+        version: Version of the bundle.
+        name: Name of the bundle.
+        dimensions: Symbolic dimension -> reference value, for costs and memory.
+        provenance: Where the variant comes from.
+        golden: Calls with the outputs that this candidate gave here.
+        agreement: Against the source, over all evaluation data.
+    """
+
+    source: Source
+    profile: Profile
+    name: str
+    version: str
+    dimensions: Mapping[str, int]
+    provenance: Provenance
+    golden: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]]
+    agreement: Agreement
+
+
+def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
+    """Stores everything a candidate consists of and describes it.
+
+    Args:
+        blobs: The bundle's blobs.
+        built: The candidate.
+        packing: The rest.
+    """
+    model = ir.load(built.path)
+    memory, costs = (f(model, packing.dimensions) for f in (memory_plan, node_costs))
+    profile, source = packing.profile, packing.source
+    engine = profile.engines[0]
+    preprocess, postprocess = processing(source, model)
+    return VariantRecord(
+        name=packing.name,
+        version=packing.version,
+        profile=profile.name,
+        task=source.task,
+        kind=source.kind,
+        graphs=(store_graph(blobs, model),),
+        engine=Engine(
+            name=engine.name,
+            providers=engine.providers,
+            options=engine.options,
+            version=packing.provenance.tools.get("onnxruntime", ""),
+        ),
+        recipe=built.recipe,
+        memory=memory,
+        agreement=packing.agreement,
+        provenance=packing.provenance,
+        states=source.states,
+        preprocess=preprocess,
+        postprocess=postprocess,
+        files=tuple(_files(blobs, source, built)),
+        costs=costs,
+        unquantized=built.unquantized,
+        golden=_golden(blobs, built, packing.golden),
+        notes=built.notes,
+    )
+
+
+def store_graph(blobs: BlobStore, model: ir.Model) -> Graph:
+    """Stores weights in groups by node and the graph without them.
+
+    The graph names each weight's blob by its bare hex digest, so ``blobs/sha256``
+    is itself the folder in which an engine finds them.
+    """
+    tensors = {
+        f"{index}/{name}": value
+        for index, graph in enumerate(each_graph(model.graph))
+        for name, value in graph.initializers.items()
+        if value.const_value is not None and is_external(value.const_value)
+    }
+    key_of = {id(value): key for key, value in tensors.items()}
+
+    def read(key: str) -> bytes:
+        tensor = tensors[key].const_value
+        return tensor.tobytes() if tensor is not None else b""
+
+    placed = write_groups(blobs, plan_groups(_groups(model, tensors, key_of)), read)
+    weights: dict[str, Blob] = {}
+    for key, value in tensors.items():
+        place, tensor = placed[key], value.const_value
+        weights.setdefault(place.blob.digest, place.blob)
+        if tensor is not None:
+            value.const_value = ir.ExternalTensor(
+                place.blob.digest.removeprefix("sha256:"),
+                place.offset,
+                place.length,
+                tensor.dtype,
+                shape=tensor.shape,
+                name=value.name or "",
+            )
+    proto = ir.to_proto(model).SerializeToString(deterministic=True)
+    return Graph(
+        name="main",
+        format="onnx",
+        parts=(blobs.put([proto]),),
+        weights=tuple(weights.values()),
+        inputs=describe.graph_inputs(model),
+        outputs=describe.graph_outputs(model),
+    )
+
+
+def _groups(
+    model: ir.Model, tensors: Mapping[str, ir.Value], key_of: Mapping[int, str]
+) -> Iterable[Group]:
+    """One group per node that reads weights, in the graph's order; the rest comes last."""
+    for graph in each_graph(model.graph):
+        for node in graph:
+            keys = [key_of[id(value)] for value in node.inputs if id(value) in key_of]
+            if keys:
+                yield _group(keys, tensors)
+    for key in tensors:
+        yield _group([key], tensors)
+
+
+def _group(keys: Sequence[str], tensors: Mapping[str, ir.Value]) -> Group:
+    sizes = {key: tensors[key].const_value for key in dict.fromkeys(keys)}
+    return Group(keys[0], tuple(Tensor(k, t.nbytes) for k, t in sizes.items() if t is not None))
+
+
+def processing(source: Source, model: ir.Model) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Pre- and post-processing: text to tokens, scores to labels, token vectors to one vector."""
+    before: list[Step] = []
+    after: list[Step] = []
+    output = source.outputs[0].name if source.outputs else ""
+    if source.tokenizer:
+        try:
+            inputs = token_inputs(source.inputs)
+        except DataError:
+            return (), ()  # a tokenizer file beside a model that takes no tokens
+        before.append(steps.to_step(steps.Tokenize(inputs=inputs, max_length=MAX_TOKENS)))
+        if source.task == "feature-extraction":
+            after.append(steps.to_step(steps.Pool(output=output)))
+    if source.task == "classification":
+        last = next((v.producer() for v in model.graph.outputs if v.name == output), None)
+        if last is None or last.op_type not in ("Softmax", "Sigmoid"):
+            after.append(steps.to_step(steps.Softmax(output=output)))
+        if source.labels:
+            after.append(steps.to_step(steps.Labels(output=output, names=source.labels)))
+    return tuple(before), tuple(after)
+
+
+def _files(blobs: BlobStore, source: Source, built: Built) -> Iterable[File]:
+    if source.tokenizer:
+        yield File(path=TOKENIZER_FILE, blob=blobs.put([source.tokenizer.read_bytes()]))
+    if built.statistics.tensors:
+        content = encode(resolved(built.statistics, built.recipe.steps))
+        yield File(path=STATISTICS_FILE, blob=blobs.put([content]))
+
+
+def resolved(statistics: Statistics, recipe: Sequence[Step]) -> Statistics:
+    """Statistics with the recipe's ranges in place of histograms.
+
+    A range without a histogram is taken as it stands, so a later conversion with
+    ``--base`` computes the same scales from a hundredth of the bytes.
+    """
+    static = next((step for step in recipe if step.op == "static-qdq"), None)
+    method = static.options.get("method", "minmax") if static else "minmax"
+    tensors = {}
+    for name, found in statistics.tensors.items():
+        low, high = activation_range(found, method)
+        channels = None if static else found.channel_absmax
+        tensors[name] = TensorStatistics(low, high, None, channels)
+    return Statistics(tensors)
+
+
+def base_statistics(variant: Variant) -> Statistics | None:
+    """The activation statistics a base variant was made with, if its recipe used any."""
+    for file in variant.record.files:
+        if file.path == STATISTICS_FILE:
+            return decode(variant.blob_path(file.blob.digest).read_bytes())
+    return None
+
+
+def _golden(
+    blobs: BlobStore,
+    built: Built,
+    calls: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]],
+) -> tuple[GoldenCase, ...]:
+    quantized = len(split_steps(built.recipe)) < len(built.recipe.steps)
+    share = QUANTIZED_TOLERANCE if quantized else FLOAT_TOLERANCE
+    cases: list[GoldenCase] = []
+    for inputs, outputs in calls:
+        arrays = {**inputs, **outputs}
+        if any(array.dtype.hasobject or array.dtype.kind in "US" for array in arrays.values()):
+            continue
+        size = sum(array.nbytes for array in arrays.values())
+        if cases and (size > GOLDEN_BYTES or len(cases) == GOLDEN_CASES):
+            break
+        largest = max((float(np.abs(a).max(initial=0)) for a in _floats(outputs)), default=0.0)
+        cases.append(
+            GoldenCase(
+                graph="main",
+                inputs={name: _array(blobs, array) for name, array in inputs.items()},
+                outputs={name: _array(blobs, array) for name, array in outputs.items()},
+                atol=float(f"{max(share * largest, 1e-5):.3g}"),
+                rtol=share,
+            )
+        )
+    return tuple(cases)
+
+
+def _floats(outputs: Mapping[str, Array]) -> list[Array]:
+    return [array for array in outputs.values() if array.dtype.kind == "f" and array.size]
+
+
+def _array(blobs: BlobStore, array: Array) -> ArrayRef:
+    data = np.ascontiguousarray(array)
+    little = data.astype(data.dtype.newbyteorder("<"), copy=False)
+    blob = blobs.put([little.tobytes()])
+    return ArrayRef(blob=blob, dtype=str(array.dtype), shape=array.shape)

@@ -1,0 +1,46 @@
+"""What a conversion is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_sdk.bundle.record import State
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to convert, for what, within which limits.
+
+    Attributes:
+        source: The model file or folder.
+        profiles: Names or files of device profiles.
+        out: The bundle's directory.
+        task: Overrides the detected task.
+        name: Overrides the bundle's name.
+        version: The bundle's version.
+        data: Calibration and evaluation data; generated inputs when ``None``.
+        max_drop: Most accuracy a variant may lose; 0.01 (0.05 relative) when ``None``.
+        metric: Name of a task metric, or ``module:function``.
+        recipe: TOML file that forces a candidate.
+        base: Bundle whose recipe and scales are kept, for small deltas.
+        states: Recurrences; detected when ``None``.
+        fixed: Scalar inputs to fix, which select branches.
+        overwrite: Whether an existing bundle may be replaced.
+    """
+
+    source: Path
+    profiles: tuple[str, ...]
+    out: Path
+    task: str | None = None
+    name: str | None = None
+    version: str = "1.0.0"
+    data: Path | None = None
+    max_drop: float | None = None
+    metric: str | None = None
+    recipe: Path | None = None
+    base: Path | None = None
+    states: tuple[State, ...] | None = None
+    fixed: Mapping[str, float] | None = None
+    overwrite: bool = False

@@ -1,0 +1,265 @@
+"""The search for one profile: families, then mixtures, then refinements, then the choice.
+
+1. every family the profile's rules name is built; its most accurate variant stands for it;
+2. where the profile's engine and ISA are here, all are timed against the source in turn;
+3. a family that would win but misses ``--max-drop`` gets its worst nodes back (sensitivity);
+4. the leader is refined the same way while accuracy is worth more than the speed it costs;
+5. the finalists are compared on all data and timed again, and the best one is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from converters import sensitivity
+from converters.choose import Judged, Limits, choose, is_slower, objection, value
+from converters.recipes import SOURCE, families, split_steps
+from converters.stopwatch import Stopwatch
+from converters.workshop import Built, Workshop
+from device_profiles.schema import Profile, Rules
+from edge_sdk.bundle.measurements import Candidate
+from edge_sdk.bundle.record import Recipe, Step
+
+FINALISTS = 3
+REFINE_STEPS = (1, 2, 4)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        chosen: The winner, or ``None`` if nothing holds the limits.
+        reason: Why it won, or which limit failed by how much.
+        rows: The table of all candidates, the chosen one first.
+    """
+
+    chosen: Judged | None
+    reason: str
+    rows: tuple[Candidate, ...]
+
+
+class Search:
+    """Searches one profile's best variant.
+
+    Args:
+        workshop: Builds and compares candidates; shared between profiles.
+        stopwatch: Times them against the source; shared between profiles.
+        profile: The device.
+        rules: Its rules for this kind of model.
+        prepared: The float rewrites all candidates share.
+        limits: What a candidate must hold.
+        decisive: Whether measured latency decides: the profile's engine and ISA are here.
+        peak_bytes: Predicts a candidate's peak memory on the device.
+        quick_samples: Evaluation samples while searching.
+        seconds: Time for sensitivity measurements.
+        say: Told what happens, for progress display.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        stopwatch: Stopwatch,
+        profile: Profile,
+        rules: Rules,
+        prepared: tuple[Step, ...],
+        limits: Limits,
+        *,
+        decisive: bool,
+        peak_bytes: Callable[[Built], int],
+        quick_samples: int,
+        seconds: float,
+        say: Say,
+    ) -> None:
+        self.workshop = workshop
+        self.stopwatch = stopwatch
+        self.profile = profile
+        self.rules = rules
+        self.prepared = prepared
+        self.limits = limits
+        self.decisive = decisive
+        self.peak_bytes = peak_bytes
+        self.quick_samples = quick_samples
+        self.seconds = seconds
+        self.say = say
+        self.judged: dict[str, Judged] = {}
+        self.failed: list[Candidate] = []
+
+    def run(self) -> Outcome:
+        """Runs the whole search."""
+        self._judge([self.workshop.source_candidate(SOURCE)])
+        self._judge(built for built in map(self._family, self._families()) if built)
+        self._rescue()
+        self._refine()
+        return self._decide()
+
+    def run_only(self, recipe: Recipe) -> Outcome:
+        """Builds and measures one recipe: forced by the user or taken from a base bundle."""
+        self._judge([self.workshop.source_candidate(SOURCE)])
+        built = self.workshop.build(recipe, split_steps(recipe))
+        self._judge([built])
+        return self._settle([self.judged[recipe.name]], forced=recipe.forced)
+
+    def _families(self) -> Iterable[list[Recipe]]:
+        return families(self.profile, self.rules, self.prepared).values()
+
+    def _family(self, variants: list[Recipe]) -> Built | None:
+        """The most accurate variant of a family, or ``None`` if none could be built."""
+        best: Built | None = None
+        for recipe in variants:
+            built = self._try(recipe)
+            if built is None:
+                continue
+            if not built.changed and len(recipe.steps) > len(self.prepared):
+                self._fail(recipe.name, "rejected", "nothing in this model that it would change")
+                return None
+            if best is None or self._drop(built) < self._drop(best):
+                best = built
+        return best
+
+    def _try(self, recipe: Recipe) -> Built | None:
+        self.say(f"{self.profile.name}: building {recipe.name}")
+        try:
+            built = self.workshop.build(recipe, self.prepared)
+            self._drop(built)
+        except Exception as error:  # noqa: BLE001 - candidate edge: recorded in the report
+            self._fail(recipe.name, "failed", str(error).splitlines()[0])
+            return None
+        return built
+
+    def _fail(self, name: str, status: str, reason: str) -> None:
+        self.failed.append(Candidate(name=name, status=status, reason=reason))
+
+    def _drop(self, built: Built) -> float:
+        return self.workshop.agreement(built, self.quick_samples).drop
+
+    def _judge(self, candidates: Iterable[Built], *, thorough: bool = False) -> None:
+        """Compares and times candidates; ``thorough`` uses all data and more repeats."""
+        batch = list(candidates)
+        times = self.stopwatch.time(batch, thorough=thorough)
+        for built in batch:
+            latency = times.get(built.path)
+            measured = self.decisive and latency is not None
+            self.judged[built.recipe.name] = Judged(
+                built,
+                self.workshop.agreement(built, None if thorough else self.quick_samples),
+                speedup=latency.speedup if measured and latency else self._predicted(built),
+                measured=measured,
+                peak_bytes=self.peak_bytes(built),
+                latency_ms=latency.median_ms if latency else None,
+            )
+
+    def _predicted(self, built: Built) -> float:
+        """Speedup from the profile's rules, for the share of nodes that are quantized."""
+        family = next(
+            (name for name in self.rules.recipes if built.recipe.name.startswith(name)), ""
+        )
+        groups = sensitivity.weight_groups(self.workshop.prepared(self.prepared)[0])
+        nodes = {name for group in groups for name in group}
+        left = {item.node for item in built.unquantized} & nodes
+        share = 1 - len(left) / len(nodes) if nodes else 0.0
+        return 1 / (1 - share + share / self.profile.speedups.get(family, 1.0))
+
+    def _allowed(self) -> list[Judged]:
+        return [c for c in self.judged.values() if objection(c, self.limits) is None]
+
+    def _rescue(self) -> None:
+        """Gives a family that would win but misses the limit its worst nodes back."""
+        best = max((value(c, self.limits) for c in self._allowed()), default=0.0)
+        missing = [
+            c
+            for c in self.judged.values()
+            if c.agreement.drop > self.limits.max_drop
+            and c.peak_bytes <= self.limits.budget_bytes
+            and not is_slower(c)
+            and value(c, self.limits, drop=self.limits.max_drop / 2) > best
+        ]
+        for candidate in sorted(missing, key=lambda c: -value(c, self.limits, drop=0))[:2]:
+            ranked = self._ranked(candidate)
+            if not ranked:
+                continue
+            mixed = sensitivity.hold_limit(
+                self.workshop,
+                candidate.built.recipe,
+                self.prepared,
+                ranked,
+                self.limits.max_drop,
+                self.quick_samples,
+            )
+            if mixed:
+                self._judge([mixed])
+
+    def _refine(self) -> None:
+        """Returns the leader's worst nodes to 8-bit blocks where that raises its value."""
+        allowed = [c for c in self._allowed() if not is_slower(c)]
+        leader = max(allowed, key=lambda c: value(c, self.limits), default=None)
+        if leader is None or not self.decisive or not sensitivity.can_block(leader.built.recipe):
+            return
+        if leader.agreement.drop < self.limits.max_drop / 20:
+            return
+        ranked = self._ranked(leader)
+        mixtures = []
+        for count in REFINE_STEPS:
+            nodes = [name for item in ranked[:count] for name in item.group]
+            recipe = sensitivity.in_blocks(leader.built.recipe, nodes, f"-mixed{len(nodes)}")
+            mixtures.append(self._try(recipe) if count <= len(ranked) else None)
+        self._judge(built for built in mixtures if built)
+
+    def _ranked(self, candidate: Judged) -> list[sensitivity.Sensitivity]:
+        self.say(f"{self.profile.name}: measuring sensitivity of {candidate.name}")
+        return sensitivity.measure(
+            self.workshop,
+            candidate.built.recipe,
+            self.prepared,
+            max(4, self.quick_samples // 2),
+            self.seconds,
+        )
+
+    def _decide(self) -> Outcome:
+        """Confirms the finalists on all data; a finalist that fails makes room for the next."""
+        confirmed: set[str] = set()
+        while True:
+            ranked = sorted(self._allowed(), key=lambda c: -value(c, self.limits))
+            finalists = [c for c in ranked if not is_slower(c)][:FINALISTS] or ranked[:FINALISTS]
+            fresh = [c for c in finalists if c.name not in confirmed]
+            if not fresh:
+                return self._settle(finalists)
+            self.say(f"{self.profile.name}: confirming {', '.join(c.name for c in fresh)}")
+            self._judge((c.built for c in fresh), thorough=True)
+            confirmed |= {c.name for c in fresh}
+
+    def _settle(self, finalists: list[Judged], *, forced: bool = False) -> Outcome:
+        if forced:
+            chosen, reason = finalists[0], "forced by the recipe"
+        else:
+            best, reason = choose(finalists or list(self.judged.values()), self.limits)
+            chosen = best if best in finalists else None
+        rows = [self._row(c, c is chosen, reason) for c in self.judged.values()]
+        rows.sort(key=lambda row: (row.status != "chosen", row.status, row.name))
+        return Outcome(chosen, reason, (*rows, *self.failed))
+
+    def _row(self, candidate: Judged, is_chosen: bool, reason: str) -> Candidate:
+        problem = objection(candidate, self.limits)
+        if is_chosen:
+            status, why = "chosen", reason
+        elif problem:
+            status, why = "rejected", problem
+        elif is_slower(candidate):
+            status, why = "rejected", f"slower than the source: {candidate.speedup:.2f}x"
+        else:
+            status, why = "qualified", f"value {value(candidate, self.limits):.2f}"
+        row = Candidate(
+            name=candidate.name,
+            status=status,
+            reason=why,
+            size_bytes=candidate.built.size_bytes,
+            agreement=candidate.agreement,
+            latency_ms=candidate.latency_ms,
+        )
+        if candidate.measured:
+            return msgspec.structs.replace(row, speedup=round(candidate.speedup, 3))
+        return msgspec.structs.replace(row, predicted_speedup=round(candidate.speedup, 3))

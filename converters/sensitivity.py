@@ -1,0 +1,151 @@
+"""Which nodes cost the accuracy, and what to do with them.
+
+One node group is quantized at a time, the rest stays float; after smoothing
+these errors add up, so a sorted list predicts any mixture (leaving one out of
+a fully quantized graph gives no signal at all). The worst groups go back to
+8-bit blocks or to float until the rest fits the allowance; the mixture is then
+measured as a whole and corrected if the prediction was too kind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from converters.passes.graph_tools import tensor_of
+from converters.recipes import step, with_options
+from converters.workshop import Built, Workshop
+from edge_sdk.bundle.record import Recipe, Step
+
+WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1}
+# Passes that take `exclude`; smoothing stays on for excluded nodes, it is exact.
+_QUANTIZERS = ("dynamic-int8", "static-qdq", "block-weights", "float16")
+_SAFETY = 0.8
+_ATTEMPTS = 6
+
+Group = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much accuracy one group of nodes costs when only it is quantized."""
+
+    group: Group
+    drop: float
+
+
+def weight_groups(model: ir.Model) -> list[Group]:
+    """Names of nodes with constant weights; those that share an input go together (Q, K, V)."""
+    groups: dict[object, list[str]] = {}
+    for node in model.graph:
+        index = WEIGHT_INPUT.get(node.op_type)
+        if index is None or len(node.inputs) <= index or tensor_of(node.inputs[index]) is None:
+            continue
+        key = node.inputs[0] if node.op_type in ("MatMul", "Gemm") else node
+        groups.setdefault(key, []).append(node.name or "")
+    return [tuple(names) for names in groups.values()]
+
+
+def quantized_only(recipe: Recipe, kept: Sequence[str], everything: Sequence[str]) -> Recipe:
+    """The recipe with all weight nodes but ``kept`` excluded from quantization."""
+    inside = set(kept)
+    return excluding(recipe, [name for name in everything if name not in inside], "")
+
+
+def excluding(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:
+    """The recipe with ``nodes`` left float."""
+    return with_options(recipe, suffix, {op: {"exclude": tuple(nodes)} for op in _QUANTIZERS})
+
+
+def in_blocks(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:
+    """The recipe with ``nodes`` as 8-bit blocks instead of int8 with quantized activations."""
+    mixed = excluding(recipe, nodes, suffix)
+    steps: list[Step] = []
+    for each in mixed.steps:
+        steps.append(each)
+        if each.op == "dynamic-int8":
+            steps.append(step("block-weights", bits=8, block_size=128, include=tuple(nodes)))
+    return Recipe(name=mixed.name, steps=tuple(steps), engine=mixed.engine)
+
+
+def can_block(recipe: Recipe) -> bool:
+    """Whether the recipe's family mixes with 8-bit blocks (contrib ops, MatMul only)."""
+    return any(each.op == "dynamic-int8" for each in recipe.steps)
+
+
+def measure(
+    workshop: Workshop,
+    recipe: Recipe,
+    prepared: tuple[Step, ...],
+    samples: int,
+    budget_seconds: float,
+) -> list[Sensitivity]:
+    """Sensitivities of all weight groups, worst first.
+
+    With more groups than the budget allows, neighbours are measured together
+    first and only the worst of these bundles are taken apart.
+    """
+    groups = weight_groups(workshop.prepared(prepared)[0])
+    everything = [name for group in groups for name in group]
+    if not groups:
+        return []
+
+    def drop_of(names: Sequence[str]) -> float:
+        built = workshop.build(quantized_only(recipe, names, everything), prepared)
+        return workshop.agreement(built, samples).drop
+
+    start = time.monotonic()
+    drop_of(groups[0])
+    each = max(time.monotonic() - start, 1e-3)
+    affordable = max(4, int(budget_seconds / each))
+    width = -(-len(groups) // affordable) if len(groups) > affordable else 1
+    bundles = [groups[i : i + width] for i in range(0, len(groups), width)]
+    found = [(drop_of([n for g in bundle for n in g]), bundle) for bundle in bundles]
+    found.sort(key=lambda item: -item[0])
+    deadline = start + 2 * budget_seconds
+    result: list[Sensitivity] = []
+    for drop, bundle in found:
+        apart = len(bundle) > 1 and time.monotonic() < deadline
+        for group in bundle:
+            share = drop_of(group) if apart else drop / len(bundle)
+            result.append(Sensitivity(group, share))
+    return sorted(result, key=lambda item: -item.drop)
+
+
+def hold_limit(
+    workshop: Workshop,
+    recipe: Recipe,
+    prepared: tuple[Step, ...],
+    ranked: Sequence[Sensitivity],
+    max_drop: float,
+    samples: int,
+) -> Built | None:
+    """The mixture with the fewest groups returned to higher precision that holds ``max_drop``.
+
+    Returns:
+        The candidate, or ``None`` if it does not hold even with half of the groups returned.
+    """
+    back = _predicted_count(ranked, max_drop * _SAFETY)
+    for _ in range(_ATTEMPTS):
+        if back > len(ranked) // 2 + 1 or back > len(ranked):
+            return None
+        nodes = [name for item in ranked[:back] for name in item.group]
+        change = in_blocks if can_block(recipe) else excluding
+        built = workshop.build(change(recipe, nodes, f"-mixed{len(nodes)}"), prepared)
+        if workshop.agreement(built, samples).drop <= max_drop:
+            return built
+        back = max(back + 1, int(back * 1.5))
+    return None
+
+
+def _predicted_count(ranked: Sequence[Sensitivity], allowance: float) -> int:
+    """How many of the worst groups must go so that the rest adds up to the allowance."""
+    rest = sum(max(item.drop, 0.0) for item in ranked)
+    for count, item in enumerate(ranked):
+        if rest <= allowance:
+            return max(count, 1)
+        rest -= max(item.drop, 0.0)
+    return len(ranked)

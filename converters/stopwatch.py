@@ -1,0 +1,69 @@
+"""Times candidates against the source, in turn, and remembers the ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.dataset import Array, Feeds
+from converters.materialize import open_path
+from converters.measure import latency
+from converters.workshop import Built
+from edge_sdk.runtime.engine import SessionOptions
+
+_SOURCE = "source"
+_QUICK_SECONDS = 0.4
+_THOROUGH_SECONDS = 1.2
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One candidate's latency.
+
+    Attributes:
+        median_ms: Median of one call.
+        speedup: Median over pairs of source latency / candidate latency.
+    """
+
+    median_ms: float
+    speedup: float
+
+
+class Stopwatch:
+    """Interleaved timing on this host; profiles that share a candidate share its figures.
+
+    Args:
+        source: The source's graph file.
+        calls: Representative calls, states included.
+        threads: Intra-op threads of every session.
+    """
+
+    def __init__(self, source: Path, calls: Sequence[Mapping[str, Array]], threads: int) -> None:
+        self.options = SessionOptions(threads=threads)
+        self.source = open_path(source, self.options)
+        self.calls: Sequence[Feeds] = calls
+        self._quick: dict[Path, Timing] = {}
+        self._thorough: dict[Path, Timing] = {}
+
+    def time(self, candidates: Sequence[Built], *, thorough: bool) -> dict[Path, Timing]:
+        """Times candidates that were not timed before.
+
+        Args:
+            candidates: What to time; all of them and the source run in turn.
+            thorough: More repeats.
+
+        Returns:
+            Graph file -> timing.
+        """
+        known = self._thorough if thorough else self._quick
+        paths = [built.path for built in candidates if built.path not in known]
+        if paths:
+            sessions = {_SOURCE: self.source}
+            sessions |= {str(path): open_path(path, self.options) for path in paths}
+            seconds = _THOROUGH_SECONDS if thorough else _QUICK_SECONDS
+            times = latency(sessions, self.calls, seconds * len(sessions))
+            for path in paths:
+                found = times[str(path)]
+                known[path] = Timing(found.median_ms, found.speedup)
+        return {built.path: known[built.path] for built in candidates}

@@ -1,0 +1,213 @@
+"""Builds candidates of one source and keeps them, so that profiles share the work.
+
+All files lie in one folder: the prepared graph's weights are written once, and
+a candidate refers to them and adds only the tensors its recipe made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+
+from converters import compare
+from converters.calibration.collect import collect
+from converters.calibration.statistics import Statistics
+from converters.dataset import Dataset
+from converters.materialize import is_external, open_path, save
+from converters.metrics import Metric
+from converters.passes.base import Context, GraphPass, build, each_graph
+from converters.source import Source
+from edge_sdk.bundle.record import Agreement, Recipe, Step, Unquantized
+from edge_sdk.errors import EdgeSdkError
+from edge_sdk.runtime.engine import Session, SessionOptions
+
+# Rewrites are exact in real arithmetic: what float32 leaves is rounding.
+REWRITE_DROP = 1e-4
+
+
+@dataclass(frozen=True)
+class Built:
+    """A recipe applied to the source.
+
+    Attributes:
+        recipe: The recipe.
+        path: The graph file; large tensors are external, in the same folder.
+        size_bytes: Graph and weights as they would ship.
+        changed: Whether the recipe did more than the preparation.
+        unquantized: Nodes left in higher precision, with the reason.
+        notes: What passes had to say.
+        statistics: The activation statistics the recipe used.
+    """
+
+    recipe: Recipe
+    path: Path
+    size_bytes: int
+    changed: bool
+    unquantized: tuple[Unquantized, ...] = ()
+    notes: tuple[str, ...] = ()
+    statistics: Statistics = field(default_factory=Statistics)
+
+
+class Workshop:
+    """Builds, opens and compares candidates of one source.
+
+    Args:
+        source: The model.
+        calibration: Samples that ranges and scales are taken from.
+        evaluation: Samples that candidates are compared on.
+        folder: Where graphs are written; the caller removes it.
+        metric: Task metric, where the data has labels.
+        threads: Intra-op threads while comparing.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        calibration: Dataset,
+        evaluation: Dataset,
+        folder: Path,
+        *,
+        metric: Metric | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.source = source
+        self.calibration = calibration
+        self.evaluation = evaluation
+        self.folder = folder
+        self.metric = metric
+        self.options = SessionOptions(threads=threads)
+        self.source_session = open_path(source.path, self.options)
+        self.reference = self._run(self.source_session, evaluation)
+        self._prepared: dict[tuple[Step, ...], tuple[ir.Model, Context]] = {}
+        self._statistics: dict[tuple[Step, ...], Statistics] = {}
+        self._built: dict[tuple[Step, ...], Built] = {}
+        self._agreement: dict[tuple[Path, int], Agreement] = {}
+
+    def source_candidate(self, recipe: Recipe) -> Built:
+        """The source as it is, for the floor no candidate may fall below."""
+        return Built(recipe, self.source.path, self.source.size_bytes, changed=False)
+
+    def use_statistics(self, prepared: tuple[Step, ...], statistics: Statistics) -> None:
+        """Takes statistics from a base bundle instead of collecting them."""
+        self._statistics[prepared] = statistics
+
+    def prepared(self, steps: tuple[Step, ...]) -> tuple[ir.Model, Context]:
+        """The float graph after the rewrites that hold for this model, and their notes.
+
+        A rewrite that raises, or after which the outputs differ, is left out.
+        """
+        if steps not in self._prepared:
+            context = Context()
+            model = self._attempt(self.source.model.clone(), steps, context)
+            if not self._is_faithful(model):
+                model = self._one_by_one(steps, context)
+            save(model, self.folder, f"prepared-{len(self._prepared)}")
+            self._prepared[steps] = model, context
+        return self._prepared[steps]
+
+    def build(self, recipe: Recipe, prepared: tuple[Step, ...] = ()) -> Built:
+        """Applies a recipe; ``prepared`` is the prefix of its steps that is shared.
+
+        Raises:
+            EdgeSdkError: The recipe is wrong, or a pass could not do its work.
+        """
+        if recipe.steps not in self._built:
+            self._built[recipe.steps] = self._build(recipe, prepared)
+        return self._built[recipe.steps]
+
+    def agreement(self, built: Built, samples: int | None = None) -> Agreement:
+        """Compares a candidate with the source on the first ``samples`` of the evaluation data."""
+        count = min(samples or len(self.evaluation), len(self.evaluation))
+        key = built.path, count
+        if key not in self._agreement:
+            session = open_path(built.path, self.options)
+            self._agreement[key] = self._compare(session, count)
+        return self._agreement[key]
+
+    def _build(self, recipe: Recipe, prepared: tuple[Step, ...]) -> Built:
+        base, notes = self.prepared(prepared)
+        context = Context(notes=list(notes.notes))
+        passes = build(Recipe(name=recipe.name, steps=recipe.steps[len(prepared) :]), context)
+        if any(graph_pass.needs_statistics for graph_pass in passes):
+            context.statistics = self.statistics(prepared)
+        model, changed = base.clone(), False
+        for graph_pass in passes:
+            result = graph_pass(model)
+            model, changed = result.model, changed or result.modified
+        path = save(model, self.folder, f"candidate-{len(self._built)}")
+        return Built(
+            recipe,
+            path,
+            shipped_bytes(model, path),
+            changed,
+            tuple(context.unquantized),
+            tuple(dict.fromkeys(context.notes)),
+            context.statistics,
+        )
+
+    def statistics(self, prepared: tuple[Step, ...]) -> Statistics:
+        """Activation statistics of the prepared graph over the calibration data."""
+        if prepared not in self._statistics:
+            model, _ = self.prepared(prepared)
+            self._statistics[prepared] = collect(model, self.calibration, self.source.states)
+        return self._statistics[prepared]
+
+    def _attempt(self, model: ir.Model, steps: Sequence[Step], context: Context) -> ir.Model:
+        for graph_pass in build(Recipe(name="prepare", steps=tuple(steps)), context):
+            model = _guarded(graph_pass, model, context)
+        return model
+
+    def _one_by_one(self, steps: Sequence[Step], context: Context) -> ir.Model:
+        model = self.source.model.clone()
+        for step in steps:
+            attempt = self._attempt(model.clone(), [step], context)
+            if self._is_faithful(attempt):
+                model = attempt
+            else:
+                context.notes.append(f"{step.op} left out: outputs would differ")
+        return model
+
+    def _is_faithful(self, model: ir.Model) -> bool:
+        try:
+            session = open_path(save(model.clone(), self.folder, "attempt"), self.options)
+            return self._compare(session, 4).drop <= REWRITE_DROP
+        except (EdgeSdkError, ValueError):
+            return False
+
+    def _run(self, session: Session, dataset: Dataset) -> list[compare.SampleOutputs]:
+        return compare.run(session, dataset, self.source.states)
+
+    def _compare(self, session: Session, count: int) -> Agreement:
+        evaluation = self.evaluation.take(range(count))
+        return compare.agreement(
+            self.reference[:count],
+            self._run(session, evaluation),
+            labels=evaluation.labels,
+            metric=self.metric,
+            task=self.source.task,
+        )
+
+
+def _guarded(graph_pass: GraphPass, model: ir.Model, context: Context) -> ir.Model:
+    """Runs a rewrite; one that cannot cope with this model is left out, with a note."""
+    before = model.clone()
+    try:
+        return graph_pass(model).model
+    except Exception as error:  # noqa: BLE001 - edge: third-party passes raise anything
+        reason = str(error.__cause__ or error).splitlines()[:1]
+        context.notes.append(f"{graph_pass.name} left out: {' '.join(reason)}")
+        return before
+
+
+def shipped_bytes(model: ir.Model, path: Path) -> int:
+    """Bytes of the graph file and of the external tensors it refers to, each once."""
+    places: dict[tuple[str, int | None], int] = {}
+    for graph in each_graph(model.graph):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and is_external(tensor):
+                places[str(tensor.path), tensor.offset] = tensor.nbytes
+    return path.stat().st_size + sum(places.values())

@@ -1,0 +1,137 @@
+"""``edge-sdk convert``: a model in, one verified bundle out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_sdk.cli.output import emit_json, note
+from edge_sdk.errors import InputError
+
+EPILOG = """\
+examples:
+  edge-sdk convert model.onnx -o model.bundle -p x86-64 -p board-512mb --data samples.npz
+  edge-sdk convert encoder.onnx -o encoder.bundle -p x86-64 --data sentences.jsonl
+  edge-sdk convert vad.onnx -o vad.bundle -p arm64 --state stateN=state --fix sr=16000
+  edge-sdk convert tuned.onnx -o v2.bundle -p x86-64 --base v1.bundle --version 1.1.0
+
+Every candidate is compared with the fp32 source on the data; one that loses more than
+--max-drop, needs more memory than the profile's budget, or is slower than its source
+does not ship. The report is in the bundle: `edge-sdk inspect BUNDLE`, or report.html.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "source", type=Path, help="model file (.onnx, with or without external data)"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="directory of the bundle")
+    parser.add_argument(
+        "-p", "--profile", action="append", required=True, metavar="PROFILE",
+        help="device profile, by name or .toml file; repeat for several",
+    )  # fmt: skip
+    parser.add_argument("--task", help="what the model does (default: detected)")
+    parser.add_argument("--name", help="name of the bundle (default: the model's)")
+    parser.add_argument("--version", default="1.0.0", help="version of the bundle (default: 1.0.0)")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE|DIR",
+        help=".npz, folder of .npz or .jsonl to calibrate and evaluate on (default: generated)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-drop", type=float, metavar="X",
+        help="most a variant may lose (default: 0.01; relative 0.05 for perplexity)",
+    )  # fmt: skip
+    parser.add_argument("--metric", help="task metric for labelled data, or module:function")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="TOML recipe to force")
+    parser.add_argument("--base", type=Path, metavar="BUNDLE", help="keep its recipe and scales")
+    parser.add_argument(
+        "--state", action="append", metavar="OUT=IN",
+        help="output that becomes an input of the next call; repeat for several",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fix", action="append", metavar="INPUT=VALUE",
+        help="scalar input that never changes, so that its branches can be resolved",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and prints the report."""
+    require_converters()
+    from converters import convert
+    from converters.report import render_text
+
+    with spoken_progress() as progress:
+        report = convert(
+            args.source,
+            args.profile,
+            args.out,
+            task=args.task,
+            name=args.name,
+            version=args.version,
+            data=args.data,
+            max_drop=args.max_drop,
+            metric=args.metric,
+            recipe=args.recipe,
+            base=args.base,
+            states=_pairs(args.state, "--state", "OUT=IN") if args.state else None,
+            fixed=_numbers(args.fix),
+            overwrite=args.force,
+            progress=progress,
+        )
+    if args.json:
+        emit_json(report)
+    else:
+        print(render_text(report))
+    return 0
+
+
+def require_converters() -> None:
+    """Explains how to install the workstation side where it is missing.
+
+    Raises:
+        InputError: The ``convert`` extra is not installed.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("onnx", "onnx_ir", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"converting needs {', '.join(missing)}",
+            remedy="pip install 'edge-sdk[all]' on a workstation with Python 3.11 or newer",
+        )
+
+
+@contextmanager
+def spoken_progress() -> Iterator[Callable[[str], None]]:
+    """What happens, on stderr: one live line on a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield note
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
+
+
+def _pairs(words: Sequence[str], option: str, form: str) -> Mapping[str, str]:
+    pairs = [word.partition("=") for word in words]
+    for word, (left, _, right) in zip(words, pairs, strict=True):
+        if not left or not right:
+            raise InputError(f"{word!r} is not {form}", where=option)
+    return {left: right for left, _, right in pairs}
+
+
+def _numbers(words: Sequence[str] | None) -> Mapping[str, float] | None:
+    if not words:
+        return None
+    try:
+        return {k: float(v) for k, v in _pairs(words, "--fix", "INPUT=VALUE").items()}
+    except ValueError as error:
+        raise InputError(str(error), where="--fix", remedy="give a number or 0 / 1") from None
