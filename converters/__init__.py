@@ -67,7 +67,7 @@ def convert(
     """
     from pathlib import Path
 
-    from converters.convert import run
+    from converters.conversion import run
     from converters.request import Request
     from edge_sdk.bundle.record import State
 

@@ -39,7 +39,6 @@ Say = Callable[[str], None]
 
 TOOLS = frozenset({"edge-sdk", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy"})
 DEFAULT_MAX_DROP = 0.01
-RELATIVE_MAX_DROP = 0.05
 QUICK_SECONDS = 0.4
 EVALUATION_SECONDS = 4.0
 SENSITIVITY_SECONDS = 8.0
@@ -72,8 +71,7 @@ class Job:
         self.calls = representative_calls(source, evaluation)
         self.stopwatch = Stopwatch(source.path, self.calls[:TIMED_CALLS], threads=1)
         self.dimensions = reference_dimensions(graph_inputs(source.model), self.calls)
-        relative = metric is not None and metric.relative
-        default = RELATIVE_MAX_DROP if relative else DEFAULT_MAX_DROP
+        default = metric.max_drop if metric else DEFAULT_MAX_DROP
         self.max_drop = default if request.max_drop is None else request.max_drop
         self._peaks: dict[Path, int] = {}
 

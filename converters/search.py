@@ -155,14 +155,13 @@ class Search:
 
     def _predicted(self, built: Built) -> float:
         """Speedup from the profile's rules, for the share of nodes that are quantized."""
-        family = next(
-            (name for name in self.rules.recipes if built.recipe.name.startswith(name)), ""
-        )
+        family = next((f for f in self.rules.recipes if built.recipe.name.startswith(f)), None)
         groups = sensitivity.weight_groups(self.workshop.prepared(self.prepared)[0])
         nodes = {name for group in groups for name in group}
         left = {item.node for item in built.unquantized} & nodes
         share = 1 - len(left) / len(nodes) if nodes else 0.0
-        return 1 / (1 - share + share / self.profile.speedups.get(family, 1.0))
+        predicted = self.profile.speedups.get(family, 1.0) if family else 1.0
+        return 1 / (1 - share + share / predicted)
 
     def _allowed(self) -> list[Judged]:
         return [c for c in self.judged.values() if objection(c, self.limits) is None]
@@ -234,7 +233,8 @@ class Search:
 
     def _settle(self, finalists: list[Judged], *, forced: bool = False) -> Outcome:
         if forced:
-            chosen, reason = finalists[0], "forced by the recipe"
+            chosen: Judged | None = finalists[0]
+            reason = "forced by the recipe"
         else:
             best, reason = choose(finalists or list(self.judged.values()), self.limits)
             chosen = best if best in finalists else None

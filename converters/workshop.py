@@ -132,7 +132,7 @@ class Workshop:
         context = Context(notes=list(notes.notes))
         passes = build(Recipe(name=recipe.name, steps=recipe.steps[len(prepared) :]), context)
         if any(graph_pass.needs_statistics for graph_pass in passes):
-            context.statistics = self.statistics(prepared)
+            context.statistics = Statistics(self.statistics(prepared).tensors)
         model, changed = base.clone(), False
         for graph_pass in passes:
             result = graph_pass(model)
@@ -145,7 +145,7 @@ class Workshop:
             changed,
             tuple(context.unquantized),
             tuple(dict.fromkeys(context.notes)),
-            context.statistics,
+            context.statistics.used_only(),
         )
 
     def statistics(self, prepared: tuple[Step, ...]) -> Statistics:

@@ -154,7 +154,7 @@ class _Accumulator:
             low=self.low,
             high=self.high,
             histogram=self.histogram,
-            channel_absmax=None if varies else self.channels,
+            channel_absmax=None if varies or self.channels is None else _short(self.channels),
         )
 
     def _add_channels(self, absmax: NDArray[np.float32]) -> None:
@@ -184,3 +184,8 @@ def _widen(histogram: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
     np.add.at(wide, HALF + from_zero, histogram[HALF:])
     np.add.at(wide, HALF - 1 - from_zero, histogram[:HALF][::-1])
     return wide
+
+
+def _short(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Four significant digits: enough for scales, and a tenth of the text in a bundle."""
+    return np.array([f"{value:.4g}" for value in values], dtype=np.float32)

@@ -64,11 +64,16 @@ class TensorStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics by value name; a value that never was seen is absent."""
+    """Statistics by value name; a value that never was seen is absent.
+
+    ``used`` collects the names that were asked for, so that a variant carries only these.
+    """
 
     tensors: Mapping[str, TensorStatistics] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> TensorStatistics:
+        self.used.add(name)
         return self.tensors[name]
 
     def __contains__(self, name: object) -> bool:
@@ -76,7 +81,11 @@ class Statistics:
 
     def get(self, name: str | None) -> TensorStatistics | None:
         """The statistics of a value, or ``None`` if it was not calibrated."""
-        return self.tensors.get(name or "")
+        return self[name] if name and name in self.tensors else None
+
+    def used_only(self) -> Statistics:
+        """The statistics that were asked for."""
+        return Statistics({name: self.tensors[name] for name in sorted(self.used)})
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -119,7 +128,10 @@ def _entry(tensor: TensorStatistics) -> _Entry:
         low=tensor.low,
         high=tensor.high,
         histogram=None if tensor.histogram is None else tensor.histogram.tolist(),
-        channel_absmax=None if tensor.channel_absmax is None else tensor.channel_absmax.tolist(),
+        # The shortest decimals that give the same float32.
+        channel_absmax=None
+        if tensor.channel_absmax is None
+        else [float(str(value)) for value in tensor.channel_absmax],
     )
 
 

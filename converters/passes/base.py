@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar
 
 import msgspec
@@ -94,9 +94,9 @@ def each_graph(graph: ir.Graph) -> Iterator[ir.Graph]:
 
 
 @cache
-def registry() -> Mapping[str, type[GraphPass]]:
-    """All passes installed here by name (entry points ``edge_sdk.passes``)."""
-    return {entry.name: entry.load() for entry in entry_points(group="edge_sdk.passes")}
+def registry() -> Mapping[str, EntryPoint]:
+    """All passes installed here by name (entry points ``edge_sdk.passes``), not yet imported."""
+    return {entry.name: entry for entry in entry_points(group="edge_sdk.passes")}
 
 
 def build(recipe: Recipe, context: Context) -> list[GraphPass]:
@@ -107,13 +107,14 @@ def build(recipe: Recipe, context: Context) -> list[GraphPass]:
     """
     passes = []
     for step in recipe.steps:
-        kind = registry().get(step.op)
-        if kind is None:
+        entry = registry().get(step.op)
+        if entry is None:
             raise RecipeError(
                 f"unknown pass {step.op!r}",
                 where=f"recipe {recipe.name!r}",
                 remedy=f"use one of: {', '.join(sorted(registry()))}",
             )
+        kind: type[GraphPass] = entry.load()
         try:
             options = msgspec.convert(step.options, kind.options_type)
         except msgspec.ValidationError as error:
