@@ -15,7 +15,8 @@ from edge_sdk.runtime import golden, memory, sessions
 from edge_sdk.runtime.arrays import read_array
 from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Pipeline, caller_inputs
-from edge_sdk.runtime.scores import Classification, Float32
+from edge_sdk.runtime.scores import Float32
+from edge_sdk.runtime.steps import Classification
 from edge_sdk.runtime.text_tasks import DEFAULT_BATCH, TextTasks
 
 __all__ = ["Model", "Stream", "load"]
@@ -147,6 +148,11 @@ class Model:
         """
         return self._text.classify(given, top)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in order; none where the variant does not classify."""
+        return self._text.labels
+
     def self_test(self) -> golden.SelfTest:
         """Runs the variant's golden inputs and compares with its golden outputs.
 
@@ -156,11 +162,17 @@ class Model:
         return golden.self_test(self.record.golden, self._pipeline.sessions, self._blobs)
 
     def _initial(self, state: State, sizes: Mapping[str, int]) -> Array:
-        """The value before the first call; a dimension that no input fixes is a batch of one."""
+        """The value before the first call.
+
+        A dimension that no input fixes is one (a batch), or zero where it counts the past.
+        """
         if state.initial is not None:
             return read_array(state.initial, self._blobs)
         spec = next(spec for spec in self.inputs if spec.name == state.input)
-        shape = [sizes.get(size, 1) if isinstance(size, str) else size for size in spec.shape or ()]
+        shape = [
+            size if isinstance(size, int) else sizes.get(size, int("past" not in size.lower()))
+            for size in spec.shape or ()
+        ]
         return np.zeros(shape, spec.dtype)
 
 

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.errors import DataError
 from edge_sdk.runtime.inputs import Array
-from edge_sdk.runtime.steps import Pool
+from edge_sdk.runtime.steps import Classification, Pool
 
 Float32 = NDArray[np.float32]
-
-
-class Classification(msgspec.Struct, frozen=True):
-    """One class with its score: a probability where the variant has a softmax step."""
-
-    label: str
-    score: float
 
 
 def pool(tokens: Array, mask: NDArray[np.int64], step: Pool) -> Float32:

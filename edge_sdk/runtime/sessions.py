@@ -23,7 +23,6 @@ def choose_variant(bundle: Bundle, profile: str) -> Variant:
     if profile != "auto":
         return bundle.variant(profile)
     from device_profiles.machine import detect_machine
-
     from device_profiles.select import select
 
     available = {v.profile: v.platform for v in bundle.variants if v.platform is not None}

@@ -72,6 +72,13 @@ class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     file: str | None = None
 
 
+class Classification(msgspec.Struct, frozen=True):
+    """One class with its score: a probability where the variant has a softmax step."""
+
+    label: str
+    score: float
+
+
 STEPS: dict[str, type[msgspec.Struct]] = {
     "tokenize": Tokenize,
     "pool": Pool,

@@ -14,8 +14,16 @@ from edge_sdk.bundle.record import TensorSpec, VariantRecord
 from edge_sdk.errors import BundleError, InputError
 from edge_sdk.runtime import scores
 from edge_sdk.runtime.inputs import Array
-from edge_sdk.runtime.scores import Classification, Float32
-from edge_sdk.runtime.steps import Labels, Pool, Softmax, Tokenize, find_step, parse_steps
+from edge_sdk.runtime.scores import Float32
+from edge_sdk.runtime.steps import (
+    Classification,
+    Labels,
+    Pool,
+    Softmax,
+    Tokenize,
+    find_step,
+    parse_steps,
+)
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.text import Batch, TextEncoder
@@ -83,7 +91,7 @@ class TextTasks:
         step = find_step(self._steps, Softmax)
         if step is not None and step.output == output:
             values = scores.softmax(values)
-        return scores.rank(values, self._labels, top, output)
+        return scores.rank(values, self.labels, top, output)
 
     def _run_texts(
         self, texts: Sequence[str], batch: int
@@ -108,10 +116,11 @@ class TextTasks:
         return TextEncoder(self._file(step.file), step.max_length, step.file)
 
     @cached_property
-    def _labels(self) -> tuple[str, ...]:
-        step = self._need(Labels, "classify")
-        if step.file is None:
-            return step.names
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in order; none where the variant does not classify."""
+        step = find_step(self._steps, Labels)
+        if step is None or step.file is None:
+            return step.names if step else ()
         return tuple(self._file(step.file).decode().splitlines())
 
     def _need(self, kind: type[Parsed], what: str) -> Parsed:

@@ -1,0 +1,188 @@
+"""``edge-sdk run``: one call of a bundle, on arrays or on text."""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edge_sdk.bundle import files
+from edge_sdk.cli.output import emit_json, note, table
+from edge_sdk.errors import DataError, InputError, WorkError
+from edge_sdk.runtime.steps import Classification
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge_sdk.runtime.inputs import Array
+    from edge_sdk.runtime.model import Model
+
+
+class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One output array of a run."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``edge-sdk run --json`` prints.
+
+    Attributes:
+        name: The model's name.
+        version: The model's version.
+        profile: Device profile of the variant that ran.
+        seconds: Time of the run itself, loading excluded.
+        outputs: The arrays written (``--input``).
+        output_file: Where they were written.
+        embedding: The text's vector, for a variant that embeds.
+        classes: The text's best classes, for a variant that classifies.
+        notes: Where this machine differs from what the variant asks for.
+    """
+
+    schema: str = "org.edge-sdk.run/1"
+    name: str
+    version: str
+    profile: str
+    seconds: float
+    outputs: tuple[OutputInfo, ...] = ()
+    output_file: str | None = None
+    embedding: tuple[float, ...] | None = None
+    classes: tuple[Classification, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.epilog = (
+        "An array in X.npz is named like the input it feeds. One of the input's rank is one\n"
+        "call; one of rank + 1 is a list of samples (the steps of one sequence, if the model\n"
+        "has recurrent states), and the outputs get the same leading axis."
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the bundle's directory")
+    parser.add_argument("--profile", default="auto", help="variant (default: this machine's)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--input", metavar="X.npz", type=Path, help="one array per model input")
+    what.add_argument("--text", help="text to embed or to classify")
+    what.add_argument("--prompt", help="text to continue (a decoder)")
+    parser.add_argument("--output", metavar="Y.npz", type=Path, help="where the outputs go")
+    parser.add_argument("--top", type=int, default=5, help="classes to print (default 5)")
+    parser.add_argument("--threads", type=int, help="threads (default: the profile's)")
+    parser.add_argument("--memory-limit", metavar="SIZE", help="refuse to exceed it, as in 256MiB")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Loads the variant, runs it, and writes or prints what comes out."""
+    if bool(args.input) != bool(args.output):
+        raise InputError("--input X.npz and --output Y.npz belong together")
+    if args.prompt is not None:
+        raise InputError(
+            "its variants do not generate text",
+            where=str(args.bundle),
+            remedy="use --text to embed or classify, or --input with arrays",
+        )
+    from edge_sdk.runtime.model import load
+
+    arrays = read_npz(args.input) if args.input else {}
+    model = load(args.bundle, args.profile, args.memory_limit, threads=args.threads)
+    for line in model.notes:
+        note(line)
+    result = _run_arrays(model, arrays, args.output) if args.input else _run_text(model, args)
+    if args.json:
+        emit_json(result)
+    else:
+        print(_for_people(result))
+    return 0
+
+
+def read_npz(path: Path) -> dict[str, Array]:
+    """All arrays of an ``.npz``; pickled objects are refused.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"cannot be read: {error}", where=str(path), remedy="write it with numpy.savez"
+        ) from error
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes an ``.npz`` that is complete or absent.
+
+    Raises:
+        WorkError: An output is no array, or the file system refused.
+    """
+    import numpy as np
+
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise WorkError(
+                f"is a {type(array).__name__}, which an .npz cannot hold",
+                where=f"output {name!r}",
+                remedy="run the model from Python",
+            )
+    with files.writing(path), files.temporary(path.parent) as file:
+        # Not numpy.savez, which takes no array of the name "file".
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                # An engine's strings are objects; as such they would be pickled.
+                plain = array.astype(str) if array.dtype.hasobject else array
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, plain, allow_pickle=False)
+        files.commit(file, path)
+
+
+def _run_arrays(model: Model, arrays: Mapping[str, Array], output: Path) -> RunResult:
+    from edge_sdk.runtime.samples import run_arrays
+
+    start = perf_counter()
+    found = run_arrays(model, arrays)
+    seconds = perf_counter() - start
+    write_npz(output, found)
+    outputs = tuple(
+        OutputInfo(name=name, dtype=str(array.dtype), shape=array.shape)
+        for name, array in found.items()
+    )
+    return _result(model, seconds=seconds, outputs=outputs, output_file=str(output))
+
+
+def _run_text(model: Model, args: argparse.Namespace) -> RunResult:
+    start = perf_counter()
+    if model.labels:
+        [classes] = model.classify(args.text, top=args.top)
+        return _result(model, seconds=perf_counter() - start, classes=tuple(classes))
+    [vector] = model.embed(args.text).tolist()
+    return _result(model, seconds=perf_counter() - start, embedding=tuple(vector))
+
+
+def _result(model: Model, **fields: Any) -> RunResult:
+    record = model.record
+    return RunResult(
+        name=record.name,
+        version=record.version,
+        profile=record.profile,
+        notes=model.notes,
+        **fields,
+    )
+
+
+def _for_people(result: RunResult) -> str:
+    if result.classes is not None:
+        return table(("label", "score"), [(c.label, f"{c.score:.4f}") for c in result.classes])
+    if result.embedding is not None:
+        return " ".join(f"{value:.6g}" for value in result.embedding)
+    rows = [(o.name, o.dtype, "x".join(map(str, o.shape)) or "scalar") for o in result.outputs]
+    head = table(("output", "dtype", "shape"), rows)
+    return f"{head}\nwritten to {result.output_file} in {result.seconds * 1e3:.3g} ms"
