@@ -67,15 +67,14 @@ class BlobStore:
             DigestError: The bytes are not the expected blob; nothing is stored.
             WorkError: The file system refused.
         """
-        with files.writing(self.root):
-            self.prepare()
-            with files.temporary(self.temporary) as file:
-                blob = _copy(chunks, file)
-                if expect is not None and blob != expect:
-                    raise DigestError(f"bytes are {blob.digest}", where=f"blob {expect.digest}")
-                target = self.path(blob.digest)
-                if not _is_file_of(target, blob.size):
-                    files.commit(file, target)
+        self.prepare()
+        with files.temporary(self.temporary) as file:
+            blob = _copy(chunks, file)
+            if expect is not None and blob != expect:
+                raise DigestError(f"bytes are {blob.digest}", where=f"blob {expect.digest}")
+            target = self.path(blob.digest)
+            if not _is_file_of(target, blob.size):
+                files.commit(file, target)
         return blob
 
     def adopt(self, source: BlobStore, blob: Blob) -> None:
@@ -94,16 +93,17 @@ class BlobStore:
             source.verify(blob)
         else:
             return
+        self.prepare()
         with files.writing(self.root):
-            self.prepare()
             linked = files.link(source.path(blob.digest), self.path(blob.digest), self.temporary)
         if not linked:
             self.put(source.chunks(blob), expect=blob)
 
     def prepare(self) -> None:
         """Creates the folders where absent."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.temporary.mkdir(exist_ok=True)
+        with files.writing(self.root):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.temporary.mkdir(exist_ok=True)
 
     def sync(self) -> None:
         """Makes the directory entries of all blobs put so far durable."""
@@ -183,7 +183,8 @@ def _copy(chunks: Iterable[Buffer], file: IO[bytes]) -> Blob:
     for chunk in chunks:
         digest.update(chunk)
         size += memoryview(chunk).nbytes
-        file.write(chunk)
+        with files.writing(Path(file.name)):
+            file.write(chunk)
     return Blob(digest=f"sha256:{digest.hexdigest()}", size=size)
 
 

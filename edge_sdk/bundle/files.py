@@ -30,8 +30,10 @@ def writing(where: Path) -> Iterator[None]:
 def temporary(folder: Path) -> Iterator[IO[bytes]]:
     """A new file in ``folder`` that is gone after the block unless it was renamed."""
     path = folder / secrets.token_hex(8)
+    with writing(path):
+        file = path.open("xb")
     try:
-        with path.open("xb") as file:
+        with file:
             yield file
     finally:
         path.unlink(missing_ok=True)
@@ -39,9 +41,10 @@ def temporary(folder: Path) -> Iterator[IO[bytes]]:
 
 def commit(file: IO[bytes], target: Path) -> None:
     """Makes a temporary file durable and puts it in ``target``'s place at once."""
-    file.flush()
-    os.fsync(file.fileno())
-    Path(file.name).replace(target)
+    with writing(target):
+        file.flush()
+        os.fsync(file.fileno())
+        Path(file.name).replace(target)
 
 
 def replace(target: Path, data: bytes, folder: Path) -> None:

@@ -39,6 +39,6 @@ def human_bytes(size: float) -> str:
     """A size in binary units, three significant digits: ``22.9 MiB``."""
     for unit in ("B", "KiB", "MiB"):
         if abs(size) < 1024:
-            return f"{size:.3g} {unit}"
+            return f"{size:.{3 if abs(size) < 999.5 else 4}g} {unit}"
         size /= 1024
     return f"{size:.3g} GiB"
