@@ -85,6 +85,13 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(int(size) for size in value.shape.numpy())
 
 
+def same_rank(first: ir.Value, second: ir.Value) -> bool:
+    """Whether two values have the same rank, as far as their ranks are known."""
+    if first.shape is None or second.shape is None:
+        return True
+    return len(first.shape) == len(second.shape)
+
+
 def only_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that uses ``value``, once; ``None`` if there are others or it is an output."""
     uses = tuple(value.uses())
