@@ -248,7 +248,9 @@ def _type_proto(value: ir.Value) -> onnx.TypeProto:
 def _take_larger(node: ir.Node, branches: Sequence[ir.Graph]) -> None:
     """Gives the outputs of an ``If`` the larger of the shapes that its branches end with."""
     for value, *results in zip(node.outputs, *(b.outputs for b in branches), strict=True):
-        known = [shape for r in results if (shape := static_shape(r)) is not None]
+        known: list[tuple[int, ...]] = [
+            shape for r in results if (shape := static_shape(r)) is not None
+        ]
         if known:
-            value.shape = ir.Shape(max(known, key=lambda shape: prod(shape)))
+            value.shape = ir.Shape(max(known, key=lambda sizes: prod(sizes)))
         value.type = value.type or results[0].type
