@@ -107,15 +107,13 @@ def symmetric(
         axis: The axis with a scale per index (the output channels); ``None`` for one scale.
         limit: Largest code: 127, or 63 where the kernel's 16-bit sums could saturate.
         clip: Choose each scale for the least squared error instead of the largest magnitude.
-        floor: Smallest scale allowed, in the shape of the scales.
+        floor: Smallest scale allowed, in the shape of the scales; a slice of zeros gets it.
     """
     others = tuple(i for i in range(weight.ndim) if axis is None or i != axis % weight.ndim)
     largest = np.abs(weight).max(axis=others, initial=0).astype(np.float32)
-    scale = _nonzero(largest / np.float32(limit))
+    scale = _nonzero(np.maximum(largest / np.float32(limit), 0 if floor is None else floor))
     if clip:
         scale = _best_clip(weight, scale, axis, others, limit)
-    if floor is not None:
-        scale = np.maximum(scale, floor)
     return Symmetric(_codes(weight, _along(scale, axis, weight.ndim), limit), scale, axis)
 
 

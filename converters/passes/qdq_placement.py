@@ -1,0 +1,163 @@
+"""Where quantized values begin and end: the pure half of ``static-qdq``.
+
+Two placements, after what fuses the result:
+
+* ONNX Runtime's: a convolution's output is quantized at once, so that it
+  becomes ``QLinearConv``, and stays quantized through operators with integer
+  kernels. A ``MatMul`` or ``Gemm`` gives float: its input is quantized on the
+  way in, and a residual connection reads the float value beside it.
+* TensorRT's: only inputs of layers are quantized, and of a residual ``Add`` the
+  operand that does not come from a layer (TensorRT developer guide, "Working
+  with quantized types", Q/DQ placement).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from converters.passes.graph_tools import is_op, only_consumer, scalar, tensor_of
+from converters.quantize import Affine
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+# ONNX Runtime has an integer kernel that takes each input and the output at its own scale.
+RESCALING = ("Add", "Mul", "Concat", "Sigmoid", "LeakyRelu", "AveragePool", "GlobalAveragePool")
+# These only move or select values, so that their output keeps the scale of their input.
+MOVING = (
+    *("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+    *("Slice", "Split", "Expand", "Resize"),
+)
+CLAMPS = ("Relu", "Clip")
+
+Read = tuple[ir.Node, int]
+
+
+@dataclass
+class Placement:
+    """What to quantize in one graph.
+
+    Attributes:
+        layers: Nodes whose weight and bias to quantize.
+        everywhere: Values that exist in quantized form only: every user reads that.
+        beside: Values that keep their float form too.
+        reads: Which inputs read the quantized form of a value in ``beside``.
+        same_scale: A value in ``everywhere`` -> the value whose scale it keeps.
+    """
+
+    layers: list[ir.Node] = field(default_factory=list)
+    everywhere: list[ir.Value] = field(default_factory=list)
+    beside: list[ir.Value] = field(default_factory=list)
+    reads: set[Read] = field(default_factory=set)
+    same_scale: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+
+def place_for_onnxruntime(
+    nodes: Iterable[ir.Node], layers: Iterable[ir.Node], known: set[ir.Value], exclude: set[ir.Node]
+) -> Placement:
+    """Places quantization so that ONNX Runtime's fusions find integer kernels.
+
+    Args:
+        nodes: All nodes of the graph in topological order.
+        layers: Those whose weight is to be quantized; their inputs, and outputs of convolutions
+            (past a clamp), are known.
+        known: Values with a range.
+        exclude: Nodes that must compute in float.
+    """
+    plan = Placement(layers=list(layers))
+    chosen = set(plan.layers)
+    inputs = {node.inputs[0] for node in chosen if node.inputs[0] is not None}
+    quantized: dict[ir.Value, None] = {}
+    for node in nodes:
+        if node in chosen:
+            if is_op(node, "Conv"):
+                quantized[after_clamp(node)] = None
+        elif node in exclude or node.domain:
+            continue
+        elif node.op_type in RESCALING:
+            output = after_clamp(node)
+            operands = set(node.inputs)
+            if output in known and operands & set(quantized) and operands <= {*quantized, *inputs}:
+                quantized[output] = None
+                plan.reads.update((node, index) for index in range(len(node.inputs)))
+        elif node.op_type in MOVING and (source := node.inputs[0]) in quantized:
+            for output in node.outputs:
+                quantized[output] = None
+                plan.same_scale[output] = plan.same_scale.get(source, source)
+    plan.everywhere = list(quantized)
+    for node in plan.layers:
+        plan.reads.add((node, 0))
+    plan.beside = [value for value in _values_read(plan.reads, nodes) if value not in quantized]
+    return plan
+
+
+def place_for_tensorrt(
+    nodes: Iterable[ir.Node], layers: Iterable[ir.Node], known: set[ir.Value]
+) -> Placement:
+    """Places quantization on the inputs of layers and on residual branches."""
+    plan = Placement(layers=list(layers))
+    outputs = {node.outputs[0] for node in plan.layers if only_consumer(node.outputs[0])}
+    plan.reads.update((node, 0) for node in plan.layers)
+    for node in nodes:
+        if is_op(node, "Add"):
+            branches = [i for i, value in enumerate(node.inputs) if value not in outputs]
+            if len(branches) == 1 and node.inputs[branches[0]] in known:
+                plan.reads.add((node, branches[0]))
+    plan.beside = _values_read(plan.reads, nodes)
+    return plan
+
+
+def after_clamp(node: ir.Node) -> ir.Value:
+    """The output of ``node``, or of the ``Relu`` / ``Clip`` that is its only user."""
+    output = node.outputs[0]
+    follower = only_consumer(output)
+    if follower is None or follower.graph is not node.graph or not is_op(follower, *CLAMPS):
+        return output
+    return follower.outputs[0] if follower.inputs[0] is output else output
+
+
+def is_saturation(clamp: ir.Node, parameters: Affine) -> bool:
+    """Whether quantizing saturates wherever ``clamp`` would, so that the clamp can go."""
+    low, high = parameters.limits
+    step = float(parameters.scale)
+    if clamp.op_type == "Relu":
+        return low == 0
+    bounds = [scalar(value) for value in clamp.inputs[1:]]
+    given = [tensor_of(value) is not None for value in clamp.inputs[1:] if value is not None]
+    if not all(given) or clamp.attributes:
+        return False
+    lowest, highest = (*bounds, None, None)[:2]
+    return (lowest is None or low >= lowest - step) and (highest is None or high <= highest + step)
+
+
+def weight_of(node: ir.Node) -> ir.Value | str:
+    """The constant float32 weight of a layer, or the reason why there is none."""
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    tensor = tensor_of(weight)
+    if weight is None or tensor is None:
+        return "its weight is computed"
+    if tensor.dtype != ir.DataType.FLOAT:
+        return f"its weight is {tensor.dtype.name.lower()}"
+    if is_op(node, "MatMul", "Gemm") and len(tensor.shape) != 2:
+        return f"its weight has rank {len(tensor.shape)}"
+    return weight
+
+
+def channel_axis(node: ir.Node) -> int:
+    """The axis of a layer's weight that belongs to its output channels."""
+    if is_op(node, "Conv"):
+        return 0
+    if is_op(node, "Gemm"):
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    return 1
+
+
+def _values_read(reads: set[Read], nodes: Iterable[ir.Node]) -> list[ir.Value]:
+    """The values behind ``reads``, once each, in topological order of their readers."""
+    found: dict[ir.Value, None] = {}
+    for node in nodes:
+        for index, value in enumerate(node.inputs):
+            if value is not None and (node, index) in reads:
+                found[value] = None
+    return list(found)
