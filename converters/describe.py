@@ -128,8 +128,8 @@ def _stem(name: str) -> str:
     words = re.split(r"[._/:\-]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     kept = [word for word in words if word and word not in _STATE_MARKS]
     stem = "_".join(kept)
-    # `hn`, `cn`, `stateN`: torch's and silero's names for the next state.
-    return stem[:-1] if re.fullmatch(r"(h|c|state)n", stem) else stem
+    # `hn` and `h0`, `stateN`: usual names for the next and the first state.
+    return stem[:-1] if re.fullmatch(r"(h|c|state)[n0]", stem) else stem
 
 
 def _fits(output: ir.Value, value: ir.Value) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converters import describe
-from converters.calibration.ranges import activation_range
+from converters.calibration.ranges import Method, activation_range
 from converters.calibration.statistics import Statistics, TensorStatistics, decode, encode
 from converters.costs import node_costs
 from converters.dataset import Array
@@ -84,7 +84,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
         packing: The rest.
     """
     model = ir.load(built.path)
-    memory, costs = (f(model, packing.dimensions) for f in (memory_plan, node_costs))
+    costs = node_costs(model, packing.dimensions)
     profile, source = packing.profile, packing.source
     engine = profile.engines[0]
     preprocess, postprocess = processing(source, model)
@@ -102,7 +102,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
             version=packing.provenance.tools.get("onnxruntime", ""),
         ),
         recipe=built.recipe,
-        memory=memory,
+        memory=memory_plan(model, packing.dimensions),
         agreement=packing.agreement,
         provenance=packing.provenance,
         states=source.states,
@@ -145,7 +145,7 @@ def store_graph(blobs: BlobStore, model: ir.Model) -> Graph:
                 place.offset,
                 place.length,
                 tensor.dtype,
-                shape=tensor.shape,
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=value.name or "",
             )
     proto = ir.to_proto(model).SerializeToString(deterministic=True)
@@ -214,7 +214,7 @@ def resolved(statistics: Statistics, recipe: Sequence[Step]) -> Statistics:
     ``--base`` computes the same scales from a hundredth of the bytes.
     """
     static = next((step for step in recipe if step.op == "static-qdq"), None)
-    method = static.options.get("method", "minmax") if static else "minmax"
+    method: Method = static.options.get("method", "minmax") if static else "minmax"
     tensors = {}
     for name, found in statistics.tensors.items():
         low, high = activation_range(found, method)

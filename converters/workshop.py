@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import onnx_ir as ir
 
 from converters import compare
@@ -81,9 +82,9 @@ class Workshop:
         self.options = SessionOptions(threads=threads)
         self.source_session = open_path(source.path, self.options)
         self.reference = self._run(self.source_session, evaluation)
-        self._prepared: dict[tuple[Step, ...], tuple[ir.Model, Context]] = {}
-        self._statistics: dict[tuple[Step, ...], Statistics] = {}
-        self._built: dict[tuple[Step, ...], Built] = {}
+        self._prepared: dict[bytes, tuple[ir.Model, Context]] = {}
+        self._statistics: dict[bytes, Statistics] = {}
+        self._built: dict[bytes, Built] = {}
         self._agreement: dict[tuple[Path, int], Agreement] = {}
 
     def source_candidate(self, recipe: Recipe) -> Built:
@@ -92,21 +93,22 @@ class Workshop:
 
     def use_statistics(self, prepared: tuple[Step, ...], statistics: Statistics) -> None:
         """Takes statistics from a base bundle instead of collecting them."""
-        self._statistics[prepared] = statistics
+        self._statistics[_key(prepared)] = statistics
 
     def prepared(self, steps: tuple[Step, ...]) -> tuple[ir.Model, Context]:
         """The float graph after the rewrites that hold for this model, and their notes.
 
         A rewrite that raises, or after which the outputs differ, is left out.
         """
-        if steps not in self._prepared:
+        key = _key(steps)
+        if key not in self._prepared:
             context = Context()
             model = self._attempt(self.source.model.clone(), steps, context)
             if not self._is_faithful(model):
                 model = self._one_by_one(steps, context)
             save(model, self.folder, f"prepared-{len(self._prepared)}")
-            self._prepared[steps] = model, context
-        return self._prepared[steps]
+            self._prepared[key] = model, context
+        return self._prepared[key]
 
     def build(self, recipe: Recipe, prepared: tuple[Step, ...] = ()) -> Built:
         """Applies a recipe; ``prepared`` is the prefix of its steps that is shared.
@@ -114,9 +116,10 @@ class Workshop:
         Raises:
             EdgeSdkError: The recipe is wrong, or a pass could not do its work.
         """
-        if recipe.steps not in self._built:
-            self._built[recipe.steps] = self._build(recipe, prepared)
-        return self._built[recipe.steps]
+        key = _key(recipe.steps)
+        if key not in self._built:
+            self._built[key] = self._build(recipe, prepared)
+        return self._built[key]
 
     def agreement(self, built: Built, samples: int | None = None) -> Agreement:
         """Compares a candidate with the source on the first ``samples`` of the evaluation data."""
@@ -150,10 +153,11 @@ class Workshop:
 
     def statistics(self, prepared: tuple[Step, ...]) -> Statistics:
         """Activation statistics of the prepared graph over the calibration data."""
-        if prepared not in self._statistics:
+        key = _key(prepared)
+        if key not in self._statistics:
             model, _ = self.prepared(prepared)
-            self._statistics[prepared] = collect(model, self.calibration, self.source.states)
-        return self._statistics[prepared]
+            self._statistics[key] = collect(model, self.calibration, self.source.states)
+        return self._statistics[key]
 
     def _attempt(self, model: ir.Model, steps: Sequence[Step], context: Context) -> ir.Model:
         for graph_pass in build(Recipe(name="prepare", steps=tuple(steps)), context):
@@ -189,6 +193,10 @@ class Workshop:
             metric=self.metric,
             task=self.source.task,
         )
+
+
+def _key(steps: Sequence[Step]) -> bytes:
+    return msgspec.json.encode(steps, order="deterministic")
 
 
 def _guarded(graph_pass: GraphPass, model: ir.Model, context: Context) -> ir.Model:
