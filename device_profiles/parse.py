@@ -15,15 +15,13 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 
 from device_profiles.isa import FEATURES
-from device_profiles.schema import EngineChoice, Kind, Profile
+from device_profiles.schema import ENGINES, EngineChoice, Kind, Profile
 from edge_sdk.errors import ProfileError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-ENGINES = ("onnx", "litert")
 
 
 class _Problem(NamedTuple):

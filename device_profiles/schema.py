@@ -22,6 +22,9 @@ RecipeFamily = Literal[
     "fp32",
 ]
 
+ENGINES = ("onnx", "litert")
+"""Engines that need no plug-in; without an accelerator's provider both run on the CPU."""
+
 Count = Annotated[int, msgspec.Meta(gt=0)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]

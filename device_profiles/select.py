@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from device_profiles.machine import Machine
-from device_profiles.schema import Profile
+from device_profiles.schema import ENGINES, Profile
 from edge_sdk.errors import ProfileError
 
 # Firmware, kernel and GPU keep a part of the memory that is printed on the box: a 512 MB
 # Pi Zero 2 W reports 416 MiB, an 8 GB Orin Nano 7.4 GiB.
 VISIBLE_SHARE = 0.75
-NO_PROVIDER = 1_000  # ranks after every place on a wish list
+
+_ACCELERATED, _ON_CPU, _ACCELERATOR_MISSING, _UNKNOWN = range(4)
 
 
 class PlatformLike(Protocol):
@@ -39,9 +40,10 @@ def select(
     """The best of some profiles for a machine.
 
     Of the profiles whose platform and CPU features the machine has, the one
-    whose preferred execution provider is here wins; then the one for the largest device that
-    is not larger than this (the smallest device if all are larger: whether a model fits
-    is the memory plan's word); then the one that uses more CPU features.
+    that uses an accelerator that is here wins over those for the CPU; then one whose
+    engine is installed; then the one for the largest device that is not larger than this (the
+    smallest device if all are larger: whether a model fits is the memory plan's word); then
+    the one that uses more CPU features.
 
     Args:
         available: Profile name -> platform, as a bundle lists its variants.
@@ -97,32 +99,38 @@ def _lacks(platform: PlatformLike, profile: Profile | None, machine: Machine) ->
     return f"needs {', '.join(missing)}, which this CPU lacks" if missing else ""
 
 
-def _rank(profile: Profile | None, machine: Machine) -> tuple[int, bool, int, int]:
+def _rank(profile: Profile | None, machine: Machine) -> tuple[int, bool, bool, int, int]:
     """Smaller is better."""
     if profile is None:
-        return (NO_PROVIDER, True, 0, 0)
+        return (_UNKNOWN, True, True, 0, 0)
+    here = {engine.name for engine in machine.engines}
     total = profile.memory.total_mib
     larger = total * VISIBLE_SHARE > machine.memory_mib
     return (
-        _provider_rank(profile, machine),
+        _accelerator_rank(profile, machine),
+        not any(choice.name in here for choice in profile.engines),
         larger,
         total if larger else -total,
         -len(profile.cpu.isa),
     )
 
 
-def _provider_rank(profile: Profile, machine: Machine) -> int:
-    """Place of the first (engine, provider) of the profile's wish list that is here."""
-    here = {engine.name: engine.providers for engine in machine.engines}
-    wishes = [
+def _accelerator_rank(profile: Profile, machine: Machine) -> int:
+    """An accelerator that is here beats the CPU, which beats one that is not here."""
+    here = {
         (engine.name, provider)
-        for engine in profile.engines
+        for engine in machine.engines
         for provider in engine.providers or ("",)
-    ]
-    for place, (engine, provider) in enumerate(wishes):
-        if engine in here and (not provider or provider in here[engine]):
-            return place
-    return NO_PROVIDER
+    }
+    wanted = {
+        (choice.name, provider)
+        for choice in profile.engines
+        for provider in choice.providers or ("",)
+        if choice.name not in ENGINES or provider not in ("", "CPUExecutionProvider")
+    }
+    if wanted & here:
+        return _ACCELERATED
+    return _ACCELERATOR_MISSING if wanted else _ON_CPU
 
 
 def _platform_text(platform: PlatformLike) -> str:
