@@ -53,7 +53,9 @@ class Builder:
         return self._writer.blobs.put([data])
 
     def array(self, array: np.ndarray) -> rec.ArrayRef:
-        return rec.ArrayRef(blob=self.blob(array.tobytes()), dtype=str(array.dtype), shape=array.shape)
+        return rec.ArrayRef(
+            blob=self.blob(array.tobytes()), dtype=str(array.dtype), shape=array.shape
+        )
 
     def graph(
         self,

@@ -107,7 +107,7 @@ def test_auto_refuses_a_bundle_for_other_machines(tmp_path):
 
 def test_unknown_engine_is_named(tmp_path):
     path = linear(tmp_path / "b", engine=rec.Engine(name="abacus"))
-    with pytest.raises(MissingEngineError, match="'abacus'.*onnx"):
+    with pytest.raises(MissingEngineError, match=r"'abacus'.*onnx"):
         edge_sdk.load(path, HERE)
 
 

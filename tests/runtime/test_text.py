@@ -116,6 +116,31 @@ def test_classes_are_ranked_with_probabilities(tmp_path):
     assert first[0].score == pytest.approx(np.e**2 / (1 + np.e + np.e**2))
 
 
+WEIGHTS = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
+
+
+def text_classifier(path):
+    """Logits = token ids of four positions, times ``WEIGHTS``."""
+    with Builder(path) as builder:
+        ids, mask = (spec(name, ["batch", 4], "int64") for name in INPUTS)
+        nodes = [ob.node("Cast", ["ids"], ["f"], to=1), ob.node("MatMul", ["f", "w"], ["logits"])]
+        builder.graph(nodes, [ids, mask], [spec("logits", ["batch", 3])], {"w": WEIGHTS})
+        builder.variant(
+            preprocess=(to_step(Tokenize(inputs=INPUTS, max_length=4)),),
+            postprocess=(to_step(Labels(output="logits", names=("a", "b", "c"))),),
+            files=(rec.File(path="tokenizer.json", blob=builder.blob(tokenizer_json())),),
+        )
+    return edge_sdk.load(path, HERE)
+
+
+def test_texts_are_classified_in_their_order(tmp_path):
+    found = text_classifier(tmp_path / "b").classify(["red sky", "blue"], top=1)
+    logits = np.float32([[2, 4, 7, 3], [2, 6, 3, 0]]) @ WEIGHTS
+    for [best], row in zip(found, logits, strict=True):
+        assert best.label == "abc"[row.argmax()]
+        assert best.score == pytest.approx(row.max(), rel=1e-5)
+
+
 def test_scores_stay_raw_without_softmax(tmp_path):
     labels = Labels(output="logits", names=("a", "b", "c"))
     model = classifier(tmp_path / "b", labels=labels, softmax_step=False)
