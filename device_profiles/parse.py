@@ -60,9 +60,9 @@ def to_toml(profile: Profile) -> str:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """``; did you mean 'x'?`` when something known is close to ``name``, else nothing."""
+    """`` (did you mean 'x'?)`` when something known is close to ``name``, else nothing."""
     close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _error(problems: list[_Problem], file: str) -> ProfileError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from edge_sdk.errors import ProfileError
 
 MIB = 1024 * 1024
 # cgroup v1 controller -> the files that hold its limit; v2 has one folder for all.
@@ -34,12 +37,16 @@ def machine_title(root: Path) -> str:
 
 
 def memory_mib(root: Path) -> int:
-    """Memory this process may use: what the kernel manages, or a smaller cgroup limit."""
-    total = next(
-        int(line.split()[1]) * 1024
-        for line in _read(root / "proc/meminfo").splitlines()
-        if line.startswith("MemTotal:")
-    )
+    """Memory this process may use: what the kernel manages, or a smaller cgroup limit.
+
+    Raises:
+        ProfileError: The kernel does not say.
+    """
+    meminfo = root / "proc/meminfo"
+    found = re.search(r"^MemTotal:\s+(\d+) kB", _read(meminfo), re.MULTILINE)
+    if found is None:
+        raise ProfileError("does not say MemTotal", where=str(meminfo), remedy="mount /proc")
+    total = int(found[1]) * 1024
     limits = [
         int(text)
         for folder in _cgroup_folders(root, "memory")

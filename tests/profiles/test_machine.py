@@ -139,6 +139,11 @@ def test_unsupported_machines_are_named_with_the_supported_ones():
     assert "aarch64" in str(caught.value)
 
 
+def test_without_proc_the_file_is_named(tmp_path):
+    with pytest.raises(ProfileError, match="proc/meminfo"):
+        procfs.memory_mib(tmp_path)
+
+
 def test_this_machine_is_described():
     machine = detect_machine()
     assert machine.isa
