@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +13,7 @@ import onnx.parser
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converters.materialize import opened
+from converters.materialize import opened, save
 from converters.passes.base import GraphPass, each_graph
 from edge_sdk.runtime.engine import SessionOptions
 
@@ -122,3 +124,16 @@ def untouched(pass_: GraphPass, model: ir.Model) -> bool:
     after = ir.from_proto(ir.to_proto(model))
     modified = pass_(after).modified
     return not modified and ir.to_proto(after) == ir.to_proto(ir.from_proto(ir.to_proto(model)))
+
+
+def as_loaded(model: ir.Model) -> ir.Model:
+    """The graph that ONNX Runtime really runs, after its own optimizations."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = save(model.clone(), Path(folder))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = f"{folder}/loaded.onnx"
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ir.from_proto(onnx.load(f"{folder}/loaded.onnx"))
