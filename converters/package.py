@@ -17,7 +17,7 @@ from converters.jsonl import token_inputs
 from converters.materialize import is_external
 from converters.memory import memory_plan
 from converters.passes.base import each_graph
-from converters.recipes import split_steps
+from converters.recipes import family_of, split_steps
 from converters.source import Source
 from converters.workshop import Built
 from device_profiles.schema import Profile
@@ -87,6 +87,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
     costs = node_costs(model, packing.dimensions)
     profile, source = packing.profile, packing.source
     engine = profile.engines[0]
+    family = family_of(built.recipe)
     preprocess, postprocess = processing(source, model)
     return VariantRecord(
         name=packing.name,
@@ -98,7 +99,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
         engine=Engine(
             name=engine.name,
             providers=engine.providers,
-            options=engine.options,
+            options=engine.options_for(family) if family else engine.options,
             version=packing.provenance.tools.get("onnxruntime", ""),
         ),
         recipe=built.recipe,

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from device_profiles.schema import Profile, Rules
+from device_profiles.schema import Profile, RecipeFamily, Rules
 from edge_sdk.bundle.record import Recipe, Step
 from edge_sdk.errors import RecipeError
 
@@ -127,6 +127,12 @@ def _variants(
         Recipe(name=family + suffix, steps=(*prepared, *tail), engine=engine)
         for suffix, tail in tails[family]
     ]
+
+
+def family_of(recipe: Recipe) -> RecipeFamily | None:
+    """The family a recipe's name says it belongs to; ``None`` for a recipe of the user's own."""
+    found = [family for family in get_args(RecipeFamily) if recipe.name.startswith(family)]
+    return max(found, key=len, default=None)
 
 
 def with_options(recipe: Recipe, suffix: str, options: Mapping[str, Mapping[str, Any]]) -> Recipe:

@@ -16,7 +16,7 @@ import msgspec
 
 from converters import sensitivity
 from converters.choose import Judged, Limits, choose, is_slower, objection, value
-from converters.recipes import SOURCE, families, split_steps
+from converters.recipes import SOURCE, families, family_of, split_steps
 from converters.stopwatch import Stopwatch
 from converters.workshop import Built, Workshop
 from device_profiles.schema import Profile, Rules
@@ -155,7 +155,7 @@ class Search:
 
     def _predicted(self, built: Built) -> float:
         """Speedup from the profile's rules, for the share of nodes that are quantized."""
-        family = next((f for f in self.rules.recipes if built.recipe.name.startswith(f)), None)
+        family = family_of(built.recipe)
         groups = sensitivity.weight_groups(self.workshop.prepared(self.prepared)[0])
         nodes = {name for group in groups for name in group}
         left = {item.node for item in built.unquantized} & nodes
