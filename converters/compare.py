@@ -6,6 +6,8 @@ What is compared, per output:
   an encoder are averaged first, as an embedding is used);
 * fewer than eight floats per call, where a cosine says little, by Lin's
   concordance over all samples;
+* scores that share an array with box coordinates (as detectors put them out)
+  once more on their own, because next to pixels they weigh nothing;
 * integers, booleans and text by the share that is equal.
 
 The worst output counts. Where the decision output is class scores, the share
@@ -35,6 +37,7 @@ EMBEDDING_TASKS = frozenset({"feature-extraction", "embedding", "sentence-simila
 TIE = 0.01
 _FEW = 8
 _MOST_CLASSES, _VOCABULARY = 10_000, 1000
+_A_SCORE, _A_PIXEL = 0.05, 10.0
 _SCORE_WORDS = ("logit", "prob", "score", "softmax", "class", "label")
 
 
@@ -73,6 +76,7 @@ def agreement(
         for name in source[0][0]
     ]
     first = next((pair for pair in pairs if pair.is_float), pairs[0])
+    pairs += [hidden for pair in pairs if (hidden := _scores_beside_boxes(pair))]
     scores = None if task in EMBEDDING_TASKS else _decision_output(pairs)
     drop, drop_of = _worst(pairs, first)
     top1 = None
@@ -100,11 +104,15 @@ def agreement(
 
 @dataclass(frozen=True)
 class _Pair:
-    """One output of source and candidate: sample -> call -> array."""
+    """One output of source and candidate: sample -> call -> array.
+
+    ``together`` compares all samples as one vector, where most samples hold next to nothing.
+    """
 
     name: str
     source: list[list[Array]]
     candidate: list[list[Array]]
+    together: bool = False
 
     @cached_property
     def calls(self) -> list[tuple[Array, Array]]:
@@ -155,6 +163,8 @@ class _Pair:
             rows = score_rows(sources)
             in_unit = is_unit(rows)
             return cosine_similarity(rows, score_rows(candidates, in_unit=in_unit))
+        if self.together:
+            return cosine_similarity(_joined(mine), _joined(other))
         return mean_cosine(other, mine)
 
     @cached_property
@@ -238,10 +248,36 @@ def _is_scores(name: str, arrays: Sequence[Array]) -> bool:
         return False
     if is_unit(rows) and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         return True
-    if len(rows) > len(arrays):  # a row per position: only a name or a vocabulary's size tells
-        return "logit" in name.lower() or (classes >= _VOCABULARY and arrays[0].ndim == 3)
+    if any(a.ndim > 2 for a in arrays):  # scores per position, if the name or the layout tells
+        return "logit" in name.lower() or (classes >= _VOCABULARY and _is_time_first(arrays))
     unit_length = np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
     return not (unit_length and (rows < 0).any())  # those are embeddings
+
+
+def _scores_beside_boxes(pair: _Pair) -> _Pair | None:
+    """The channels in 0..1 of a [1, …, …] output whose other channels are far larger."""
+    arrays = [a for a, _ in pair.calls]
+    if not pair.is_float or pair.broken or any(a.ndim != 3 or a.size == 0 for a in arrays):
+        return None
+    axis = 1 if arrays[0].shape[1] < arrays[0].shape[2] else 2
+    if len({a.shape[axis] for a in arrays}) != 1:
+        return None
+    low = np.min([a.min(axis=(0, 3 - axis)) for a in arrays], axis=0)
+    high = np.max([a.max(axis=(0, 3 - axis)) for a in arrays], axis=0)
+    scores = (low >= 0) & (high <= 1)
+    if not (scores.any() and high[scores].max() >= _A_SCORE and high.max() >= _A_PIXEL):
+        return None
+    chosen = np.flatnonzero(scores)
+    source, candidate = (
+        [[np.take(a, chosen, axis) for a in calls] for calls in samples]
+        for samples in (pair.source, pair.candidate)
+    )
+    return _Pair(f"{pair.name} (scores)", source, candidate, together=True)
+
+
+def _is_time_first(arrays: Sequence[Array]) -> bool:
+    """Whether arrays are [time, batch of 1, …], as networks trained with CTC put it out."""
+    return all(a.ndim == 3 and a.shape[1] == 1 for a in arrays) and max(map(len, arrays)) > 1
 
 
 def _decisions(pair: _Pair) -> tuple[float, float]:

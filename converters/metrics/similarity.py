@@ -25,10 +25,11 @@ def cosine_similarity(a: Array, b: Array) -> float:
     if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
         return 0.0
     x, y = x[finite], y[finite]
-    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
+    # Plain sums, not BLAS: its threads wait on each other, and its sums depend on their number.
+    norms = float(np.sqrt(np.sum(x * x) * np.sum(y * y)))
     if norms == 0:
         return float(not x.any() and not y.any())
-    return min(1.0, max(-1.0, float(x @ y) / norms))
+    return min(1.0, max(-1.0, float(np.sum(x * y)) / norms))
 
 
 def mean_cosine(predictions: Sequences, references: Sequences) -> float:
