@@ -64,6 +64,13 @@ SHAPE_MATH = frozenset({
     "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 
+INFERENCE_ERRORS = (
+    onnx.checker.ValidationError,
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    RuntimeError,
+)
+
 
 def reference_dimensions(
     inputs: Sequence[TensorSpec], sample_calls: Iterable[Mapping[str, NDArray[np.generic]]]
@@ -121,11 +128,14 @@ def _substituted(shape: ir.Shape | None, dimensions: Mapping[str, int]) -> ir.Sh
 
 def _stand_in(node: ir.Node, model: ir.Model) -> None:
     if node.op_type == "MatMulNBits":
-        weight = _packed_weight(node, model)
-        operator, inputs = "MatMul", [node.inputs[0], weight]
+        columns, rows = (node.attributes.get_int(name, 0) for name in "NK")
+        operator, inputs = "MatMul", [node.inputs[0], _float_weight(node, [rows, columns], model)]
     elif node.op_type in STAND_INS:
         operator, places = STAND_INS[node.op_type]
         inputs = [node.inputs[place] for place in places]
+        weight = inputs[-1]
+        if operator == "MatMul" and weight is not None and weight.shape is not None:
+            inputs[-1] = _float_weight(node, weight.shape, model)
     else:
         return
     node.op_type, node.domain = operator, ""
@@ -134,17 +144,13 @@ def _stand_in(node: ir.Node, model: ir.Model) -> None:
         node.replace_input_with(place, value)
 
 
-def _packed_weight(node: ir.Node, model: ir.Model) -> ir.Value:
-    """A value with the logical shape of a packed weight; there are no bytes behind it."""
+def _float_weight(node: ir.Node, shape: Iterable[Any], model: ir.Model) -> ir.Value:
+    """A value with the logical shape of a quantized weight; there are no bytes behind it."""
     graph = model.graph
     name = unique(f"{node.name}_weight", set(graph.initializers))
-    shape = ir.Shape([node.attributes.get_int("K", 0), node.attributes.get_int("N", 0)])
-    tensor = ir.ExternalTensor(
-        "weights", offset=0, length=None, dtype=ir.DataType.FLOAT, shape=shape, name=name
-    )
-    value = ir.Value(
-        name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape, const_value=tensor
-    )
+    kind, sizes = ir.DataType.FLOAT, ir.Shape(shape)
+    tensor = ir.ExternalTensor("weights", offset=0, length=None, dtype=kind, shape=sizes, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(kind), shape=sizes, const_value=tensor)
     graph.register_initializer(value)
     return value
 
@@ -214,7 +220,7 @@ class _Completion:
                 {n: onnx.numpy_helper.from_array(a) for n, a in arrays.items() if a is not None},
                 opset_imports=[self.opset],
             )
-        except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError):
+        except INFERENCE_ERRORS:
             return
         for value in node.outputs:
             if value.name in found:
@@ -248,9 +254,11 @@ def _type_proto(value: ir.Value) -> onnx.TypeProto:
 def _take_larger(node: ir.Node, branches: Sequence[ir.Graph]) -> None:
     """Gives the outputs of an ``If`` the larger of the shapes that its branches end with."""
     for value, *results in zip(node.outputs, *(b.outputs for b in branches), strict=True):
-        known: list[tuple[int, ...]] = [
-            shape for r in results if (shape := static_shape(r)) is not None
-        ]
-        if known:
-            value.shape = ir.Shape(max(known, key=lambda sizes: prod(sizes)))
+        shapes = [shape for result in results if (shape := static_shape(result)) is not None]
+        if shapes:
+            value.shape = ir.Shape(sorted(shapes, key=_elements)[-1])
         value.type = value.type or results[0].type
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    return prod(shape)
