@@ -173,7 +173,7 @@ class BlobStore:
                 f"{blob.size} bytes exceed the limit of {limit}", where=f"blob {blob.digest}"
             )
         with self.open(blob) as file:
-            data = file.read(limit + 1)
+            data = file.read(limit)
         _expect_digest(blob, hashlib.sha256(data).hexdigest())
         return data
 

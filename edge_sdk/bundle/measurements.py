@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from edge_sdk.bundle.record import Agreement, Frozen
 
+SCHEMA = "org.edge-sdk.report/1"
+
 
 class Machine(Frozen, frozen=True, kw_only=True):
     """The machine a measurement was made on."""
@@ -61,4 +63,4 @@ class VariantReport(Frozen, frozen=True, kw_only=True):
     seconds: float
     max_drop: float
     data_origin: str
-    schema: str = "org.edge-sdk.report/1"
+    schema: str = SCHEMA

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_sdk.bundle import oci
+from edge_sdk.bundle import measurements, oci
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.layers import RECORD_FILE
 from edge_sdk.bundle.measurements import VariantReport
@@ -25,7 +25,6 @@ from edge_sdk.errors import BundleError
 
 RECORD_LIMIT = 32 * 1024 * 1024
 """Largest variant record that is read, in bytes."""
-REPORT_SCHEMA = "org.edge-sdk.report/1"
 _OTHER = "it was not written by this product, or by a newer version of it"
 
 
@@ -287,7 +286,7 @@ def _record(blobs: BlobStore, descriptor: Descriptor, manifest: Manifest) -> Var
 
 def _report(text: str) -> VariantReport:
     schema = oci.decode(text.encode(), _Schema, oci.REPORT).schema
-    _expect(schema, REPORT_SCHEMA, f"{oci.REPORT}: schema")
+    _expect(schema, measurements.SCHEMA, f"{oci.REPORT}: schema")
     return oci.decode(text.encode(), VariantReport, oci.REPORT)
 
 

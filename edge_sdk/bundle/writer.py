@@ -210,9 +210,12 @@ def _index(*manifests: Descriptor) -> oci.Index:
 
 def _check_target(path: Path, overwrite: bool) -> None:
     """A target must be absent or an empty directory; or a bundle that may be replaced."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists():
         return
-    if not (path / oci.LAYOUT_FILE).is_file():
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    if not found:
+        return
+    if found != {oci.LAYOUT_FILE, oci.INDEX_FILE, "blobs"}:  # a store has more: never replace one
         raise BundleError(
             "exists and is not a bundle", where=str(path), remedy="choose another output"
         )

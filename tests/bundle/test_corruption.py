@@ -197,6 +197,17 @@ def test_a_document_that_lies_stops_opening_and_says_where(path, edits):
     assert caught.value.where
 
 
+def test_a_report_of_a_newer_schema_is_refused(path):
+    def newer(index):
+        annotations = index["manifests"][0]["annotations"]
+        report = annotations["org.edge-sdk.report"]
+        annotations["org.edge-sdk.report"] = report.replace("report/1", "report/2")
+
+    forge(path, index=newer)
+    with pytest.raises(BundleError, match=r"org\.edge-sdk\.report: schema: found .*report/2"):
+        open_bundle(path)
+
+
 def test_forging_nothing_leaves_a_bundle_that_opens(path):
     forge(path)
     open_bundle(path).verify()

@@ -8,7 +8,8 @@ import pytest
 
 from edge_sdk.bundle import oci
 from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.bundle.record import Blob, File, Graph
+from edge_sdk.bundle.record import Blob, Engine, File, Graph
+from edge_sdk.bundle.store import Store
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import BundleError
 from tests.bundle.samples import AMD64, ARMV7, make_bundle, make_record, make_report
@@ -53,6 +54,16 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
     a, b = make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b")
     assert blobs_of(a) == blobs_of(b)
     assert (a / "index.json").read_bytes() == (b / "index.json").read_bytes()
+
+
+def test_the_order_of_mappings_does_not_change_a_digest(tmp_path):
+    digests = []
+    for name, options in (("a", {"x": "1", "y": "2"}), ("b", {"y": "2", "x": "1"})):
+        with BundleWriter(tmp_path / name) as writer:
+            engine = Engine(name="onnx", options=options)
+            record = make_record(writer, "board", engine=engine)
+            digests.append(writer.add_variant(record, ARMV7).digest)
+    assert digests[0] == digests[1]
 
 
 def test_what_was_measured_does_not_change_a_variants_digest(tmp_path):
@@ -126,6 +137,21 @@ def test_a_directory_that_is_no_bundle_is_never_overwritten(tmp_path):
     assert (tmp_path / "photos" / "cat.jpg").exists()
 
 
+def test_a_store_or_a_file_is_never_overwritten(tmp_path):
+    store = Store(tmp_path / "store")
+    store.install(open_bundle(make_bundle(tmp_path / "b")))
+    (tmp_path / "file").touch()
+    for target in (store.root, tmp_path / "file"):
+        with pytest.raises(BundleError, match="not a bundle"):
+            make_bundle(target, overwrite=True)
+    assert len(store.ls()) == 1
+
+
+def test_an_empty_directory_is_a_good_target(tmp_path):
+    (tmp_path / "b").mkdir()
+    open_bundle(make_bundle(tmp_path / "b")).verify()
+
+
 def test_a_failed_writer_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), BundleWriter(tmp_path / "b") as writer:
         writer.add_variant(make_record(writer, "board"), ARMV7)
@@ -134,12 +160,14 @@ def test_a_failed_writer_leaves_nothing(tmp_path):
 
 
 def test_a_writer_at_work_is_not_swept_by_another(tmp_path):
-    with BundleWriter(tmp_path / "b") as first, BundleWriter(tmp_path / "b") as second:
-        first.add_variant(make_record(first, "board"), ARMV7)
-        first.finish()
-        second.add_variant(make_record(second, "board"), ARMV7)
-        with pytest.raises(BundleError, match="the bundle exists"):
-            second.finish()
+    with BundleWriter(tmp_path / "b") as first:
+        record = make_record(first, "board")
+        with BundleWriter(tmp_path / "b") as second:
+            first.add_variant(record, ARMV7)
+            first.finish()
+            second.add_variant(make_record(second, "board"), ARMV7)
+            with pytest.raises(BundleError, match="the bundle exists"):
+                second.finish()
     open_bundle(tmp_path / "b").verify()
 
 
