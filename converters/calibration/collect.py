@@ -188,4 +188,6 @@ def _widen(histogram: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
 
 def _short(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Four significant digits: enough for scales, and a tenth of the text in a bundle."""
-    return np.array([f"{value:.4g}" for value in values], dtype=np.float32)
+    short = np.array([float(f"{value:.4g}") for value in values])
+    finite: NDArray[np.float32] = np.minimum(short, np.finfo(np.float32).max).astype(np.float32)
+    return finite

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from converters import quantize
 from converters.calibration.ranges import Method, activation_range
+from converters.calibration.statistics import Statistics
 from converters.passes.base import GraphPass, Options
 from converters.passes.graph_tools import Array, Editor, constant, is_op
 from converters.passes.qdq_placement import (
@@ -34,8 +35,6 @@ PER_CHANNEL_OPSET = 13
 BIAS_LIMIT = 2.0**30
 # Attention masks and the like: no 8-bit scale represents them beside ordinary values.
 LARGEST = 1e30
-
-Parameters = dict[ir.Value, Affine]
 
 
 class StaticQdqOptions(Options, frozen=True, kw_only=True):
@@ -78,29 +77,23 @@ class StaticQdq(GraphPass):
     def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:
         """Quantizes every layer of the main graph whose input was calibrated."""
         nodes = list(graph)
-        parameters = self._parameters(nodes)
-        layers = [n for n in nodes if is_op(n, *LAYERS) and self._is_eligible(n, parameters)]
+        known = self._calibrated(nodes)
+        layers = [n for n in nodes if is_op(n, *LAYERS) and self._is_eligible(n, known)]
         if layers and model.opset_imports.get("", 0) < PER_CHANNEL_OPSET:
             self.context.notes.append("static int8 needs opset 13 for scales per channel")
             layers = []
         if layers:
-            plan = self._place(nodes, layers, set(parameters))
-            _Writer(Editor(graph, model), self.options, parameters).write(plan)
+            writer = _Writer(Editor(graph, model), self.options, self.context.statistics)
+            writer.write(self._place(nodes, layers, known))
         return len(layers)
 
-    def _parameters(self, nodes: list[ir.Node]) -> Parameters:
-        """Scale and zero point of every activation with a usable range."""
-        options = self.options
-        found: Parameters = {}
-        for value in {value: None for node in nodes for value in (*node.inputs, *node.outputs)}:
-            seen = self.context.statistics.get(value.name) if value is not None else None
-            if value is None or seen is None or seen.absmax > LARGEST:
-                continue
-            low, high = activation_range(seen, options.method, options.percentile)
-            found[value] = quantize.affine(
-                low, high, options.activation, options.symmetric_activation
-            )
-        return found
+    def _calibrated(self, nodes: list[ir.Node]) -> set[ir.Value]:
+        """Activations with a usable range."""
+        # Looking is not using: only what is quantized counts as used statistics.
+        seen = self.context.statistics.tensors
+        usable = {name for name, tensor in seen.items() if tensor.absmax < LARGEST}
+        values = {value for node in nodes for value in (*node.inputs, *node.outputs)}
+        return {value for value in values if value is not None and value.name in usable}
 
     def _place(
         self, nodes: list[ir.Node], layers: list[ir.Node], known: set[ir.Value]
@@ -110,7 +103,7 @@ class StaticQdq(GraphPass):
         excluded = {node for node in nodes if node.name in self.options.exclude}
         return place_for_onnxruntime(nodes, layers, known, excluded)
 
-    def _is_eligible(self, node: ir.Node, parameters: Parameters) -> bool:
+    def _is_eligible(self, node: ir.Node, known: set[ir.Value]) -> bool:
         reason = None
         weight = weight_of(node)
         if node.op_type not in self.options.op_types:
@@ -119,9 +112,9 @@ class StaticQdq(GraphPass):
             reason = "excluded by the recipe"
         elif isinstance(weight, str):
             reason = weight
-        elif node.inputs[0] not in parameters:
+        elif node.inputs[0] not in known:
             reason = "its input was not calibrated"
-        elif is_op(node, "Conv") and after_clamp(node) not in parameters:
+        elif is_op(node, "Conv") and after_clamp(node) not in known:
             reason = "its output was not calibrated"
         if reason:
             self.context.skip(node, reason)
@@ -131,10 +124,11 @@ class StaticQdq(GraphPass):
 class _Writer:
     """Writes the nodes of one placement into one graph."""
 
-    def __init__(self, editor: Editor, options: StaticQdqOptions, parameters: Parameters) -> None:
+    def __init__(self, editor: Editor, options: StaticQdqOptions, statistics: Statistics) -> None:
         self._editor = editor
         self._options = options
-        self._parameters = parameters
+        self._statistics = statistics
+        self._affine: dict[ir.Value, Affine] = {}
         self._scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._weights: dict[tuple[ir.Value, bytes], ir.Value] = {}
 
@@ -185,12 +179,22 @@ class _Writer:
             return value
         before = clamp.inputs[0]
         assert before is not None
-        return before if is_saturation(clamp, self._parameters[value]) else value
+        return before if is_saturation(clamp, self._parameters(value)) else value
+
+    def _parameters(self, value: ir.Value) -> Affine:
+        if value not in self._affine:
+            seen, options = self._statistics.get(value.name), self._options
+            assert seen is not None
+            low, high = activation_range(seen, options.method, options.percentile)
+            self._affine[value] = quantize.affine(
+                low, high, options.activation, options.symmetric_activation
+            )
+        return self._affine[value]
 
     def _scale_of(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Initializers with scale and zero point of an activation."""
         if value not in self._scales:
-            parameters = self._parameters[value]
+            parameters = self._parameters(value)
             zero_point = np.array(parameters.zero_point, parameters.dtype)
             self._scales[value] = (
                 self._editor.initializer(f"{value.name}_scale", np.asarray(parameters.scale)),
@@ -203,7 +207,7 @@ class _Writer:
         assert data is not None and weight is not None
         array, axis = constant(weight), channel_axis(node)
         assert array is not None
-        step = self._parameters[data].scale
+        step = self._parameters(data).scale
         bias = None if self._options.float_bias else _int32_bias(node, array.shape[axis])
         quantized = quantize.symmetric(
             array,
