@@ -6,8 +6,8 @@ Pure. What is accepted:
 * dtypes: the graph's, or one of the same kind that widens without loss
   (``int32`` for ``int64``, ``float16`` for ``float32``). Python numbers and lists
   have no dtype of their own and take the graph's where their values fit;
-* shapes: the graph's rank and fixed dimensions; a symbolic dimension has one value
-  in the whole call;
+* shapes: the graph's rank and fixed dimensions; a named dimension has one value in
+  the whole call (``?`` and the like, which exporters write for "unknown", name nothing);
 * NaN: refused, unless ``nan="allow"``.
 """
 
@@ -58,13 +58,13 @@ def check_inputs(
 
 
 def dimensions(specs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> dict[str, int]:
-    """The value that each symbolic dimension has in checked feeds."""
+    """The value that each named dimension has in checked feeds."""
     return {
         symbol: size
         for spec in specs
         if spec.shape is not None and spec.name in feeds
         for symbol, size in zip(spec.shape, feeds[spec.name].shape, strict=True)
-        if isinstance(symbol, str)
+        if isinstance(symbol, str) and symbol.isidentifier()
     }
 
 
@@ -77,21 +77,24 @@ def signature(spec: TensorSpec) -> str:
 
 def _check_names(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> None:
     names = [spec.name for spec in specs]
-    expected = "; ".join(f"{spec.name}: {signature(spec)}" for spec in specs) or "none"
     for name in given:
         if name not in names:
             close = get_close_matches(name, names, n=1)
             raise DataError(
-                f"the model has no input of this name; expected {expected}",
+                f"the model has no input of this name; expected {_listed(specs)}",
                 where=f"input {name!r}",
                 remedy=f"did you mean {close[0]!r}?" if close else None,
             )
-    missing = [spec.name for spec in specs if spec.required and spec.name not in given]
-    if missing:
-        raise DataError(
-            f"missing; given {', '.join(given) or 'nothing'}, expected {expected}",
-            where=f"input {missing[0]!r}",
-        )
+    for spec in specs:
+        if spec.required and spec.name not in given:
+            raise DataError(
+                f"missing; given {', '.join(given) or 'nothing'}, expected {_listed(specs)}",
+                where=f"input {spec.name!r}",
+            )
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return "; ".join(f"{spec.name}: {signature(spec)}" for spec in specs) or "none"
 
 
 def _as_dtype(spec: TensorSpec, value: Any) -> Array:
@@ -146,6 +149,8 @@ def _check_shape(spec: TensorSpec, array: Array, bound: dict[str, tuple[int, str
             if symbol != size:
                 raise _mismatch(spec, array)
             continue
+        if not symbol.isidentifier():
+            continue
         first, owner = bound.setdefault(symbol, (size, spec.name))
         if first != size:
             raise _mismatch(spec, array, f"{symbol!r} is {first} in {owner!r} and {size} here")
@@ -153,9 +158,8 @@ def _check_shape(spec: TensorSpec, array: Array, bound: dict[str, tuple[int, str
 
 def _check_nan(spec: TensorSpec, array: Array) -> None:
     # max() propagates NaN and, unlike isnan(), allocates nothing.
-    with np.errstate(invalid="ignore"):
-        if array.size == 0 or not np.isnan(array.max()):
-            return
+    if array.size == 0 or not np.isnan(array.max()):
+        return
     count = int(np.isnan(array).sum())
     raise DataError(
         f"{count} of {array.size} values are NaN",

@@ -34,7 +34,7 @@ def run_arrays(model: Model, arrays: Arrays) -> dict[str, Array]:
 
     Raises:
         DataError: The arrays do not fit the model or one another.
-        WorkError: Outputs differ in shape between samples, so they are no one array.
+        WorkError: Outputs are no arrays, or differ in shape between samples.
     """
     specs = {spec.name: spec for spec in model.inputs}
     given = {name: array for name, array in arrays.items() if name in specs or name != LABELS}
@@ -99,7 +99,9 @@ def _cut(array: Array, spec: TensorSpec | None) -> Array:
 def _stacked(outputs: Sequence[Arrays]) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for name in outputs[0]:
-        values = [np.asarray(output[name]) for output in outputs]
+        values = [output[name] for output in outputs]
+        if not isinstance(values[0], np.ndarray):
+            raise WorkError("is no array, so samples cannot be stacked", where=f"output {name!r}")
         shapes = {value.shape for value in values}
         if len(shapes) > 1:
             raise WorkError(

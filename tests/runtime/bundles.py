@@ -17,8 +17,10 @@ HERE = "here"
 DIGEST = "sha256:" + "0" * 64
 
 
-def spec(name: str, shape: Sequence[int | str] = (), dtype: str = "float32") -> rec.TensorSpec:
-    return rec.TensorSpec(name=name, dtype=dtype, shape=tuple(shape))
+def spec(
+    name: str, shape: Sequence[int | str] | None = (), dtype: str = "float32"
+) -> rec.TensorSpec:
+    return rec.TensorSpec(name=name, dtype=dtype, shape=None if shape is None else tuple(shape))
 
 
 def onnx(

@@ -133,6 +133,13 @@ def test_symbolic_dimension_must_agree_across_inputs():
     assert error.value.remedy == "'seq' is 4 in 'ids' and 5 here"
 
 
+def test_placeholders_for_unknown_are_no_names():
+    image = spec("x", ["?", 3, "?", "?"])
+    feeds = {"x": np.zeros((1, 3, 48, 192), np.float32)}
+    assert check_inputs([image], feeds)["x"] is feeds["x"]
+    assert dimensions([image], feeds) == {}
+
+
 def test_unknown_rank_takes_any_shape():
     free = TensorSpec(name="x", dtype="float32", shape=None)
     assert check_inputs([free], {"x": np.zeros((1, 2), np.float32)})["x"].shape == (1, 2)

@@ -92,3 +92,18 @@ def test_outputs_that_differ_in_shape_are_refused(tmp_path):
     model = edge_sdk.load(tmp_path / "b", HERE)
     with pytest.raises(WorkError, match="differs in shape between samples"):
         run_arrays(model, {"x": np.float32([[0, 1], [1, 1]])})
+
+
+def test_outputs_that_are_no_arrays_are_refused(tmp_path):
+    data = ob.model(
+        [ob.node("SequenceConstruct", ["x"], ["y"])],
+        [ob.value("x", "float32", [1])],
+        [ob.sequence_value("y", "float32")],
+    )
+    with Builder(tmp_path / "b") as builder:
+        builder.opaque("onnx", [data], [spec("x", [1])], [spec("y", None, "seq(tensor(float))")])
+        builder.variant()
+    model = edge_sdk.load(tmp_path / "b", HERE)
+    assert [item.tolist() for item in model.run({"x": [1.0]})["y"]] == [[1]]
+    with pytest.raises(WorkError, match="no array"):
+        run_arrays(model, {"x": np.ones((2, 1), np.float32)})
