@@ -1,0 +1,83 @@
+"""The report as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from converters.report import model
+from converters.report.model import Report, VariantSummary
+from edge_sdk.bundle.measurements import Candidate, VariantReport
+
+HEADER = (
+    "candidate", "status", "size", "ratio", "speedup", "drop", "cosine", "top1", "peak RSS",
+    "reason",
+)  # fmt: skip
+_TEXT_COLUMNS = (0, 1, 9)
+
+
+def render_text(report: Report) -> str:
+    """The whole report: a verdict and a table of candidates per profile."""
+    parts = [f"{report.name} {report.version} -> {report.bundle}  ({report.seconds:.1f} s)"]
+    for variant in report.variants:
+        parts += ["", *_variant(variant)]
+    return "\n".join(parts)
+
+
+def candidate_table(report: VariantReport) -> str:
+    """One row per candidate, the chosen one first."""
+    rows = [_row(candidate, report) for candidate in model.ordered(report)]
+    widths = [max(len(row[i]) for row in (HEADER, *rows)) for i in range(len(HEADER))]
+    return "\n".join(_line(row, widths) for row in (HEADER, *rows))
+
+
+def verdict(report: VariantReport) -> str:
+    """The chosen candidate's figures in one line."""
+    best = model.chosen(report)
+    if best is None:
+        return report.reason
+    drop = "" if best.agreement is None else (
+        f", {best.agreement.drop_of} {model.figure(best.agreement.drop)}"
+        f" of {report.max_drop:g} allowed"
+    )  # fmt: skip
+    ratio = report.source_size_bytes / best.size_bytes if best.size_bytes else None
+    return (
+        f"{best.name}: {model.size(best.size_bytes)}, {model.times(ratio)} smaller, "
+        f"{model.speedup(best)} the speed{drop}"
+    )
+
+
+def _variant(variant: VariantSummary) -> Iterator[str]:
+    report = variant.report
+    yield f"{report.profile}  {verdict(report)}"
+    yield f"  why: {report.reason}"
+    yield f"  {model.machine_sentence(report)}"
+    yield f"  {model.data_sentence(report)}"
+    if variant.unquantized:
+        yield f"  {len(variant.unquantized)} nodes stay in higher precision; see `edge-sdk inspect`"
+    yield ""
+    yield from (f"  {line}" for line in candidate_table(report).splitlines())
+
+
+def _row(candidate: Candidate, report: VariantReport) -> tuple[str, ...]:
+    agreement = candidate.agreement
+    ratio = report.source_size_bytes / candidate.size_bytes if candidate.size_bytes else None
+    return (
+        candidate.name,
+        candidate.status,
+        model.size(candidate.size_bytes),
+        model.times(ratio),
+        model.speedup(candidate),
+        model.figure(agreement.drop if agreement else None),
+        model.figure(agreement.cosine if agreement else None),
+        model.figure(agreement.top1 if agreement else None),
+        model.size(candidate.peak_rss_bytes),
+        candidate.reason,
+    )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.ljust(width) if column in _TEXT_COLUMNS else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
