@@ -13,14 +13,13 @@ import onnx_ir as ir
 
 from converters.materialize import opened
 from converters.passes.base import GraphPass, Options
+from converters.passes.dimensions import known, trace
 from converters.passes.graph_tools import (
     Array,
     Editor,
     constant,
-    integers,
     is_op,
     nbytes,
-    producer,
     prune,
     static_shape,
     subgraphs,
@@ -133,42 +132,14 @@ def _expected_bytes(node: ir.Node) -> int | None:
 
 
 def _dimensions(node: ir.Node) -> list[Array] | None:
-    """The output of ``Shape``, ``Size``, or ``Gather`` / ``Slice`` of ``Shape``, where known."""
+    """The output of ``Size``, ``Shape``, or a part of ``Shape``, where the dimensions are known."""
     if is_op(node, "Size"):
         shape = static_shape(node.inputs[0])
         return None if shape is None else [np.array(np.prod(shape, dtype=np.int64))]
-    if is_op(node, "Shape"):
-        return _known(_shape_vector(node))
-    source = producer(node.inputs[0], "Shape") if is_op(node, "Gather", "Slice") else None
-    vector = _shape_vector(source) if source is not None else None
-    if vector is None:
+    if not is_op(node, "Shape", "Gather", "Slice") or node.outputs[0].dtype == ir.DataType.INT32:
         return None
-    if is_op(node, "Gather"):
-        indices = constant(node.inputs[1])
-        return None if indices is None else _known(np.asarray(vector[indices], dtype=object))
-    starts, ends = integers(node, "starts", 1), integers(node, "ends", 2)
-    steps = integers(node, "steps", 4) or (1,)
-    if starts is None or ends is None:
-        return None
-    return _known(vector[starts[0] : ends[0] : steps[0]])
-
-
-def _shape_vector(node: ir.Node) -> Array | None:
-    """The output of a ``Shape`` node: integers, and ``None`` for dimensions not known."""
-    value = node.inputs[0]
-    if value is None or value.shape is None:
-        return None
-    dims = [dim if isinstance(dim, int) else None for dim in value.shape]
-    return np.array(
-        dims[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)],
-        dtype=object,
-    )
-
-
-def _known(vector: Array | None) -> list[Array] | None:
-    if vector is None or any(item is None for item in vector.reshape(-1)):
-        return None
-    return [vector.astype(np.int64)]
+    array = known(trace(node.outputs[0]))
+    return None if array is None else [array]
 
 
 def _evaluate(node: ir.Node, model: ir.Model) -> list[Array]:
