@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.reader import Bundle, Variant
@@ -57,10 +58,14 @@ def open_pipeline(variant: Variant, threads: int | None, arena: bool) -> Pipelin
 
 
 def default_threads(profile: str) -> int:
-    """The profile's threads, at most the cores this process may run on."""
+    """The profile's threads, at most the cores this process may use."""
     from device_profiles.loader import load_profile
+    from device_profiles.procfs import cpu_quota
 
     cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota(Path("/"))
+    if quota is not None:  # a container's; threads beyond it would be stopped mid-run
+        cores = max(1, min(cores, int(quota)))
     try:
         return min(cores, load_profile(profile).cpu.threads)
     except ProfileError:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import edge_sdk
+from device_profiles import procfs
 from edge_sdk.bundle import record as rec
 from edge_sdk.errors import (
     BundleError,
@@ -141,9 +142,12 @@ def test_notes_say_which_provider_is_absent(tmp_path):
 
 
 def test_threads_are_the_profiles_within_the_cores_there_are(monkeypatch):
+    monkeypatch.setattr(procfs, "cpu_quota", lambda _: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert 1 <= sessions.default_threads("arm64") < 64
     assert sessions.default_threads("not a profile here") == 64
+    monkeypatch.setattr(procfs, "cpu_quota", lambda _: 1.5)
+    assert sessions.default_threads("not a profile here") == 1
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     assert sessions.default_threads("arm64") == 1
 
