@@ -13,9 +13,8 @@ from converters.report.plot import plot
 from converters.report.style import STYLE
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 
-_COLUMNS = (
-    "#", "candidate", "status", "size", "smaller", "latency", "speed", "drop", "cosine", "top-1",
-    "nearest", "peak RSS", "why",
+_FIGURES = (
+    "size", "smaller", "latency", "speed", "drop", "cosine", "top-1", "nearest", "peak RSS",
 )  # fmt: skip
 _LEGEND = (
     ("chosen", "★", "chosen"),
@@ -65,7 +64,9 @@ def _variant(variant: VariantSummary) -> str:
             f'<p class="lead">Ships <strong>{escape(report.chosen)}</strong>: '
             f"{escape(report.reason)}.</p>",
             _tiles(report),
-            f"<figure>{figure}<figcaption>{caption}</figcaption></figure>" if figure else "",
+            f'<figure><div class="scroll">{figure}</div><figcaption>{caption}</figcaption></figure>'
+            if figure
+            else "",
             _table(report),
             f"<p>{escape(f'{model.machine_sentence(report)} {model.data_sentence(report)}')}</p>",
             _unquantized(variant),
@@ -100,10 +101,15 @@ def _tiles(report: VariantReport) -> str:
 
 
 def _table(report: VariantReport) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in _COLUMNS)
+    """All candidates; figures that none of them has are left out."""
+    candidates = model.ordered(report)
+    figures = [_figures(candidate, report) for candidate in candidates]
+    kept = [i for i in range(len(_FIGURES)) if any(row[i] != "-" for row in figures)]
+    names = ("#", "candidate", "status", *(_FIGURES[i] for i in kept), "why")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     rows = "\n".join(
-        _row(number, candidate, report)
-        for number, candidate in enumerate(model.ordered(report), start=1)
+        _row(number, candidate, [row[i] for i in kept])
+        for number, (candidate, row) in enumerate(zip(candidates, figures, strict=True), start=1)
     )
     return (
         f'<div class="scroll"><table><caption>All candidates for {escape(report.profile)}</caption>'
@@ -111,13 +117,14 @@ def _table(report: VariantReport) -> str:
     )
 
 
-def _row(number: int, candidate: Candidate, report: VariantReport) -> str:
+def _figures(candidate: Candidate, report: VariantReport) -> list[str]:
     agreement = candidate.agreement
     ratio = report.source_size_bytes / candidate.size_bytes if candidate.size_bytes else None
-    cells = [
+    latency = candidate.latency_ms
+    return [
         model.size(candidate.size_bytes),
         model.times(ratio),
-        "-" if candidate.latency_ms is None else f"{candidate.latency_ms:.3g} ms",
+        "-" if latency is None else f"{latency:.3g} ms",
         model.speedup(candidate),
         model.figure(agreement.drop if agreement else None),
         model.figure(agreement.cosine if agreement else None),
@@ -125,11 +132,14 @@ def _row(number: int, candidate: Candidate, report: VariantReport) -> str:
         model.figure(agreement.nearest if agreement else None),
         model.size(candidate.peak_rss_bytes),
     ]
+
+
+def _row(number: int, candidate: Candidate, figures: Iterable[str]) -> str:
     status = escape(candidate.status, quote=True)
     return (
         f'<tr class="{status}"><td class="n">{number}</td>'
         f'<th scope="row">{escape(candidate.name)}</th><td class="status">{status}</td>'
-        + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
+        + "".join(f'<td class="n">{escape(cell)}</td>' for cell in figures)
         + f'<td class="why">{escape(candidate.reason)}</td></tr>'
     )
 

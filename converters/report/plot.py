@@ -101,19 +101,21 @@ def _axes(x: _Scale, y: _Scale, label: str, write: Callable[[float], str]) -> It
 def _marks(
     shown: Sequence[tuple[int, Candidate]], x: Callable[[Candidate], float], y: _Scale
 ) -> Iterator[str]:
-    """Marks, the chosen one drawn last so that it lies on top; numbers keep out of each other."""
-    labels: list[tuple[float, float]] = []
-    for number, candidate in reversed(shown):
+    """Marks with numbers that keep out of each other; the chosen one lies on top."""
+    placed: list[tuple[float, float]] = []
+    marks = []
+    for number, candidate in shown:
         at, height = x(candidate), y(candidate.latency_ms or 0.0)
         left, top = at + 9, height - 7
-        while any(abs(left - a) < 2 * _NEAR and abs(top - b) < _NEAR for a, b in labels):
+        while any(abs(left - a) < 2 * _NEAR and abs(top - b) < _NEAR for a, b in placed):
             top -= 2
-        labels.append((left, top))
-        yield (
-            f'<g class="{candidate.status}"><title>{escape(_tooltip(candidate))}</title>'
+        placed.append((left, top))
+        marks.append(
+            f'<g class="{escape(candidate.status)}"><title>{escape(_tooltip(candidate))}</title>'
             f"{_shape(candidate.status, at, height)}"
             f'<text class="number" x="{left:.1f}" y="{top:.1f}">{number}</text></g>'
         )
+    return reversed(marks)
 
 
 def _shape(status: str, x: float, y: float) -> str:

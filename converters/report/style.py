@@ -7,7 +7,7 @@ STYLE = """
   --soft: #9eaab2; --line: #30383e; --good: #43c9a5; --fine: #7fb0ff; --bad: #ff9470;
   --wash: #ff947014; } }
 * { box-sizing: border-box }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 74rem; background: var(--paper);
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 78rem; background: var(--paper);
   color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
 h1 { margin: 0; font-size: 1.9rem; letter-spacing: -.02em; line-height: 1.2 }
 h2 { margin: 0 0 .4rem; font-size: 1.3rem; letter-spacing: -.01em }
@@ -31,7 +31,7 @@ code { overflow-wrap: anywhere; font: .88em ui-monospace, "SF Mono", Menlo, Cons
 figure { margin: 0 0 1.4rem }
 figcaption { display: flex; flex-wrap: wrap; gap: 1.2rem; color: var(--soft); font-size: .88rem }
 figcaption b { display: inline-block; width: 1.1em }
-svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif }
+svg { display: block; width: 100%; min-width: 38rem; height: auto; font: 12px system-ui, sans-serif }
 svg text { fill: var(--soft) }
 svg .axis { font-weight: 600 }
 svg .number { font-size: 11px; font-weight: 600; fill: currentColor }
@@ -46,13 +46,13 @@ svg path { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linecap: 
 .scroll { overflow-x: auto; margin: 0 0 1rem }
 table { width: 100%; border-collapse: collapse; font-size: .88rem }
 caption { padding: 0 0 .5rem; color: var(--soft); font-size: .88rem; text-align: left }
-th, td { padding: .42rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
+th, td { padding: .42rem .5rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; color: var(--ink) }
 thead th { color: var(--soft); font-weight: 600; white-space: nowrap }
-tbody th { font-weight: 600; overflow-wrap: anywhere; min-width: 11rem }
+tbody th { font-weight: 600; overflow-wrap: anywhere; min-width: 9rem }
 td.n { font-variant-numeric: tabular-nums; white-space: nowrap }
 td.status { color: inherit; font-weight: 600 }
-td.why { min-width: 15rem; color: var(--soft) }
+td.why { min-width: 13rem; color: var(--soft) }
 tr.chosen > * { background: color-mix(in srgb, var(--good) 9%, transparent) }
 details { margin: .8rem 0 } summary { cursor: pointer }
 .words dt { font-weight: 650 } .words dd { margin: 0 0 .7rem; color: var(--soft) }
