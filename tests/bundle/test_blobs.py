@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,4 +183,5 @@ def test_a_blob_is_written_copied_and_verified_in_a_quarter_of_its_size(tmp_path
     size = mebibytes << 20
     command = [sys.executable, "-c", STREAM, str(tmp_path), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    shutil.rmtree(tmp_path)  # pytest would keep gigabytes
     assert done.stdout.split() == ["limited", str(size)], done.stderr
