@@ -17,8 +17,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from edge_sdk.errors import MissingEngineError
-from edge_sdk.runtime.engine import Session, SessionOptions, engines
+from edge_sdk.runtime.engine import Session, SessionOptions, find_engine
 
 INLINE_BYTES = 1024
 
@@ -69,10 +68,7 @@ def open_path(path: Path, options: SessionOptions | None = None, engine: str = "
         MissingEngineError: No such engine is registered, or its library is absent.
         EngineError: The engine refused the graph.
     """
-    found = engines().get(engine)
-    if found is None:
-        raise MissingEngineError(f"no engine named {engine!r}", remedy="install its package")
-    return found.open(path, options or SessionOptions())
+    return find_engine(engine).open(path, options or SessionOptions())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from edge_sdk.runtime import process
-from edge_sdk.runtime.engine import SessionOptions, engines
+from edge_sdk.runtime.engine import SessionOptions, find_engine
 
 RUNS = 3
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         feeds = {name: archive[name] for name in archive.files}
     feeds = {name: a.astype(object) if a.dtype.kind == "U" else a for name, a in feeds.items()}
     started = time.perf_counter()
-    session = engines()[engine].open(Path(graph), options)
+    session = find_engine(engine).open(Path(graph), options)
     session.run(feeds)
     first_run_ms = (time.perf_counter() - started) * 1e3
     for _ in range(RUNS - 1):

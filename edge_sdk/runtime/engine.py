@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from edge_sdk.bundle.record import TensorSpec
+from edge_sdk.errors import MissingEngineError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,8 +90,27 @@ class Engine(Protocol):
         """
 
 
-def engines() -> dict[str, Engine]:
-    """All engines known here, installed or not, by name."""
+def find_engine(name: str) -> Engine:
+    """The engine of that name; its library may be absent, and no other engine is imported.
+
+    Raises:
+        MissingEngineError: No such engine is registered here, or it cannot be imported.
+    """
     from importlib.metadata import entry_points
 
-    return {entry.name: entry.load()() for entry in entry_points(group="edge_sdk.engines")}
+    registered = entry_points(group="edge_sdk.engines")
+    if name not in registered.names:
+        raise MissingEngineError(
+            f"no engine {name!r} here; registered are: {', '.join(sorted(registered.names))}",
+            remedy="install the package that provides this engine",
+        )
+    entry = registered[name]
+    try:
+        engine: Engine = entry.load()()
+    except (ImportError, AttributeError) as error:
+        raise MissingEngineError(
+            f"cannot be imported: {error}",
+            where=f"engine {name!r} ({entry.value})",
+            remedy="repair or reinstall the package that provides it",
+        ) from error
+    return engine

@@ -8,8 +8,8 @@ from pathlib import Path
 from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.reader import Bundle, Variant
 from edge_sdk.bundle.record import Graph
-from edge_sdk.errors import BundleError, MissingEngineError, ProfileError
-from edge_sdk.runtime.engine import Engine, Session, SessionOptions, engines
+from edge_sdk.errors import BundleError, ProfileError
+from edge_sdk.runtime.engine import Engine, Session, SessionOptions, find_engine
 from edge_sdk.runtime.pipeline import Pipeline
 from edge_sdk.runtime.prepared import graph_path
 
@@ -46,7 +46,7 @@ def open_pipeline(variant: Variant, threads: int | None, arena: bool) -> Pipelin
         BundleError: The engine does not read a graph's format, or the wiring is wrong.
     """
     record = variant.record
-    engine = _engine(record.engine.name)
+    engine = find_engine(record.engine.name)
     options = SessionOptions(
         threads=threads if threads is not None else default_threads(record.profile),
         providers=record.engine.providers,
@@ -70,16 +70,6 @@ def default_threads(profile: str) -> int:
         return min(cores, load_profile(profile).cpu.threads)
     except ProfileError:
         return cores  # a profile of the machine that converted, unknown here
-
-
-def _engine(name: str) -> Engine:
-    known = engines()
-    if name not in known:
-        raise MissingEngineError(
-            f"the variant needs the engine {name!r}; registered here: {', '.join(sorted(known))}",
-            remedy="install the package that provides this engine",
-        )
-    return known[name]
 
 
 def _open(engine: Engine, graph: Graph, variant: Variant, options: SessionOptions) -> Session:

@@ -68,7 +68,7 @@ def test_damaged_blob_is_named_before_anything_is_loaded(tmp_path, monkeypatch, 
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    monkeypatch.setattr(sessions, "engines", lambda: pytest.fail("an engine was asked"))
+    monkeypatch.setattr(sessions, "find_engine", lambda name: pytest.fail("an engine was asked"))
     with pytest.raises(DigestError) as error:
         edge_sdk.load(path, HERE)
     assert blob.digest in error.value.where
@@ -122,7 +122,7 @@ def test_format_that_the_engine_does_not_read_is_refused(tmp_path):
 
 def test_model_that_cannot_fit_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
     path = linear(tmp_path / "b")
-    monkeypatch.setattr(sessions, "engines", lambda: pytest.fail("an engine was asked"))
+    monkeypatch.setattr(sessions, "find_engine", lambda name: pytest.fail("an engine was asked"))
     with pytest.raises(MemoryLimitError, match=r"short by\s+1\.0 MiB"):
         edge_sdk.load(path, HERE, "60MiB")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.errors import EngineError, MissingEngineError
-from edge_sdk.runtime.engine import SessionOptions, engines
+from edge_sdk.runtime.engine import SessionOptions, find_engine
 from edge_sdk.runtime.engines.onnx import CPU, OnnxEngine, choose_providers, split_options
 from tests.runtime import onnx_bytes as ob
 from tests.runtime.bundles import onnx, spec
@@ -29,7 +29,7 @@ def identity(folder: Path, dtype: str, shape: tuple[int | str, ...]) -> Path:
 
 
 def test_engine_is_found_by_name():
-    engine = engines()["onnx"]
+    engine = find_engine("onnx")
     assert isinstance(engine, OnnxEngine)
     assert engine.version()
 
