@@ -76,6 +76,11 @@ def signature(spec: TensorSpec) -> str:
 
 
 def _check_names(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> None:
+    if not isinstance(given, Mapping):
+        raise DataError(
+            f"inputs are a mapping from name to array, given {type(given).__name__}",
+            remedy=f"expected {_listed(specs)}",
+        )
     names = [spec.name for spec in specs]
     for name in given:
         if name not in names:

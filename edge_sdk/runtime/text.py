@@ -29,6 +29,15 @@ class Batch:
     rows: tuple[int, ...]
     arrays: dict[Encoding, Ids]
 
+    def halves(self) -> tuple[Batch, Batch]:
+        """The batch in two."""
+        middle = len(self.rows) // 2
+        first, second = (
+            Batch(self.rows[cut], {kind: array[cut] for kind, array in self.arrays.items()})
+            for cut in (slice(middle), slice(middle, None))
+        )
+        return first, second
+
 
 class TextEncoder:
     """A Hugging Face ``tokenizer.json`` with truncation. Safe to call from several threads.

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import TensorSpec, VariantRecord
-from edge_sdk.errors import BundleError, InputError
+from edge_sdk.errors import BundleError, DataError, InputError, MemoryLimitError
 from edge_sdk.runtime import scores
 from edge_sdk.runtime.inputs import Array
 from edge_sdk.runtime.scores import Float32
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 DEFAULT_BATCH = 8  # a 6-layer encoder gains a fifth over one by one, and nothing beyond
 FILE_LIMIT = 64 * 1024 * 1024  # largest tokenizer or label file that is read, in bytes
 
-Run = Callable[[Mapping[str, Any]], Mapping[str, Array]]
+Outputs = Mapping[str, Array]
+Run = Callable[[Mapping[str, Any]], Outputs]
 Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
 
@@ -61,7 +62,7 @@ class TextTasks:
     def embed(self, texts: str | Sequence[str], batch: int) -> Float32:
         """One vector per text, ``[texts, size]``."""
         step = self._need(Pool, "embed texts")
-        rows = [texts] if isinstance(texts, str) else list(texts)
+        rows = _texts(texts)
         if not rows:
             return np.zeros((0, self._size(step)), np.float32)
         vectors: list[Float32] = []
@@ -76,16 +77,17 @@ class TextTasks:
     ) -> list[list[Classification]]:
         """The best classes of each row, best first."""
         self._need(Labels, "classify")
+        _at_least_one("top", top)
         if isinstance(given, Mapping):
             return self._ranked(self._run(given), top)
-        rows = [given] if isinstance(given, str) else list(given)
+        rows = _texts(given)
         found: list[list[Classification]] = [[] for _ in rows]
         for part, outputs in self._run_texts(rows, DEFAULT_BATCH):
             for row, ranked in zip(part.rows, self._ranked(outputs, top), strict=True):
                 found[row] = ranked
         return found
 
-    def _ranked(self, outputs: Mapping[str, Array], top: int) -> list[list[Classification]]:
+    def _ranked(self, outputs: Outputs, top: int) -> list[list[Classification]]:
         output = self._need(Labels, "classify").output
         values = outputs[output]
         step = find_step(self._steps, Softmax)
@@ -93,20 +95,31 @@ class TextTasks:
             values = scores.softmax(values)
         return scores.rank(values, self.labels, top, output)
 
-    def _run_texts(
-        self, texts: Sequence[str], batch: int
-    ) -> Iterator[tuple[Batch, Mapping[str, Array]]]:
+    def _run_texts(self, texts: Sequence[str], batch: int) -> Iterator[tuple[Batch, Outputs]]:
         """Runs texts in batches of similar length; the batches come in any order."""
         step = self._need(Tokenize, "take text")
+        _at_least_one("batch", batch)
         first = next(iter(step.inputs))
         rows, length = (size if isinstance(size, int) else None for size in self._shape(first))
         pads = "mask" in step.inputs.values()
         for part in self._encoder.batches(texts, min(batch, rows or batch), length, pads):
-            feeds = {
-                name: part.arrays[kind].astype(self._inputs[name].dtype, copy=False)
-                for name, kind in step.inputs.items()
-            }
-            yield part, self._run(feeds)
+            yield from self._run_batch(step, part)
+
+    def _run_batch(self, step: Tokenize, part: Batch) -> Iterator[tuple[Batch, Outputs]]:
+        """Runs one batch, in halves where the whole is predicted not to fit the memory limit."""
+        feeds = {
+            name: part.arrays[kind].astype(self._inputs[name].dtype, copy=False)
+            for name, kind in step.inputs.items()
+        }
+        try:
+            outputs = self._run(feeds)
+        except MemoryLimitError:
+            if len(part.rows) == 1:
+                raise
+            for half in part.halves():
+                yield from self._run_batch(step, half)
+        else:
+            yield part, outputs
 
     @cached_property
     def _encoder(self) -> TextEncoder:
@@ -152,6 +165,19 @@ class TextTasks:
         spec = next(spec for spec in self._record.outputs if spec.name == step.output)
         last = spec.shape[-1] if spec.shape else 0
         return last if isinstance(last, int) else 0
+
+
+def _texts(given: str | Sequence[str]) -> list[str]:
+    rows = [given] if isinstance(given, str) else list(given)
+    for row in rows:
+        if not isinstance(row, str):
+            raise DataError(f"expected str, given {type(row).__name__}", where="texts")
+    return rows
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"must be at least 1, given {value}", where=name)
 
 
 def _check_names(steps: Sequence[Any], inputs: set[str], outputs: set[str]) -> None:

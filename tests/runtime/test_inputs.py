@@ -170,3 +170,9 @@ def test_infinity_and_emptiness_are_not_nan():
 def test_dimensions_of_a_call():
     feeds = {"image": np.zeros((2, 3, 9), np.float32)}
     assert dimensions([IMAGE], feeds) == {"batch": 2, "h": 9}
+
+
+def test_bare_array_is_told_that_inputs_have_names():
+    with pytest.raises(DataError, match="mapping from name to array, given ndarray") as error:
+        check_inputs([IMAGE], np.zeros(3, np.float32))
+    assert "image" in error.value.remedy

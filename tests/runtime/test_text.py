@@ -5,7 +5,7 @@ import pytest
 
 import edge_sdk
 from edge_sdk.bundle import record as rec
-from edge_sdk.errors import BundleError, DataError, InputError
+from edge_sdk.errors import BundleError, DataError, InputError, MemoryLimitError
 from edge_sdk.runtime.scores import pool, rank, softmax
 from edge_sdk.runtime.steps import (
     Classification,
@@ -18,13 +18,22 @@ from edge_sdk.runtime.steps import (
 )
 from edge_sdk.runtime.text import TextEncoder
 from tests.runtime import onnx_bytes as ob
-from tests.runtime.bundles import HERE, WORDS, Builder, spec, tokenizer_json
+from tests.runtime.bundles import HERE, WORDS, Builder, plan, spec, tokenizer_json
 
 INPUTS = {"ids": "ids", "mask": "mask"}
 TABLE = np.random.default_rng(0).standard_normal((len(WORDS), 3)).astype(np.float32)
 
 
-def embedder(path, *, inputs=None, shape=("batch", "seq"), pooling=None, max_length=8):
+def embedder(
+    path,
+    *,
+    inputs=None,
+    shape=("batch", "seq"),
+    pooling=None,
+    max_length=8,
+    limit=None,
+    memory=None,
+):
     """Token vectors looked up in ``TABLE``; the mask is not used by the graph."""
     inputs = inputs or INPUTS
     with Builder(path) as builder:
@@ -35,8 +44,9 @@ def embedder(path, *, inputs=None, shape=("batch", "seq"), pooling=None, max_len
             preprocess=(to_step(Tokenize(inputs=inputs, max_length=max_length)),),
             postprocess=(to_step(pooling or Pool(output="tokens", normalize=False)),),
             files=(rec.File(path="tokenizer.json", blob=builder.blob(tokenizer_json())),),
+            memory=memory or plan(),
         )
-    return edge_sdk.load(path, HERE)
+    return edge_sdk.load(path, HERE, limit)
 
 
 def expected(text: str) -> np.ndarray:
@@ -58,6 +68,36 @@ def test_one_text_gives_one_row_and_no_text_none(tmp_path):
     model = embedder(tmp_path / "b")
     np.testing.assert_allclose(model.embed("red"), [expected("red")], rtol=1e-6)
     assert model.embed([]).shape == (0, 3)
+
+
+def test_batches_shrink_to_the_memory_limit(tmp_path):
+    fits_two = plan(2**20, batch=1)
+    model = embedder(tmp_path / "b", memory=fits_two, limit="62MiB")
+    sizes = []
+    run = model._text._run
+    model._text._run = lambda feeds: sizes.append(len(feeds["ids"])) or run(feeds)
+    np.testing.assert_allclose(model.embed(TEXTS), [expected(t) for t in TEXTS], rtol=1e-6)
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+def test_text_that_does_not_fit_alone_is_refused(tmp_path):
+    model = embedder(tmp_path / "b", memory=plan(2**20, seq=4), limit="61MiB")
+    model.embed("red sky")
+    with pytest.raises(MemoryLimitError, match="short by"):
+        model.embed("red sky blue")
+
+
+@pytest.mark.parametrize("given", [[1], ["red", None], [["red"]]])
+def test_texts_must_be_strings(tmp_path, given):
+    with pytest.raises(DataError, match="expected str"):
+        embedder(tmp_path / "b").embed(given)
+
+
+def test_batch_and_top_must_be_positive(tmp_path):
+    with pytest.raises(InputError, match="at least 1"):
+        embedder(tmp_path / "b").embed("red", batch=0)
+    with pytest.raises(InputError, match="at least 1"):
+        text_classifier(tmp_path / "c").classify("red", top=0)
 
 
 def test_model_without_mask_is_never_given_padding(tmp_path):
