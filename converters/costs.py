@@ -26,7 +26,14 @@ from converters.passes.graph_tools import (
 from converters.shapes import bind, reference_dimensions
 from edge_sdk.bundle.record import NodeCost
 
-__all__ = ["GraphCosts", "graph_costs", "node_costs", "peak_activations", "reference_dimensions"]
+__all__ = [
+    "GraphCosts",
+    "graph_costs",
+    "live_bytes",
+    "node_costs",
+    "peak_activations",
+    "reference_dimensions",
+]
 
 Shape = tuple[int, ...]
 
@@ -99,7 +106,12 @@ def graph_costs(model: ir.Model, dimensions: Mapping[str, int]) -> GraphCosts:
         for graph in each_graph(bound.graph)
         for node in graph
     )
-    return GraphCosts(nodes, _Liveness(bound.graph).peak(), unknown)
+    return GraphCosts(nodes, live_bytes(bound.graph), unknown)
+
+
+def live_bytes(graph: ir.Graph) -> int:
+    """Largest sum of activations alive at once, in bytes, in a graph with static shapes."""
+    return _Liveness(graph).peak()
 
 
 def _weight_bytes(node: ir.Node) -> int:

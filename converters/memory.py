@@ -1,51 +1,152 @@
-"""Predicts the peak memory of a variant from its graph, before anything is loaded. Pure."""
+"""Predicts the peak memory of a process that loads and runs a graph. Pure: nothing is opened.
+
+ONNX Runtime's CPU provider, graph opened by path with its weights in external
+files. What it does with them was measured (``python -m benchmarks memory``):
+
+* a weight of a dense layer is copied to the heap in packed form, and its mapping
+  is then dropped; the largest one exists in both forms for a moment;
+* constants that are computed from constants (``store-small``) are computed when
+  the session opens; all intermediate results are alive at once, and what is freed
+  of them stays in the process's heap;
+* of a table that is looked up, only the neighbourhood of the rows read is resident;
+* activations come from an arena that grows in powers of two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from converters.costs import peak_activations
+from converters.costs import live_bytes
 from converters.materialize import is_external
 from converters.passes.base import each_graph
-from converters.passes.graph_tools import is_op, tensor_of
+from converters.passes.graph_tools import nbytes, producer, static_shape, subgraphs, tensor_of
+from converters.shapes import bind
 from edge_sdk.bundle.record import MemoryPlan
 
-ENGINE_BYTES = 48 << 20
-# Weights that ONNX Runtime packs, and so copies, when a session opens: input that holds them.
-PACKED = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "LSTM": 1, "GRU": 1}
-PACKED_CONTRIB = {"MatMulNBits": 1, "DynamicQuantizeMatMul": 1}
+# Python, numpy, ONNX Runtime and an empty session; then what each node adds.
+ENGINE_BYTES = 56 << 20
+NODE_BYTES = 9 << 10
+# Fixed part of the arena, and how much larger than the live activations it grows.
+ARENA_BYTES = 3 << 19
+ARENA_FACTOR = 3.0
+# Reading one row of a mapped table brings in about this much around it.
+LOOKUP_BYTES = 512 << 10
+# Operator -> inputs whose constant weights are packed.
+PACKED: Mapping[str, tuple[int, ...]] = {
+    "Conv": (1,), "ConvInteger": (1,), "ConvTranspose": (1,), "DynamicQuantizeMatMul": (1,),
+    "GRU": (1, 2), "Gemm": (1,), "LSTM": (1, 2), "MatMul": (1,), "MatMulInteger": (1,),
+    "MatMulIntegerToFloat": (1,), "MatMulNBits": (1, 2), "QLinearConv": (3,), "QLinearMatMul": (3,),
+    "RNN": (1, 2),
+}  # fmt: skip
 
 
 def memory_plan(model: ir.Model, dimensions: Mapping[str, int]) -> MemoryPlan:
-    """Peak memory of a process that loads and runs a graph with ONNX Runtime on CPU.
+    """Peak memory of a process that loads a graph with ONNX Runtime on CPU and runs it.
 
     Args:
-        model: The graph as it ships; it is not changed.
-        dimensions: Symbolic dimension -> value of the call it is predicted for.
+        model: The graph as it ships; it is not changed, and its weights are not read.
+        dimensions: Symbolic dimension -> value of the call it is predicted for;
+            inputs' dimensions that are not among them count as 1.
     """
+    bound = bind(model, dimensions)
+    weights = _Weights()
+    nodes = 0
+    for graph, twin in zip(each_graph(model.graph), each_graph(bound.graph), strict=True):
+        for node, sized in zip(graph, twin, strict=True):
+            weights.visit(node, sized)
+            nodes += 1
+    activations = ARENA_BYTES + int(ARENA_FACTOR * live_bytes(bound.graph))
     mapped = sum(
-        value.const_value.nbytes
+        min(value.const_value.nbytes, weights.touched.get(value, value.const_value.nbytes))
         for graph in each_graph(model.graph)
         for value in graph.initializers.values()
-        if value.const_value is not None and is_external(value.const_value)
+        if value.const_value is not None
+        and is_external(value.const_value)
+        and value not in weights.released
     )
-    private = sum(_private_bytes(node) for graph in each_graph(model.graph) for node in graph)
     return MemoryPlan(
-        weights_mapped=mapped,
-        weights_private=private,
-        activations=peak_activations(model, dimensions),
-        engine=ENGINE_BYTES,
+        # While the largest weight is packed there are no activations yet.
+        weights_mapped=max(mapped, weights.largest_released - activations),
+        weights_private=sum(weights.packed.values()) + weights.folded,
+        activations=activations,
+        engine=ENGINE_BYTES + NODE_BYTES * nodes,
         reference_shapes=dict(dimensions),
     )
 
 
-def _private_bytes(node: ir.Node) -> int:
-    """Heap copies of weights: packed ones, and constants that are folded when a session opens."""
-    given = [tensor_of(value) for value in node.inputs]
-    if is_op(node, "Cast", "Mul") and all(given):
-        return sum(tensor.nbytes for tensor in given if tensor is not None)
-    place = (PACKED if node.domain == "" else PACKED_CONTRIB).get(node.op_type)
-    tensor = given[place] if place is not None and len(given) > place else None
-    return tensor.nbytes if tensor is not None else 0
+@dataclass
+class _Weights:
+    """What becomes of the constants of a graph when a session opens.
+
+    Attributes:
+        packed: Constant -> bytes of its packed copy.
+        folded: Bytes of everything computed from constants.
+        released: Initializers whose mapping is dropped once the session is open.
+        touched: Initializer that is looked up -> bytes that its look-ups bring in.
+    """
+
+    packed: dict[ir.Value, int] = field(default_factory=dict)
+    folded: int = 0
+    released: set[ir.Value] = field(default_factory=set)
+    touched: dict[ir.Value, int] = field(default_factory=dict)
+    constants: set[ir.Value] = field(default_factory=set)
+
+    def visit(self, node: ir.Node, sized: ir.Node) -> None:
+        """Takes note of one node; ``sized`` is its twin with static shapes."""
+        given = [value for value in node.inputs if value is not None]
+        if given and not subgraphs(node) and all(map(self._is_constant, given)):
+            self._fold(node, sized)
+            return
+        for place in PACKED.get(node.op_type, ()):
+            for value, twin in _weight(node, sized, place):
+                if self._is_constant(value):
+                    self.packed[value] = nbytes(twin) or 0
+                    self._release(value)
+        if node.op_type == "Gather" and self._is_constant(given[0]):
+            rows = 1
+            for size in static_shape(sized.inputs[1]) or ():
+                rows *= size
+            self.touched[given[0]] = self.touched.get(given[0], 0) + rows * LOOKUP_BYTES
+
+    @property
+    def largest_released(self) -> int:
+        """Bytes of the largest packed weight that comes straight from a file."""
+        return max(
+            (v.const_value.nbytes for v in self.released if v in self.packed and v.const_value),
+            default=0,
+        )
+
+    def _fold(self, node: ir.Node, sized: ir.Node) -> None:
+        self.constants.update(node.outputs)
+        if node.op_type == "DequantizeLinear":  # stays in the graph, fused into its user
+            return
+        self.folded += sum(nbytes(value) or 0 for value in sized.outputs)
+        for value in node.inputs:
+            if value is not None:
+                self._release(value)
+
+    def _release(self, value: ir.Value) -> None:
+        if value.is_initializer():
+            self.released.add(value)
+
+    def _is_constant(self, value: ir.Value) -> bool:
+        return value in self.constants or tensor_of(value) is not None
+
+
+def _weight(node: ir.Node, sized: ir.Node, place: int) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """The constant that an engine packs for an input, with the value that has its bytes."""
+    value = node.inputs[place] if place < len(node.inputs) else None
+    if value is None:
+        return
+    quantized = producer(value, "DequantizeLinear")
+    if quantized is not None and quantized.inputs[0] is not None:
+        yield quantized.inputs[0], quantized.inputs[0]
+    elif node.op_type == sized.op_type:
+        twin = sized.inputs[place]
+        if twin is not None:
+            yield value, twin
+    else:  # the twin is a stand-in with a float weight
+        yield value, value
