@@ -112,19 +112,7 @@ class BundleWriter:
         layers = layers_of(record, self._put(record), documents or {})
         for layer in layers:
             self.blobs.check(layer.blob)
-        config = self._put(config_of(record, layers))
-        manifest = self._put(
-            oci.Manifest(
-                schema_version=2,
-                media_type=oci.MANIFEST,
-                artifact_type=oci.MODEL,
-                config=Descriptor(
-                    media_type=oci.MODEL_CONFIG, digest=config.digest, size=config.size
-                ),
-                layers=layers,
-            ),
-            limit=oci.MANIFEST_LIMIT,
-        )
+        manifest = self._put_manifest(self._put(config_of(record, layers)), layers)
         annotations = {oci.PROFILE: record.profile}
         if report is not None:
             annotations[oci.REPORT] = oci.encode(report).decode()
@@ -139,6 +127,7 @@ class BundleWriter:
             ),
         )
         self._variants[record.profile] = descriptor
+        self._identity = (record.name, record.version)
         return descriptor
 
     def finish(self) -> Path:
@@ -172,6 +161,16 @@ class BundleWriter:
         self._staging = None
         return self.path
 
+    def _put_manifest(self, config: Blob, layers: tuple[Descriptor, ...]) -> Blob:
+        manifest = oci.Manifest(
+            schema_version=2,
+            media_type=oci.MANIFEST,
+            artifact_type=oci.MODEL,
+            config=Descriptor(media_type=oci.MODEL_CONFIG, digest=config.digest, size=config.size),
+            layers=layers,
+        )
+        return self._put(manifest, limit=oci.MANIFEST_LIMIT)
+
     def _put(self, value: oci.Document | VariantRecord, limit: int | None = None) -> Blob:
         data = oci.encode(value)
         if limit is not None and len(data) > limit:
@@ -201,7 +200,6 @@ class BundleWriter:
             )
         if record.profile in self._variants:
             raise BundleError("the bundle already has this profile", where=record.profile)
-        self._identity = identity
 
 
 def _index(*manifests: Descriptor) -> oci.Index:

@@ -224,8 +224,12 @@ def test_a_writer_refuses_two_versions_in_one_bundle(tmp_path):
 
 
 def test_a_writer_refuses_a_bundle_without_variants(tmp_path):
-    with BundleWriter(tmp_path / "b") as writer, pytest.raises(BundleError, match="at least one"):
-        writer.finish()
+    with BundleWriter(tmp_path / "b") as writer:
+        refused_path = {"../up": writer.blobs.put([b"x"])}
+        with pytest.raises(BundleError, match="unsafe path"):
+            writer.add_variant(make_record(writer, "board"), ARMV7, documents=refused_path)
+        with pytest.raises(BundleError, match="at least one variant"):
+            writer.finish()
     assert list(tmp_path.iterdir()) == []
 
 
