@@ -99,8 +99,7 @@ class TextTasks:
         """Runs texts in batches of similar length; the batches come in any order."""
         step = self._need(Tokenize, "take text")
         _at_least_one("batch", batch)
-        first = next(iter(step.inputs))
-        rows, length = (size if isinstance(size, int) else None for size in self._shape(first))
+        rows, length = self._fixed(step)
         pads = "mask" in step.inputs.values()
         for part in self._encoder.batches(texts, min(batch, rows or batch), length, pads):
             yield from self._run_batch(step, part)
@@ -126,7 +125,9 @@ class TextTasks:
         from edge_sdk.runtime.text import TextEncoder
 
         step = self._need(Tokenize, "take text")
-        return TextEncoder(self._file(step.file), step.max_length, step.file)
+        _, length = self._fixed(step)
+        longest = min(step.max_length, length or step.max_length)
+        return TextEncoder(self._file(step.file), longest, step.file)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -134,7 +135,7 @@ class TextTasks:
         step = find_step(self._steps, Labels)
         if step is None or step.file is None:
             return step.names if step else ()
-        return tuple(self._file(step.file).decode().splitlines())
+        return tuple(self._file(step.file).decode(errors="replace").splitlines())
 
     def _need(self, kind: type[Parsed], what: str) -> Parsed:
         step = find_step(self._steps, kind)
@@ -153,13 +154,16 @@ class TextTasks:
                 return self._blobs.read(file.blob, FILE_LIMIT)
         raise BundleError("the variant has no such file", where=path)
 
-    def _shape(self, name: str) -> tuple[int | str, int | str]:
+    def _fixed(self, step: Tokenize) -> tuple[int | None, int | None]:
+        """Batch and sequence length of the graph, where they are fixed."""
+        name = next(iter(step.inputs))
         shape = self._inputs[name].shape
         if shape is None or len(shape) != 2:
             raise BundleError(
                 f"tokens need an input [batch, sequence], this one is {shape}", where=name
             )
-        return shape[0], shape[1]
+        rows, length = (size if isinstance(size, int) else None for size in shape)
+        return rows, length
 
     def _size(self, step: Pool) -> int:
         spec = next(spec for spec in self._record.outputs if spec.name == step.output)

@@ -110,6 +110,11 @@ def test_fixed_batch_and_length_are_respected(tmp_path):
     np.testing.assert_allclose(model.embed(TEXTS), [expected(t) for t in TEXTS], rtol=1e-6)
 
 
+def test_fixed_length_cuts_what_is_longer(tmp_path):
+    model = embedder(tmp_path / "b", shape=(1, 4), max_length=64)
+    np.testing.assert_allclose(model.embed("red sky blue"), [expected("red sky")], rtol=1e-6)
+
+
 def test_long_text_is_cut_with_its_end_token_kept(tmp_path):
     model = embedder(tmp_path / "b", max_length=4)
     np.testing.assert_allclose(model.embed("red sky blue"), [expected("red sky")], rtol=1e-6)
