@@ -116,12 +116,16 @@ def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str
 
 
 def measurable(profile: Profile, here: Machine) -> bool:
-    """Whether latency measured here decides for a profile: its ISA and first provider are here."""
+    """Whether latency measured here decides for a profile: its ISA and first provider are here.
+
+    Candidates are timed on ONNX Runtime, which says nothing about another engine.
+    """
     first = profile.engines[0]
     engine = next((e for e in here.engines if e.name == first.name), None)
     same_cpu = profile.platform.architecture == here.platform.architecture
     return (
         engine is not None
+        and engine.name == "onnx"
         and same_cpu
         and set(profile.cpu.isa) <= here.isa
         and (not first.providers or first.providers[0] in engine.providers)

@@ -18,14 +18,13 @@ from converters.report import Report, VariantSummary, render_html
 from converters.request import Request
 from converters.sampling import dataset_for
 from converters.source import open_source
+from converters.target import target_engine
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import ConversionError, InputError
+from edge_sdk.errors import InputError
 
-# Engines this version writes graphs for.
-ENGINES = ("onnx",)
 REPORT_FILE = "report.html"
 
 
@@ -78,11 +77,5 @@ def _load_profiles(names: Sequence[str]) -> list[Profile]:
         )
     found = [load_profile(name) for name in dict.fromkeys(names)]
     for profile in found:
-        if not any(engine.name in ENGINES for engine in profile.engines):
-            wanted = ", ".join(engine.name for engine in profile.engines)
-            raise ConversionError(
-                f"its engines are {wanted}; this version converts for {', '.join(ENGINES)}",
-                where=f"profile {profile.name!r}",
-                remedy="leave this profile out",
-            )
+        target_engine(profile)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 
@@ -19,6 +20,7 @@ from converters.memory import memory_plan
 from converters.passes.base import each_graph
 from converters.recipes import family_of, split_steps
 from converters.source import Source
+from converters.target import target_engine
 from converters.workshop import Built
 from device_profiles.schema import Profile
 from edge_sdk.bundle.blobs import BlobStore
@@ -38,6 +40,7 @@ from edge_sdk.bundle.record import (
 )
 from edge_sdk.errors import DataError
 from edge_sdk.runtime import steps
+from edge_sdk.runtime.engine import find_engine
 
 STATISTICS_FILE = "calibration.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -86,7 +89,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
     model = ir.load(built.path)
     costs = node_costs(model, packing.dimensions)
     profile, source = packing.profile, packing.source
-    engine = profile.engines[0]
+    engine = target_engine(profile)
     family = family_of(built.recipe)
     preprocess, postprocess = processing(source, model)
     return VariantRecord(
@@ -100,9 +103,9 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
             name=engine.name,
             providers=engine.providers,
             options=engine.options_for(family) if family else engine.options,
-            version=packing.provenance.tools.get("onnxruntime", ""),
+            version=find_engine(engine.name).version() or "",
         ),
-        recipe=built.recipe,
+        recipe=msgspec.structs.replace(built.recipe, engine=engine.name),
         memory=memory_plan(model, packing.dimensions),
         agreement=packing.agreement,
         provenance=packing.provenance,

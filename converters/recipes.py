@@ -122,10 +122,8 @@ def _variants(
             where=f"profile {profile.name!r}",
             remedy=f"use one of: {', '.join(tails)}",
         )
-    engine = profile.engines[0].name
     return [
-        Recipe(name=family + suffix, steps=(*prepared, *tail), engine=engine)
-        for suffix, tail in tails[family]
+        Recipe(name=family + suffix, steps=(*prepared, *tail)) for suffix, tail in tails[family]
     ]
 
 

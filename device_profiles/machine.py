@@ -7,7 +7,7 @@ import platform
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -138,6 +138,7 @@ def installed_engines() -> Iterator[InstalledEngine]:
     """The inference engines installed for this Python; onnxruntime is imported for its providers.
 
     A library that is there but does not load (a vendor build without its CUDA) does not count.
+    A plug-in's engine speaks for itself.
     """
     for name, (modules, distributions) in _ENGINES.items():
         if not any(find_spec(module) for module in modules):
@@ -150,6 +151,12 @@ def installed_engines() -> Iterator[InstalledEngine]:
                 continue
             providers = tuple(onnxruntime.get_available_providers())
         yield InstalledEngine(name=name, version=_version(distributions), providers=providers)
+    for entry in entry_points(group="edge_sdk.engines"):
+        if entry.name not in _ENGINES:
+            with suppress(ImportError, AttributeError, OSError):
+                found = entry.load()().version()
+                if found is not None:
+                    yield InstalledEngine(name=entry.name, version=found)
 
 
 def _version(distributions: tuple[str, ...]) -> str:
