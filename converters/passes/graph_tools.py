@@ -201,6 +201,14 @@ class Editor:
         self.graph.insert_before(before, node)
         return output
 
+    def insert_after(self, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+        """Inserts nodes right after the one that computes ``value``; first of all if none does."""
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(self.graph[0], nodes)
+        else:
+            self.graph.insert_after(producer, nodes)
+
     def redirect(self, old: ir.Value, new: ir.Value) -> None:
         """Makes every user of ``old`` use ``new``; a graph output keeps its name.
 

@@ -165,11 +165,7 @@ class _Writer:
             output = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
             nodes.append(ir.node(op_type, [source, scale, zero_point], outputs=[output], name=name))
             source = output
-        graph, producer = self._editor.graph, value.producer()
-        if producer is None:
-            graph.insert_before(graph[0], nodes)
-        else:
-            graph.insert_after(producer, nodes)
+        self._editor.insert_after(value, nodes)
         return nodes[0], source
 
     def _unclamped(self, value: ir.Value) -> ir.Value:

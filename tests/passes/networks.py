@@ -90,7 +90,10 @@ def convolutional() -> ir.Model:
 
 
 def inferred(model: ir.Model) -> ir.Model:
-    """The model with shapes, as passes see it."""
+    """The model with types and shapes, as passes see it."""
+    for node in model.graph:
+        if node.domain and node.inputs[0] is not None:  # onnx does not know contrib operators
+            node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     InferShapes()(model)
     return model
 
