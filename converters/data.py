@@ -155,7 +155,8 @@ def _read_npz(
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves a broken file open when given its path.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError("is not an .npz archive", where=str(path))
             return {name: archive[name] for name in archive.files}
@@ -169,18 +170,17 @@ def _load(path: Path) -> dict[str, Array]:
 
 def _conform(array: Array, spec: TensorSpec, where: str) -> Array:
     """Casts within a kind of number (float64 to float32, int32 to int64), and no further."""
-    if spec.dtype == "string":
-        if array.dtype.kind in "US":
-            return array.astype(object)
-    else:
-        wanted = np.dtype(spec.dtype)
-        integers = array.dtype.kind in "iu" and wanted.kind in "iu"
-        if array.dtype == wanted:
-            return array
-        if array.dtype.kind == wanted.kind == "f":
-            return array.astype(wanted)
-        if integers and np.array_equal(cast := array.astype(wanted), array):
-            return cast
+    try:
+        wanted = np.dtype(object if spec.dtype == "string" else spec.dtype)
+    except TypeError as error:
+        raise DataError(f"arrays cannot fill an input of type {spec.dtype}", where=where) from error
+    if array.dtype == wanted:
+        return array
+    if array.dtype.kind + wanted.kind in ("ff", "UO"):
+        return array.astype(wanted)
+    integers = array.dtype.kind in "iu" and wanted.kind in "iu"
+    if integers and np.array_equal(cast := array.astype(wanted), array):
+        return cast
     raise DataError(
         f"{array.dtype} values do not fit the input's {spec.dtype}",
         where=where,
@@ -192,7 +192,7 @@ def _cut(array: Array, spec: TensorSpec, initial: Mapping[str, Array], where: st
     if spec.shape is None:
         return _Stack(array, 1)
     rank, most = len(spec.shape), 2 if initial else 1
-    axes = array.ndim - rank
+    given, axes = list(array.shape), array.ndim - rank
     if axes == 0 and rank:
         first = spec.shape[0] if isinstance(spec.shape[0], int) else 1
         array, axes = _chunks(array, first), 1
@@ -207,7 +207,7 @@ def _cut(array: Array, spec: TensorSpec, initial: Mapping[str, Array], where: st
     if not fits:
         ranks = f"rank {rank} to {rank + most}"
         raise DataError(
-            f"shape {list(array.shape)} does not fit the input {describe(spec)}",
+            f"shape {given} does not fit the input {describe(spec)}",
             where=where,
             remedy=f"give an array of {ranks}, samples first, fixed dimensions as in the model",
         )

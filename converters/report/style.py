@@ -31,7 +31,8 @@ code { overflow-wrap: anywhere; font: .88em ui-monospace, "SF Mono", Menlo, Cons
 figure { margin: 0 0 1.4rem }
 figcaption { display: flex; flex-wrap: wrap; gap: 1.2rem; color: var(--soft); font-size: .88rem }
 figcaption b { display: inline-block; width: 1.1em }
-svg { display: block; width: 100%; min-width: 38rem; height: auto; font: 12px system-ui, sans-serif }
+svg { display: block; width: 100%; min-width: 38rem; height: auto;
+  font: 12px system-ui, sans-serif }
 svg text { fill: var(--soft) }
 svg .axis { font-weight: 600 }
 svg .number { font-size: 11px; font-weight: 600; fill: currentColor }
