@@ -64,8 +64,13 @@ def dimensions(specs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> dict[
         for spec in specs
         if spec.shape is not None and spec.name in feeds
         for symbol, size in zip(spec.shape, feeds[spec.name].shape, strict=True)
-        if isinstance(symbol, str) and symbol.isidentifier()
+        if isinstance(symbol, str) and is_name(symbol)
     }
+
+
+def is_name(symbol: str) -> bool:
+    """Whether a symbolic dimension is named; ``?`` and the like stand for "unknown"."""
+    return any(char.isalnum() for char in symbol)
 
 
 def signature(spec: TensorSpec) -> str:
@@ -154,7 +159,7 @@ def _check_shape(spec: TensorSpec, array: Array, bound: dict[str, tuple[int, str
             if symbol != size:
                 raise _mismatch(spec, array)
             continue
-        if not symbol.isidentifier():
+        if not is_name(symbol):
             continue
         first, owner = bound.setdefault(symbol, (size, spec.name))
         if first != size:

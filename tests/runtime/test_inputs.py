@@ -170,6 +170,7 @@ def test_infinity_and_emptiness_are_not_nan():
 def test_dimensions_of_a_call():
     feeds = {"image": np.zeros((2, 3, 9), np.float32)}
     assert dimensions([IMAGE], feeds) == {"batch": 2, "h": 9}
+    assert dimensions([spec("x", ["x.0", 3, 9])], {"x": feeds["image"]}) == {"x.0": 2}
 
 
 def test_bare_array_is_told_that_inputs_have_names():
