@@ -61,7 +61,8 @@ class BlobStore:
 
         Args:
             chunks: C-contiguous buffers, in order.
-            expect: What the bytes must turn out to be.
+            expect: What the bytes must turn out to be; they then replace a blob that is
+                there, which may be damaged.
 
         Raises:
             DigestError: The bytes are not the expected blob; nothing is stored.
@@ -73,7 +74,7 @@ class BlobStore:
             if expect is not None and blob != expect:
                 raise DigestError(f"bytes are {blob.digest}", where=f"blob {expect.digest}")
             target = self.path(blob.digest)
-            if not _is_file_of(target, blob.size):
+            if expect is not None or not _is_file_of(target, blob.size):
                 files.commit(file, target)
         return blob
 

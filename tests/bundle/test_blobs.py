@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 
 from edge_sdk.bundle.blobs import BlobStore, hex_of
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, DigestError, WorkError
+from tests.bundle.forge import flip
 
 EMPTY = "sha256:" + hashlib.sha256(b"").hexdigest()
 
@@ -129,15 +128,17 @@ def test_adopt_links_where_it_can(tmp_path):
     assert list(target.temporary.iterdir()) == []
 
 
-def test_adopt_copies_across_file_systems(tmp_path):
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("/dev/shm is not another file system here")
-    with tempfile.TemporaryDirectory(dir=memory) as other:
-        source, target = BlobStore(Path(other)), BlobStore(tmp_path)
-        blob = source.put([b"data"])
-        target.adopt(source, blob)
-        target.verify(blob)
+def test_adopt_copies_across_file_systems_and_repairs(tmp_path, tmp_path_factory):
+    other = tmp_path_factory.mktemp("disk")
+    if other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    source, target = BlobStore(other), BlobStore(tmp_path)
+    blob = source.put([b"data"])
+    target.adopt(source, blob)
+    target.verify(blob)
+    flip(target.path(blob.digest))
+    target.adopt(source, blob)
+    target.verify(blob)
 
 
 def test_adopt_replaces_a_damaged_copy(tmp_path):
@@ -179,9 +180,11 @@ print(blob.size)
 
 
 @pytest.mark.parametrize("mebibytes", [64, pytest.param(3072, marks=pytest.mark.slow)])
-def test_a_blob_is_written_copied_and_verified_in_a_quarter_of_its_size(tmp_path, mebibytes):
-    size = mebibytes << 20
-    command = [sys.executable, "-c", STREAM, str(tmp_path), str(size)]
+def test_a_blob_is_written_copied_and_verified_in_a_quarter_of_its_size(
+    tmp_path_factory, mebibytes
+):
+    folder, size = tmp_path_factory.mktemp("disk"), mebibytes << 20
+    command = [sys.executable, "-c", STREAM, str(folder), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    shutil.rmtree(tmp_path)  # pytest would keep gigabytes
+    shutil.rmtree(folder)  # pytest would keep gigabytes
     assert done.stdout.split() == ["limited", str(size)], done.stderr

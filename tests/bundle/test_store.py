@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -226,20 +223,9 @@ def test_concurrent_installs_and_collections_lose_nothing(made, tmp_path):
     assert list(store.verify()) == []
 
 
-@pytest.fixture
-def memory_path(tmp_path):
-    """A folder where fsync is free: what survives SIGKILL does not depend on the disk."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
-
-
 @pytest.mark.parametrize("scenario", ["install", "first_install", "gc", "write"])
-def test_a_kill_at_any_file_system_call_breaks_no_promise(scenario, memory_path):
-    command = [sys.executable, "-m", "tests.bundle.killing", scenario, str(memory_path)]
+def test_a_kill_at_any_file_system_call_breaks_no_promise(scenario, tmp_path):
+    command = [sys.executable, "-m", "tests.bundle.killing", scenario, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10, "kills"
