@@ -16,6 +16,8 @@ Array = NDArray[Any]
 Float = NDArray[np.float32]
 IntType = Literal["int8", "uint8"]
 
+# Kernels flush smaller numbers to zero.
+SMALLEST_SCALE = np.finfo(np.float32).tiny
 # Shares of the largest magnitude that the search for the best clip tries.
 CLIPS = np.linspace(1.0, 0.7, 13, dtype=np.float32)
 
@@ -84,9 +86,9 @@ def affine(low: float, high: float, dtype: IntType = "uint8", symmetric: bool = 
     if symmetric:
         middle = 0 if dtype == "int8" else 128
         scale = np.float32(max(-low, high) / 127)
-        return Affine(scale if scale > 0 else np.float32(1), middle, dtype)
+        return Affine(scale if scale >= SMALLEST_SCALE else np.float32(1), middle, dtype)
     scale = np.float32((high - low) / (info.max - info.min))
-    if scale <= 0:
+    if scale < SMALLEST_SCALE:
         return Affine(np.float32(1), info.min, dtype)
     zero_point = int(np.clip(np.rint(info.min - low / float(scale)), info.min, info.max))
     return Affine(scale, zero_point, dtype)
@@ -216,4 +218,4 @@ def _along(scale: Float, axis: int | None, ndim: int) -> Float:
 
 
 def _nonzero(scale: NDArray[np.floating]) -> Float:
-    return np.where(scale == 0, 1, scale).astype(np.float32)
+    return np.where(np.abs(scale) < SMALLEST_SCALE, 1, scale).astype(np.float32)

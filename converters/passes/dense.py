@@ -150,10 +150,11 @@ class DensePass(GraphPass):
     def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:
         """Replaces every eligible layer of one graph."""
         editor = Editor(graph, model)
-        layers = list(self._eligible(graph))
-        for layer in layers:
+        count = 0
+        for layer in self._eligible(graph):
             editor.redirect(layer.output, self.replace(layer, editor))
-        return len(layers)
+            count += 1
+        return count
 
     def replace(self, layer: Dense, editor: Editor) -> ir.Value:
         """Inserts the replacement of ``layer`` before its node; returns the new output."""
@@ -182,6 +183,7 @@ class DensePass(GraphPass):
         return self._initializers[layer.key]
 
     def _eligible(self, graph: ir.Graph) -> Iterator[Dense]:
+        """Reads each layer when its turn comes: the one before may be its input."""
         for node in list(graph):
             if not is_op(node, "MatMul", "Gemm"):
                 continue
