@@ -83,7 +83,8 @@ def peak_activations(model: ir.Model, dimensions: Mapping[str, int]) -> int:
 def graph_costs(model: ir.Model, dimensions: Mapping[str, int]) -> GraphCosts:
     """Costs of a graph.
 
-    A ``Scan`` body counts once per step, a ``Loop`` body as often as its trip
+    What depends on constants only costs nothing but its weights. A ``Scan`` body counts
+    once per step, a ``Loop`` body as often as its trip
     count says (once where that is not constant), of an ``If`` the dearer branch.
 
     Args:
@@ -91,13 +92,14 @@ def graph_costs(model: ir.Model, dimensions: Mapping[str, int]) -> GraphCosts:
         dimensions: Symbolic dimension of the inputs -> value; others count as 1.
     """
     bound = bind(model, dimensions)
+    fixed = constants(bound.graph)
     nodes = tuple(
         NodeCost(
             node=node.name or "",
             op=node.op_type,
-            flops=_flops(twin),
+            flops=0 if fixed.issuperset(twin.outputs) else _flops(twin),
             weight_bytes=_weight_bytes(node),
-            activation_bytes=sum(nbytes(value) or 0 for value in twin.outputs),
+            activation_bytes=sum(nbytes(v) or 0 for v in twin.outputs if v not in fixed),
         )
         for node, twin in zip(model.graph, bound.graph, strict=True)
     )
@@ -112,6 +114,16 @@ def graph_costs(model: ir.Model, dimensions: Mapping[str, int]) -> GraphCosts:
 def live_bytes(graph: ir.Graph) -> int:
     """Largest sum of activations alive at once, in bytes, in a graph with static shapes."""
     return _Liveness(graph).peak()
+
+
+def constants(graph: ir.Graph) -> set[ir.Value]:
+    """Values of a graph that are computed from constants only, when a session opens."""
+    found: set[ir.Value] = set()
+    for node in graph:
+        given = [value for value in node.inputs if value is not None]
+        if not subgraphs(node) and all(v in found or tensor_of(v) is not None for v in given):
+            found.update(node.outputs)
+    return found
 
 
 def _weight_bytes(node: ir.Node) -> int:
@@ -205,14 +217,12 @@ class _Liveness:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.constant: set[ir.Value] = set()
+        self.constant = constants(graph)
         self.int8: set[ir.Value] = set()
         self.root: dict[ir.Value, ir.Value] = {}
         self.last: dict[ir.Value, int] = {}
         for place, node in enumerate(graph):
             given = [value for value in node.inputs if value is not None]
-            if not subgraphs(node) and all(self._is_constant(value) for value in given):
-                self.constant.update(node.outputs)
             requantizes = node.op_type == "QuantizeLinear" and given[0] in self.int8
             if node.op_type in ALIASES or requantizes:
                 self.root[node.outputs[0]] = self._root(given[0])
@@ -252,9 +262,6 @@ class _Liveness:
 
     def _root(self, value: ir.Value) -> ir.Value:
         return self.root.get(value, value)
-
-    def _is_constant(self, value: ir.Value) -> bool:
-        return value in self.constant or tensor_of(value) is not None
 
 
 def _is_quantized(node: ir.Node) -> bool:

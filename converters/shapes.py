@@ -108,10 +108,11 @@ def bind(model: ir.Model, dimensions: Mapping[str, int]) -> ir.Model:
             )
     for graph in each_graph(copy.graph):
         for node in graph:
-            for value in node.outputs:
-                value.shape = _substituted(value.shape, dimensions)
             if node.domain == CONTRIB:
                 _stand_in(node, copy)
+            for value in node.outputs:
+                # What exporters wrote down holds for other dimensions, or for none.
+                value.shape = _substituted(value.shape, dimensions) if node.domain else None
     InferShapes()(copy)
     _Completion(copy).walk(copy.graph)
     return copy
@@ -121,8 +122,7 @@ def _substituted(shape: ir.Shape | None, dimensions: Mapping[str, int]) -> ir.Sh
     if shape is None:
         return None
     return ir.Shape(
-        size if isinstance(size, int) else dimensions.get(str(size.value), size.value)
-        for size in shape
+        size if isinstance(size, int) else dimensions.get(str(size.value)) for size in shape
     )
 
 
