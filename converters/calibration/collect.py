@@ -21,30 +21,21 @@ from converters.calibration.statistics import (
 )
 from converters.dataset import Array, Dataset, roll
 from converters.materialize import opened
+from converters.passes.qdq_placement import observable
 from edge_sdk.bundle.record import State, TensorSpec
 from edge_sdk.runtime.engine import SessionOptions
 
-# Operators that passes quantize, or through which quantized values flow.
-OBSERVED_OPS = frozenset(
-    {
-        *("Conv", "ConvTranspose", "Gemm", "MatMul"),
-        *("Add", "Mul", "Sub", "Sum", "Concat", "Sigmoid", "LeakyRelu", "Relu", "Clip", "Softmax"),
-        *("AveragePool", "GlobalAveragePool", "MaxPool", "Resize"),
-    }
-)
 HALF = HISTOGRAM_BINS // 2
 
 
 def wanted(model: ir.Model) -> tuple[str, ...]:
     """Names of the main graph's activations that some quantization pass may ask for."""
-    names = dict.fromkeys(
+    # The type of what comes from an operator unknown to shape inference is unknown.
+    return tuple(
         value.name
-        for node in model.graph
-        if node.op_type in OBSERVED_OPS
-        for value in (*node.inputs, *node.outputs)
-        if value is not None and value.name and value.const_value is None and _is_float(value)
+        for value in observable(model.graph)
+        if value.name and value.dtype in (ir.DataType.FLOAT, None)
     )
-    return tuple(name for name in names if name)
 
 
 def collect(
@@ -77,11 +68,6 @@ def collect(
                     if outputs[output].dtype == np.float32:
                         tensors.setdefault(name, _Accumulator()).add(outputs[output])
     return Statistics({name: found.result() for name, found in tensors.items() if found.count})
-
-
-def _is_float(value: ir.Value) -> bool:
-    # The type of an operator that shape inference does not know is unknown.
-    return value.dtype in (ir.DataType.FLOAT, None)
 
 
 def _observe(model: ir.Model, names: Collection[str]) -> tuple[ir.Model, dict[str, str]]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from converters.passes.graph_tools import is_op, only_consumer, scalar, tensor_of
+from converters.passes.graph_tools import is_op, only_consumer, producer, scalar, tensor_of
 from converters.quantize import Affine
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -108,6 +108,23 @@ def place_for_tensorrt(
     return plan
 
 
+def observable(nodes: Iterable[ir.Node]) -> list[ir.Value]:
+    """Activations whose range one of the placements may ask for, in topological order."""
+    found: dict[ir.Value, None] = {}
+    reached: set[ir.Value] = set()
+    for node in nodes:
+        if is_op(node, *LAYERS) and not isinstance(weight_of(node), str):
+            found[_first(node)] = None
+        if is_op(node, "Conv") or (is_op(node, *RESCALING) and reached & set(node.inputs)):
+            found[after_clamp(node)] = None
+            reached.add(after_clamp(node))
+        elif is_op(node, *MOVING) and _first(node) in reached:
+            reached.update(node.outputs)
+        if is_op(node, "Add") and any(producer(value, *LAYERS) for value in node.inputs):
+            found.update((value, None) for value in node.inputs if value is not None)
+    return [value for value in found if tensor_of(value) is None]
+
+
 def after_clamp(node: ir.Node) -> ir.Value:
     """The output of ``node``, or of the ``Relu`` / ``Clip`` that is its only user."""
     output = node.outputs[0]
@@ -151,6 +168,12 @@ def channel_axis(node: ir.Node) -> int:
     if is_op(node, "Gemm"):
         return 0 if node.attributes.get_int("transB", 0) else 1
     return 1
+
+
+def _first(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None, "required by every operator here"
+    return value
 
 
 def _values_read(reads: set[Read], nodes: Iterable[ir.Node]) -> list[ir.Value]:

@@ -189,7 +189,7 @@ def test_what_cannot_be_quantized_is_left_alone(case: str) -> None:
     signature, body, opset = UNTOUCHED[case]
     model = graph(signature, body, opset=opset, w=normal(4, 4))
     _, statistics = calibrated(encoder, TOKENS)
-    seen = Statistics({"seen": statistics["x"]})
+    seen = Statistics({"seen": statistics["p"]})
     pass_ = with_statistics(StaticQdq, seen)
     assert untouched(pass_, model)
     assert pass_.context.unquantized or pass_.context.notes
