@@ -33,14 +33,15 @@ from converters.passes.infer_shapes import SHAPE_TENSOR_BYTES, InferShapes
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.runtime.inputs import dimensions as dimensions_of
 
-# Contrib operator -> the standard one with its shapes, and the inputs that matter to them.
+# Contrib operator -> one of any standard opset with its shapes and about its cost, and the
+# inputs that matter to them (Erf, not Gelu, which opset 20 brought).
 STAND_INS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "BiasGelu": ("Add", (0, 1)),
     "DynamicQuantizeMatMul": ("MatMul", (0, 1)),
-    "FastGelu": ("Gelu", (0,)),
+    "FastGelu": ("Erf", (0,)),
     "FusedConv": ("Conv", (0, 1)),
     "FusedMatMul": ("MatMul", (0, 1)),
-    "Gelu": ("Gelu", (0,)),
+    "Gelu": ("Erf", (0,)),
     "MatMulIntegerToFloat": ("MatMul", (0, 1)),
     "QLinearAdd": ("Add", (0, 3)),
     "QLinearAveragePool": ("AveragePool", (0,)),
@@ -49,7 +50,7 @@ STAND_INS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "QLinearMul": ("Mul", (0, 3)),
     "QLinearSigmoid": ("Sigmoid", (0,)),
     "QLinearSoftmax": ("Softmax", (0,)),
-    "QuickGelu": ("Gelu", (0,)),
+    "QuickGelu": ("Erf", (0,)),
     "SimplifiedLayerNormalization": ("LayerNormalization", (0, 1)),
     "SkipLayerNormalization": ("LayerNormalization", (0, 2)),
     "SkipSimplifiedLayerNormalization": ("LayerNormalization", (0, 2)),
