@@ -20,6 +20,8 @@ from edge_sdk.bundle.record import Agreement
 
 # Two medians on an ordinary machine differ by this much without a cause.
 NOISE = 0.03
+# … and two short glances by this much.
+GLANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Judged:
         measured: Whether ``speedup`` was measured on the profile's engine and ISA.
         peak_bytes: Predicted peak memory on the device.
         latency_ms: Median on this host.
+        confirmed: Whether latency was measured thoroughly, not only glanced at.
     """
 
     built: Built
@@ -41,6 +44,7 @@ class Judged:
     measured: bool
     peak_bytes: int
     latency_ms: float | None = None
+    confirmed: bool = True
 
     @property
     def name(self) -> str:
@@ -89,7 +93,7 @@ def objection(candidate: Judged, limits: Limits) -> str | None:
 
 def is_slower(candidate: Judged) -> bool:
     """Whether a candidate is slower than its source beyond noise."""
-    return candidate.speedup < 1 - NOISE
+    return candidate.speedup < 1 - (NOISE if candidate.confirmed else GLANCE)
 
 
 def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str]:

@@ -6,6 +6,7 @@ each step is a function or class of its own, this module only hands values on.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from converters.job import Job, Say
 from converters.metrics import find_metric
 from converters.recipes import load_recipe
-from converters.report import Report, VariantSummary, render_html
+from converters.report import Report, render_html
 from converters.request import Request
 from converters.sampling import dataset_for
 from converters.source import open_source
@@ -24,8 +25,6 @@ from device_profiles.schema import Profile
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import InputError
-
-REPORT_FILE = "report.html"
 
 
 def run(request: Request, say: Say = lambda message: None) -> Report:
@@ -40,6 +39,8 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
         ConversionError: No candidate holds the limits of a profile.
     """
     started = time.monotonic()
+    for library in ("onnx_ir", "onnxscript"):  # what they log, passes say in the report
+        logging.getLogger(library).setLevel(logging.ERROR)
     profiles = _load_profiles(request.profiles)
     forced = load_recipe(request.recipe) if request.recipe else None
     base = open_bundle(request.base) if request.base else None
@@ -53,10 +54,7 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
         BundleWriter(request.out, overwrite=request.overwrite) as writer,
     ):
         job = Job(request, source, data, metric, Path(folder), say)
-        summaries = []
-        for profile in profiles:
-            report, digest = job.variant(profile, writer, forced, base)
-            summaries.append(VariantSummary(digest=digest, report=report))
+        summaries = [job.variant(profile, writer, forced, base) for profile in profiles]
         result = Report(
             name=job.name,
             version=request.version,
@@ -65,7 +63,7 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
             variants=tuple(summaries),
             seconds=round(time.monotonic() - started, 1),
         )
-        (writer.blobs.root / REPORT_FILE).write_text(render_html(result), encoding="utf-8")
+        writer.render_report(render_html(result))
         writer.finish()
     return result
 

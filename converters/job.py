@@ -21,6 +21,7 @@ from converters.memory import memory_plan
 from converters.metrics import Metric
 from converters.package import Packing, base_statistics, pack
 from converters.recipes import completed, prepare, split_steps
+from converters.report import VariantSummary
 from converters.request import Request
 from converters.sampling import TIMED_CALLS, representative_calls, seconds_per_sample
 from converters.search import Outcome, Search
@@ -77,8 +78,8 @@ class Job:
 
     def variant(
         self, profile: Profile, writer: BundleWriter, forced: Recipe | None, base: Bundle | None
-    ) -> tuple[VariantReport, str]:
-        """Searches, packs and adds one profile's variant; returns its report and digest."""
+    ) -> VariantSummary:
+        """Searches, packs and adds one profile's variant."""
         started = time.monotonic()
         rules = profile.quantization[self.source.kind]
         decisive = measurable(profile, self.machine)
@@ -92,7 +93,12 @@ class Job:
         report = self._report(profile, outcome, outcome.chosen, decisive, started)
         self.say(f"{profile.name}: packing {outcome.chosen.name}")
         record = pack(writer.blobs, outcome.chosen.built, self._packing(profile, outcome.chosen))
-        return report, writer.add_variant(record, profile.platform, report).digest
+        return VariantSummary(
+            digest=writer.add_variant(record, profile.platform, report).digest,
+            report=report,
+            unquantized=record.unquantized,
+            notes=record.notes,
+        )
 
     def _search(
         self,

@@ -88,6 +88,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
     """
     model = ir.load(built.path)
     costs = node_costs(model, packing.dimensions)
+    memory = memory_plan(model, packing.dimensions)  # before the weights move to their blobs
     profile, source = packing.profile, packing.source
     engine = target_engine(profile)
     family = family_of(built.recipe)
@@ -106,7 +107,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
             version=find_engine(engine.name).version() or "",
         ),
         recipe=msgspec.structs.replace(built.recipe, engine=engine.name),
-        memory=memory_plan(model, packing.dimensions),
+        memory=memory,
         agreement=packing.agreement,
         provenance=packing.provenance,
         states=source.states,

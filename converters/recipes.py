@@ -90,6 +90,7 @@ def _variants(
         "fp32": [("", ())],
         "fp16": [("", (step("float16"),))],
         "int8-stored": [("", small)],
+        "fp16-stored": [("", (step("store-small", storage="float16"),))],
         "int8-static": [
             (f"-{method}", (step("static-qdq", method=method, **qdq), *(() if standard else small)))
             for method in ("minmax", "percentile", "entropy")

@@ -151,6 +151,7 @@ class Search:
                 measured=measured,
                 peak_bytes=self.peak_bytes(built),
                 latency_ms=latency.median_ms if latency else None,
+                confirmed=thorough,
             )
 
     def _predicted(self, built: Built) -> float:

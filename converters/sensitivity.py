@@ -10,18 +10,21 @@ measured as a whole and corrected if the prediction was too kind.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import onnx_ir as ir
 
+from converters.passes.base import each_graph
 from converters.passes.graph_tools import tensor_of
 from converters.recipes import step, with_options
 from converters.workshop import Built, Workshop
 from edge_sdk.bundle.record import Recipe, Step
 
 WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1}
-# Passes that take `exclude`; smoothing stays on for excluded nodes, it is exact.
+STORED_INPUT = {**WEIGHT_INPUT, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
+# Passes that quantize layers; smoothing stays on for excluded nodes, it is exact.
 _QUANTIZERS = ("dynamic-int8", "static-qdq", "block-weights", "float16")
 _SAFETY = 0.8
 _ATTEMPTS = 6
@@ -37,11 +40,16 @@ class Sensitivity:
     drop: float
 
 
-def weight_groups(model: ir.Model) -> list[Group]:
-    """Names of nodes with constant weights; those that share an input go together (Q, K, V)."""
+def weight_groups(model: ir.Model, weights: Mapping[str, int] = WEIGHT_INPUT) -> list[Group]:
+    """Names of nodes with constant weights; those that share an input go together (Q, K, V).
+
+    Args:
+        model: The prepared float graph.
+        weights: Operators that count -> position of their weight.
+    """
     groups: dict[object, list[str]] = {}
-    for node in model.graph:
-        index = WEIGHT_INPUT.get(node.op_type)
+    for node in (node for graph in each_graph(model.graph) for node in graph):
+        index = weights.get(node.op_type)
         if index is None or len(node.inputs) <= index or tensor_of(node.inputs[index]) is None:
             continue
         key = node.inputs[0] if node.op_type in ("MatMul", "Gemm") else node
@@ -56,8 +64,17 @@ def quantized_only(recipe: Recipe, kept: Sequence[str], everything: Sequence[str
 
 
 def excluding(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:
-    """The recipe with ``nodes`` left float."""
-    return with_options(recipe, suffix, {op: {"exclude": tuple(nodes)} for op in _QUANTIZERS})
+    """The recipe with ``nodes`` left float; where weights are only stored small, as float16."""
+    exclude = {"exclude": tuple(nodes)}
+    if not _only_stores(recipe):
+        return with_options(recipe, suffix, dict.fromkeys(_QUANTIZERS, exclude))
+    changed = with_options(recipe, suffix, {"store-small": exclude})
+    last = step("store-small", storage="float16")
+    return msgspec.structs.replace(changed, steps=(*changed.steps, last))
+
+
+def _only_stores(recipe: Recipe) -> bool:
+    return not any(each.op in _QUANTIZERS for each in recipe.steps)
 
 
 def in_blocks(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:
@@ -88,7 +105,8 @@ def measure(
     With more groups than the budget allows, neighbours are measured together
     first and only the worst of these bundles are taken apart.
     """
-    groups = weight_groups(workshop.prepared(prepared)[0])
+    weights = STORED_INPUT if _only_stores(recipe) else WEIGHT_INPUT
+    groups = weight_groups(workshop.prepared(prepared)[0], weights)
     everything = [name for group in groups for name in group]
     if not groups:
         return []

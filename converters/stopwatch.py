@@ -12,7 +12,6 @@ from converters.measure import latency
 from converters.workshop import Built
 from edge_sdk.runtime.engine import SessionOptions
 
-_SOURCE = "source"
 _QUICK_SECONDS = 0.4
 _THOROUGH_SECONDS = 1.2
 
@@ -41,6 +40,7 @@ class Stopwatch:
 
     def __init__(self, source: Path, calls: Sequence[Mapping[str, Array]], threads: int) -> None:
         self.options = SessionOptions(threads=threads)
+        self.source_path = source
         self.source = open_path(source, self.options)
         self.calls: Sequence[Feeds] = calls
         self._quick: dict[Path, Timing] = {}
@@ -59,8 +59,9 @@ class Stopwatch:
         known = self._thorough if thorough else self._quick
         paths = [built.path for built in candidates if built.path not in known]
         if paths:
-            sessions = {_SOURCE: self.source}
-            sessions |= {str(path): open_path(path, self.options) for path in paths}
+            sessions = {str(self.source_path): self.source}
+            for path in paths:
+                sessions.setdefault(str(path), open_path(path, self.options))
             seconds = _THOROUGH_SECONDS if thorough else _QUICK_SECONDS
             times = latency(sessions, self.calls, seconds * len(sessions))
             for path in paths:

@@ -18,6 +18,7 @@ RecipeFamily = Literal[
     "int8-block",  # weights in blocks of 8 bits (MatMulNBits)
     "int4-block",  # weights in blocks of 4 bits (MatMulNBits)
     "int8-stored",  # int8 on disk, folded to fp32 when loaded
+    "fp16-stored",  # weights stored as float16, restored to fp32 at load
     "fp16",
     "fp32",
 ]

@@ -21,6 +21,9 @@ from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.record import Blob, VariantRecord
 from edge_sdk.errors import BundleError
 
+# A rendering of the reports for people; may lie beside index.json, and nothing reads it.
+RENDERED_REPORT = "report.html"
+
 
 class PlatformLike(Protocol):
     """Anything that names an OCI platform, such as a device profile's ``platform``."""
@@ -130,6 +133,10 @@ class BundleWriter:
         self._identity = (record.name, record.version)
         return descriptor
 
+    def render_report(self, html: str) -> None:
+        """Puts a page for people beside the index; it is no part of any variant."""
+        (self.blobs.root / RENDERED_REPORT).write_text(html, encoding="utf-8")
+
     def finish(self) -> Path:
         """Writes the index and puts the bundle in its place.
 
@@ -213,7 +220,8 @@ def _check_target(path: Path, overwrite: bool) -> None:
     found = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
     if not found:
         return
-    if found != {oci.LAYOUT_FILE, oci.INDEX_FILE, "blobs"}:  # a store has more: never replace one
+    # A store has more entries than these: never replace one.
+    if found - {RENDERED_REPORT} != {oci.LAYOUT_FILE, oci.INDEX_FILE, "blobs"}:
         raise BundleError(
             "exists and is not a bundle", where=str(path), remedy="choose another output"
         )
