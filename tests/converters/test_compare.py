@@ -240,3 +240,10 @@ def test_a_metric_that_compares_with_the_source_needs_no_labels() -> None:
     assert found.metrics["top1"] == (1, pytest.approx(11 / 12, rel=1e-5))
     with pytest.raises(DataError, match="'auc' needs labels"):
         agreement(outputs(SCORES), outputs(wrong), metric=find_metric("auc"))
+
+
+def test_labels_that_are_no_class_numbers_do_not_become_a_metric() -> None:
+    several = np.array([[1, 0, 1]] * len(SCORES))
+    assert agreement(outputs(SCORES), outputs(SCORES), labels=several).metrics == {}
+    weights = np.linspace(0, 1, len(SCORES))
+    assert agreement(outputs(SCORES), outputs(SCORES), labels=weights).metrics == {}
