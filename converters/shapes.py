@@ -140,6 +140,9 @@ def _stand_in(node: ir.Node, model: ir.Model) -> None:
     else:
         return
     node.op_type, node.domain = operator, ""
+    known = onnx.defs.get_schema(operator).attributes
+    for name in [name for name in node.attributes if name not in known]:
+        del node.attributes[name]
     node.resize_inputs(len(inputs))
     for place, value in enumerate(inputs):
         node.replace_input_with(place, value)
