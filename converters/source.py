@@ -14,6 +14,7 @@ import onnx_ir as ir
 from device_profiles.schema import Kind
 from edge_sdk.bundle.record import State, TensorSpec
 from edge_sdk.errors import SourceError
+from edge_sdk.plugins import load_plugin
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def open_source(
     names = []
     for entry in entry_points(group="edge_sdk.sources"):
         names.append(entry.name)
-        reader: SourceReader = entry.load()()
+        reader: SourceReader = load_plugin(entry, SourceError)()
         if reader.accepts(path):
             return reader.read(path, states=states, task=task)
     raise SourceError(

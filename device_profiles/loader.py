@@ -14,6 +14,7 @@ from pathlib import Path
 from device_profiles.parse import parse, suggest
 from device_profiles.schema import Profile
 from edge_sdk.errors import ProfileError
+from edge_sdk.plugins import load_plugin
 
 BUILTIN = Path(__file__).parent
 """Folder of the profiles that come with edge-sdk."""
@@ -79,14 +80,7 @@ def profiles(only: Container[str] | None = None) -> dict[str, Profile]:
 def _files() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for entry in entry_points(group="edge_sdk.profiles"):
-        try:
-            folder = Path(entry.load())
-        except (ImportError, AttributeError, TypeError) as error:
-            raise ProfileError(
-                f"does not name a folder of profiles: {error}",
-                where=f"entry point {entry.name} = {entry.value}",
-                remedy="repair or uninstall that plug-in",
-            ) from error
+        folder = Path(load_plugin(entry, ProfileError))
         for path in folder.glob("*.toml"):
             other = found.setdefault(path.stem, path)
             if other != path:

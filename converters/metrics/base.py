@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 
 from converters.dataset import Array
 from edge_sdk.errors import RecipeError
+from edge_sdk.plugins import load_plugin
 
 Sequences = Sequence[Array]
 """One array per sample."""
@@ -60,7 +61,7 @@ def find_metric(name: str) -> Metric:
     """
     for entry in entry_points(group="edge_sdk.metrics"):
         if entry.name == name:
-            return _as_metric(name, entry.load())
+            return _as_metric(name, load_plugin(entry, RecipeError))
     module, colon, attribute = name.partition(":")
     if not colon:
         raise RecipeError(

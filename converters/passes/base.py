@@ -23,6 +23,7 @@ import onnx_ir as ir
 from converters.calibration.statistics import Statistics
 from edge_sdk.bundle.record import Recipe, Unquantized
 from edge_sdk.errors import RecipeError
+from edge_sdk.plugins import load_plugin
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,7 +115,7 @@ def build(recipe: Recipe, context: Context) -> list[GraphPass]:
                 where=f"recipe {recipe.name!r}",
                 remedy=f"use one of: {', '.join(sorted(registry()))}",
             )
-        kind: type[GraphPass] = entry.load()
+        kind: type[GraphPass] = load_plugin(entry, RecipeError)
         try:
             options = msgspec.convert(step.options, kind.options_type)
         except msgspec.ValidationError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import MissingEngineError
+from edge_sdk.plugins import load_plugin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,13 +105,5 @@ def find_engine(name: str) -> Engine:
             f"no engine {name!r} here; registered are: {', '.join(sorted(registered.names))}",
             remedy="install the package that provides this engine",
         )
-    entry = registered[name]
-    try:
-        engine: Engine = entry.load()()
-    except (ImportError, AttributeError) as error:
-        raise MissingEngineError(
-            f"cannot be imported: {error}",
-            where=f"engine {name!r} ({entry.value})",
-            remedy="repair or reinstall the package that provides it",
-        ) from error
+    engine: Engine = load_plugin(registered[name], MissingEngineError)()
     return engine
