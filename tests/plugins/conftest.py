@@ -1,4 +1,4 @@
-"""The example plug-ins, installed by pip into a folder of their own."""
+"""The example plug-ins, installed by pip into a folder of their own, and a model to use them on."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples/plugins"
+from tests.passes.models import build, normal
+from tests.plugins import EXAMPLES
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+Done = subprocess.CompletedProcess[str]
+Command = Callable[..., Done]
+WEIGHT = normal(16, 32)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all examples are installed in, beside each other."""
     folder = tmp_path_factory.mktemp("plugins")
-    # A build leaves files beside the sources.
-    sources = shutil.copytree(EXAMPLES, folder / "sources")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    offline = ["--no-index", "--no-deps", "--no-build-isolation"]
+    sources = shutil.copytree(EXAMPLES, folder / "sources")  # a build leaves files in them
     projects = [path.parent for path in sources.glob("*/pyproject.toml")]
     target = folder / "site"
-    done = subprocess.run(
-        [*pip, *offline, "--target", target, *projects], capture_output=True, text=True
-    )
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--target", target]
+    done = subprocess.run([*pip, *offline, *projects], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return target
 
 
-@pytest.fixture
-def command(site: Path, tmp_path: Path) -> Command:
-    """Runs ``python …`` in an empty folder, with the plug-ins installed."""
+@pytest.fixture(scope="session")
+def python(site: Path) -> Command:
+    """Runs ``python …`` with the plug-ins installed."""
 
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path) -> Done:
         return subprocess.run(
             [sys.executable, *arguments],
-            cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(site)},
             capture_output=True,
             text=True,
@@ -49,13 +51,30 @@ def command(site: Path, tmp_path: Path) -> Command:
     return run
 
 
-@pytest.fixture
-def edge_sdk(command: Command) -> Command:
-    """Runs ``edge-sdk …``, which must succeed, with the plug-ins installed."""
+@pytest.fixture(scope="session")
+def edge_sdk(python: Command) -> Command:
+    """Runs ``edge-sdk …`` with the plug-ins installed."""
+    return lambda *arguments: python("-m", "edge_sdk.cli.main", *arguments)
 
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        done = command("-m", "edge_sdk.cli.main", *arguments)
-        assert done.returncode == 0, done.stderr
-        return done
 
-    return run
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``y = x² w`` with ``x`` [batch, 16] and a weight large enough for a blob of its own."""
+    model = build(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        squares (float[batch, 16] x) => (float[batch, 32] y) <float two = {2.0}> {
+            square = Pow (x, two)
+            y = MatMul (square, w)
+        }
+        """,
+        w=WEIGHT,
+    )
+    path = tmp_path_factory.mktemp("models") / "squares.onnx"
+    onnx.save(ir.to_proto(model), path)
+    return path
+
+
+def expected(x: np.ndarray) -> np.ndarray:
+    """What ``squares`` computes."""
+    return x**2 @ WEIGHT

@@ -22,7 +22,7 @@ def mean_absolute_error(predictions: Sequences, references: Sequences) -> float:
     for predicted, expected in zip(predictions, references, strict=True):
         if expected.size != predicted.size or expected.dtype.kind not in "fiu":
             raise DataError(
-                f"a {expected.dtype} label of {expected.size} does not fit {predicted.size} numbers",
+                f"{expected.size} of type {expected.dtype} do not fit {predicted.size} numbers",
                 where="labels",
                 remedy="give numbers, one row per sample, shaped as the output",
             )
