@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,11 +27,9 @@ class ReferenceEngine:
 
     def version(self) -> str | None:
         """Version of the installed onnx, or ``None`` where there is none."""
-        if find_spec("onnx") is None:
-            return None
-        import onnx
-
-        return onnx.__version__
+        with suppress(PackageNotFoundError):
+            return version("onnx")
+        return None
 
     def open(self, graph: Path, options: SessionOptions) -> ReferenceSession:
         """Opens a graph; it has no threads, providers or options to choose.
@@ -39,7 +38,7 @@ class ReferenceEngine:
             MissingEngineError: onnx is not installed.
             EngineError: onnx refused the graph.
         """
-        if find_spec("onnx") is None:
+        if self.version() is None:
             raise MissingEngineError("onnx is not installed", remedy="pip install onnx")
         import onnx
         from onnx.reference import ReferenceEvaluator
