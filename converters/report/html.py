@@ -127,7 +127,7 @@ def _figures(candidate: Candidate, report: VariantReport) -> list[str]:
         "-" if latency is None else f"{latency:.3g} ms",
         model.speedup(candidate),
         model.figure(agreement.drop if agreement else None),
-        model.figure(agreement.cosine if agreement else None),
+        model.similarity(agreement.cosine if agreement else None),
         model.figure(agreement.top1 if agreement else None),
         model.figure(agreement.nearest if agreement else None),
         model.size(candidate.peak_rss_bytes),

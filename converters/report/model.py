@@ -104,6 +104,11 @@ def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+def similarity(value: float | None) -> str:
+    """A similarity for people, five decimals, because good ones begin with nines."""
+    return "-" if value is None else f"{value:.5f}"
+
+
 def speedup(candidate: Candidate) -> str:
     """Measured speedup, else the predicted one, marked ``~``."""
     if candidate.speedup is None and candidate.predicted_speedup is not None:

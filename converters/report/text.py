@@ -68,7 +68,7 @@ def _row(candidate: Candidate, report: VariantReport) -> tuple[str, ...]:
         model.times(ratio),
         model.speedup(candidate),
         model.figure(agreement.drop if agreement else None),
-        model.figure(agreement.cosine if agreement else None),
+        model.similarity(agreement.cosine if agreement else None),
         model.figure(agreement.top1 if agreement else None),
         model.size(candidate.peak_rss_bytes),
         candidate.reason,
