@@ -88,6 +88,7 @@ class Search:
         self.say = say
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
+        self.graphs: dict[bytes, str] = {}
 
     def run(self) -> Outcome:
         """Runs the whole search."""
@@ -114,12 +115,21 @@ class Search:
             built = self._try(recipe)
             if built is None:
                 continue
-            if not built.changed and len(recipe.steps) > len(self.prepared):
-                self._fail(recipe.name, "rejected", "nothing in this model that it would change")
-                return None
+            twin = self._twin(built)
+            if twin is not None:
+                self._fail(recipe.name, "rejected", twin)
+                continue
             if best is None or self._drop(built) < self._drop(best):
                 best = built
         return best
+
+    def _twin(self, built: Built) -> str | None:
+        """Says so if this recipe comes down to one that was built before."""
+        if not built.effective and len(built.recipe.steps) > len(self.prepared):
+            return "nothing in this model that it would change"
+        key = msgspec.json.encode(built.effective, order="deterministic")
+        first = self.graphs.setdefault(key, built.recipe.name)
+        return None if first == built.recipe.name else f"comes down to {first} in this model"
 
     def _try(self, recipe: Recipe) -> Built | None:
         self.say(f"{self.profile.name}: building {recipe.name}")

@@ -37,7 +37,7 @@ class Built:
         recipe: The recipe.
         path: The graph file; large tensors are external, in the same folder.
         size_bytes: Graph and weights as they would ship.
-        changed: Whether the recipe did more than the preparation.
+        effective: The steps after the preparation that changed something.
         unquantized: Nodes left in higher precision, with the reason.
         notes: What passes had to say.
         statistics: The activation statistics the recipe used.
@@ -46,7 +46,7 @@ class Built:
     recipe: Recipe
     path: Path
     size_bytes: int
-    changed: bool
+    effective: tuple[Step, ...] = ()
     unquantized: tuple[Unquantized, ...] = ()
     notes: tuple[str, ...] = ()
     statistics: Statistics = field(default_factory=Statistics)
@@ -89,7 +89,7 @@ class Workshop:
 
     def source_candidate(self, recipe: Recipe) -> Built:
         """The source as it is, for the floor no candidate may fall below."""
-        return Built(recipe, self.source.path, self.source.size_bytes, changed=False)
+        return Built(recipe, self.source.path, self.source.size_bytes)
 
     def use_statistics(self, prepared: tuple[Step, ...], statistics: Statistics) -> None:
         """Takes statistics from a base bundle instead of collecting them."""
@@ -133,19 +133,23 @@ class Workshop:
     def _build(self, recipe: Recipe, prepared: tuple[Step, ...]) -> Built:
         base, notes = self.prepared(prepared)
         context = Context(notes=list(notes.notes))
-        passes = build(Recipe(name=recipe.name, steps=recipe.steps[len(prepared) :]), context)
+        steps = recipe.steps[len(prepared) :]
+        passes = build(Recipe(name=recipe.name, steps=steps), context)
         if any(graph_pass.needs_statistics for graph_pass in passes):
             context.statistics = Statistics(self.statistics(prepared).tensors)
-        model, changed = base.clone(), False
-        for graph_pass in passes:
+        model = base.clone()
+        effective = []
+        for step, graph_pass in zip(steps, passes, strict=True):
             result = graph_pass(model)
-            model, changed = result.model, changed or result.modified
+            model = result.model
+            if result.modified:
+                effective.append(step)
         path = save(model, self.folder, f"candidate-{len(self._built)}")
         return Built(
             recipe,
             path,
             shipped_bytes(model, path),
-            changed,
+            tuple(effective),
             tuple(context.unquantized),
             tuple(dict.fromkeys(context.notes)),
             context.statistics.used_only(),
@@ -177,7 +181,7 @@ class Workshop:
     def _is_faithful(self, model: ir.Model) -> bool:
         try:
             session = open_path(save(model.clone(), self.folder, "attempt"), self.options)
-            return self._compare(session, 4).drop <= REWRITE_DROP
+            return self._compare(session, min(4, len(self.evaluation))).drop <= REWRITE_DROP
         except (EdgeSdkError, ValueError):
             return False
 

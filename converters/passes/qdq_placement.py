@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from converters.passes.graph_tools import is_op, only_consumer, producer, scalar, tensor_of
+from converters.passes.graph_tools import is_op, only_consumer, scalar, tensor_of
 from converters.quantize import Affine
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -120,7 +120,7 @@ def observable(nodes: Iterable[ir.Node]) -> list[ir.Value]:
             reached.add(after_clamp(node))
         elif is_op(node, *MOVING) and _first(node) in reached:
             reached.update(node.outputs)
-        if is_op(node, "Add") and any(producer(value, *LAYERS) for value in node.inputs):
+        if is_op(node, "Add") and not any(tensor_of(value) for value in node.inputs):
             found.update((value, None) for value in node.inputs if value is not None)
     return [value for value in found if tensor_of(value) is None]
 

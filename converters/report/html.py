@@ -120,7 +120,7 @@ def _table(report: VariantReport) -> str:
 def _figures(candidate: Candidate, report: VariantReport) -> list[str]:
     agreement = candidate.agreement
     ratio = report.source_size_bytes / candidate.size_bytes if candidate.size_bytes else None
-    latency = candidate.latency_ms
+    latency = model.latency(candidate, report)
     return [
         model.size(candidate.size_bytes),
         model.times(ratio),

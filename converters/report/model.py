@@ -58,6 +58,17 @@ def chosen(report: VariantReport) -> Candidate | None:
     return next((c for c in report.candidates if c.name == report.chosen), None)
 
 
+def latency(candidate: Candidate, report: VariantReport) -> float | None:
+    """Milliseconds per call, consistent with the speedups.
+
+    Candidates are timed in several batches, and the machine's pace differs from one
+    to the next; what holds across batches is the ratio to the source.
+    """
+    if candidate.speedup and report.source_latency_ms:
+        return report.source_latency_ms / candidate.speedup
+    return candidate.latency_ms
+
+
 def data_sentence(report: VariantReport) -> str:
     """What the figures were taken on."""
     return {

@@ -22,6 +22,15 @@ _NEAR = 13.0  # marks closer than this get their numbers apart
 
 
 @dataclass(frozen=True)
+class _Mark:
+    """A candidate to draw: its number in the table, and its latency in milliseconds."""
+
+    number: int
+    candidate: Candidate
+    latency: float
+
+
+@dataclass(frozen=True)
 class _Scale:
     """Maps values to pixels, linear or logarithmic."""
 
@@ -54,13 +63,16 @@ def plot(report: VariantReport, title: str) -> str:
         report: Whose candidates to draw; those without a latency are left out.
         title: Accessible name of the figure.
     """
-    numbered = list(enumerate(model.ordered(report), start=1))
-    shown = [(number, c) for number, c in numbered if c.latency_ms and c.size_bytes]
+    numbered = enumerate(model.ordered(report), start=1)
+    shown = [
+        _Mark(number, candidate, latency)
+        for number, candidate in numbered
+        if (latency := model.latency(candidate, report)) and candidate.size_bytes
+    ]
     if not shown:
         return ""
-    highest = max(c.latency_ms or 0.0 for _, c in shown)
-    y = _Scale(0, highest * 1.12, _BOTTOM, _TOP)
-    largest = max(*(c.size_bytes for _, c in shown), report.source_size_bytes) / 2**20
+    y = _Scale(0, max(mark.latency for mark in shown) * 1.15, _BOTTOM, _TOP)
+    largest = max(*(m.candidate.size_bytes for m in shown), report.source_size_bytes) / 2**20
     by_size = _Scale(0, largest * 1.08, *_PANELS[0])
     by_drop = _Scale(_LEAST_DROP, 1, *_PANELS[1], log=True)
     limit = by_drop(min(1.0, max(_LEAST_DROP, report.max_drop)))
@@ -74,10 +86,13 @@ def plot(report: VariantReport, title: str) -> str:
         f'<line class="limit" x1="{limit:.1f}" y1="{_TOP}" x2="{limit:.1f}" y2="{_BOTTOM}"/>',
         f'<text class="axis" x="{limit:.1f}" y="16" text-anchor="middle">'
         f"--max-drop {report.max_drop:g}</text>",
-        *_marks(shown, lambda c: by_size(c.size_bytes / 2**20), y),
-        *_marks(
-            [(n, c) for n, c in shown if c.agreement],
-            lambda c: by_drop(min(1.0, max(_LEAST_DROP, c.agreement.drop if c.agreement else 0))),
+        *_drawn([(mark, by_size(mark.candidate.size_bytes / 2**20)) for mark in shown], y),
+        *_drawn(
+            [
+                (mark, by_drop(min(1.0, max(_LEAST_DROP, mark.candidate.agreement.drop))))
+                for mark in shown
+                if mark.candidate.agreement
+            ],
             y,
         ),
         "</svg>",
@@ -98,24 +113,22 @@ def _axes(x: _Scale, y: _Scale, label: str, write: Callable[[float], str]) -> It
     yield f'<text class="axis" x="{middle}" y="{_BOTTOM + 38}" text-anchor="middle">{label}</text>'
 
 
-def _marks(
-    shown: Sequence[tuple[int, Candidate]], x: Callable[[Candidate], float], y: _Scale
-) -> Iterator[str]:
+def _drawn(marks: Sequence[tuple[_Mark, float]], y: _Scale) -> Iterator[str]:
     """Marks with numbers that keep out of each other; the chosen one lies on top."""
     placed: list[tuple[float, float]] = []
-    marks = []
-    for number, candidate in shown:
-        at, height = x(candidate), y(candidate.latency_ms or 0.0)
+    drawn = []
+    for mark, at in marks:
+        height, status = y(mark.latency), mark.candidate.status
         left, top = at + 9, height - 7
         while any(abs(left - a) < 2 * _NEAR and abs(top - b) < _NEAR for a, b in placed):
             top -= 2
         placed.append((left, top))
-        marks.append(
-            f'<g class="{escape(candidate.status)}"><title>{escape(_tooltip(candidate))}</title>'
-            f"{_shape(candidate.status, at, height)}"
-            f'<text class="number" x="{left:.1f}" y="{top:.1f}">{number}</text></g>'
+        drawn.append(
+            f'<g class="{escape(status)}"><title>{escape(_tooltip(mark))}</title>'
+            f"{_shape(status, at, height)}"
+            f'<text class="number" x="{left:.1f}" y="{top:.1f}">{mark.number}</text></g>'
         )
-    return reversed(marks)
+    return reversed(drawn)
 
 
 def _shape(status: str, x: float, y: float) -> str:
@@ -131,12 +144,12 @@ def _shape(status: str, x: float, y: float) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
 
 
-def _tooltip(candidate: Candidate) -> str:
+def _tooltip(mark: _Mark) -> str:
+    candidate = mark.candidate
     drop = candidate.agreement.drop if candidate.agreement else None
     return (
         f"{candidate.name} ({candidate.status}): {model.size(candidate.size_bytes)}, "
-        f"{model.figure(candidate.latency_ms)} ms, {model.speedup(candidate)} the speed, "
-        f"drop {model.figure(drop)}"
+        f"{mark.latency:.3g} ms, {model.speedup(candidate)} the speed, drop {model.figure(drop)}"
     )
 
 

@@ -20,7 +20,7 @@ def judged(name, *, drop=0.0, speedup=1.0, size=400, peak=50):
     agreement = Agreement(
         samples=8, cosine=1 - drop, max_error=0.0, drop=drop, drop_of="1 - cosine"
     )
-    built = Built(Recipe(name=name), Path(name), size, changed=True)
+    built = Built(Recipe(name=name), Path(name), size)
     return Judged(built, agreement, speedup, measured=True, peak_bytes=peak)
 
 
