@@ -83,8 +83,8 @@ def split(
 ) -> tuple[Dataset, Dataset]:
     """Divides a dataset into one to calibrate on and one to evaluate with.
 
-    Samples go to either side by a fixed shuffle, because files are often sorted
-    by class. A single long sequence is cut into its first and second half, and
+    Samples are dealt by a fixed shuffle, because files are often sorted by class;
+    the first few of either half are a fair sample too. A single long sequence is cut into its first and second half, and
     fewer than 8 samples serve as both.
 
     Args:
@@ -96,10 +96,9 @@ def split(
         return _halves(dataset)
     if len(dataset) < MIN_SPLIT:
         return dataset, dataset
-    order = np.random.default_rng(0).permutation(len(dataset))
+    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     middle = min(len(dataset) // 2, max_calibration)
-    evaluation = order[middle : middle + max_evaluation]
-    return dataset.take(sorted(order[:middle])), dataset.take(sorted(evaluation))
+    return dataset.take(order[:middle]), dataset.take(order[middle : middle + max_evaluation])
 
 
 def content_digest(samples: Iterable[Sample], labels: Array | None) -> str:
@@ -121,9 +120,6 @@ class _Stack:
 
     values: Array
     axes: int
-
-    def count(self, axis: int) -> int:
-        return int(self.values.shape[axis])
 
     def at(self, sequence: int, step: int) -> Array:
         return np.asarray(self.values[(sequence, step)[: self.axes]])
@@ -237,24 +233,23 @@ def _is_batch(spec: TensorSpec) -> bool:
 def _assemble(
     stacks: Mapping[str, _Stack], stateful: bool, where: str
 ) -> list[list[dict[str, Array]]]:
-    sequences = _agreed(stacks, 0, 2 if stateful else 1, where)
-    steps = _agreed(stacks, 1, 2, where)
+    """Sample -> calls -> input name -> array."""
     if stateful and all(stack.axes < 2 for stack in stacks.values()):
-        # One sequence: what counted samples of a stateless model counts its steps.
-        sequences, steps = 1, _agreed(stacks, 0, 1, where)
+        # One sequence: what counts samples of a stateless model counts its steps.
         stacks = {
             name: _Stack(stack.values[None], 2) if stack.axes else stack
             for name, stack in stacks.items()
         }
+    samples, steps = _agreed(stacks, 0, where), _agreed(stacks, 1, where)
     return [
         [{name: stack.at(i, step) for name, stack in stacks.items()} for step in range(steps)]
-        for i in range(sequences)
+        for i in range(samples)
     ]
 
 
-def _agreed(stacks: Mapping[str, _Stack], axis: int, least: int, where: str) -> int:
-    """The length all arrays with that leading axis share; 1 where none has it."""
-    counts = {name: s.count(axis) for name, s in stacks.items() if s.axes > axis}
+def _agreed(stacks: Mapping[str, _Stack], axis: int, where: str) -> int:
+    """The length of a leading axis that all arrays with that axis share; 1 where none has it."""
+    counts = {name: s.values.shape[axis] for name, s in stacks.items() if s.axes > axis}
     if len(set(counts.values())) > 1:
         raise DataError(
             f"arrays differ in their number of samples: {counts}",

@@ -93,7 +93,7 @@ def _tiles(report: VariantReport) -> str:
             for name, (a, b) in best.agreement.metrics.items()
         ]
     if best.peak_rss_bytes:
-        tiles.append((model.size(best.peak_rss_bytes), "peak memory of a process running it"))
+        tiles.append((model.size(best.peak_rss_bytes), "peak memory while running"))
     cells = "".join(
         f"<div><dt>{escape(words)}</dt><dd>{escape(value)}</dd></div>" for value, words in tiles
     )

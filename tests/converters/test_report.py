@@ -165,6 +165,13 @@ def test_marks_stay_inside_the_plot() -> None:
     assert all(0 <= float(x) <= 880 and 0 <= float(y) <= 380 for x, y in crosses)
 
 
+def test_latencies_of_different_batches_are_shown_consistent_with_speedups() -> None:
+    disturbed = candidate("twice", "qualified", 9, 0.001, latency_ms=9.9, speedup=2.0)
+    page = render_html(report(variant(candidates=(*CANDIDATES, disturbed))))
+    assert ">4.4 ms<" in page
+    assert "9.9 ms" not in page
+
+
 def test_nothing_measured_means_no_plot_but_a_table() -> None:
     rows = (Candidate(name="only", status="failed", reason="refused"),)
     parsed = Page(render_html(report(variant(candidates=rows, chosen="none"))))
