@@ -25,7 +25,7 @@ from edge_sdk.errors import DataError
 
 LABELS = "labels"
 MIN_SPLIT = 8  # fewer samples than this serve both halves: either half alone says too little
-MAX_STEPS = 4096  # of each half of a single sequence, whose calls are small
+MAX_STEPS = 1024  # of each half of a single sequence, whose calls are small
 
 Sample = tuple[Feeds, ...]
 
@@ -84,8 +84,8 @@ def split(
     """Divides a dataset into one to calibrate on and one to evaluate with.
 
     Samples are dealt by a fixed shuffle, because files are often sorted by class;
-    the first few of either half are a fair sample too. A single long sequence is cut into its first and second half, and
-    fewer than 8 samples serve as both.
+    the first few of either half are a fair sample too. A single long sequence is
+    cut into its first and second half, and fewer than 8 samples serve as both.
 
     Args:
         dataset: What was loaded or generated.
