@@ -82,8 +82,10 @@ class SmoothQuant(GraphPass):
         scale = smoothing_scale(seen.channel_absmax, rows, self.options.alpha)
         if scale is None:
             return False
-        if not _fold(data, nodes, scale, editor):
-            name = f"{data.name}_smooth"
+        name = f"{data.name}_smooth"
+        if _fold(data, nodes, scale, editor):
+            data.name = editor.fresh(name)  # no longer the value that was calibrated
+        else:
             factor = editor.initializer(f"{name}_scale", 1 / scale)
             smooth = editor.node("Mul", [data, factor], before=nodes[0], name=name, like=data)
             for node in nodes:

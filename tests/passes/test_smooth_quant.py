@@ -114,6 +114,19 @@ def test_scale_balances_what_it_moves_and_survives_silent_channels() -> None:
     assert smoothing_scale(np.zeros(4, np.float32), weights, 0.5) is None
 
 
+def test_a_value_at_another_scale_has_another_name() -> None:
+    model, statistics = calibrated(encoder, SHAPE)
+    smooth = transformed(with_statistics(SmoothQuant, statistics), model)
+    inputs = {node.inputs[0].name for node in smooth.graph if node.op_type == "LayerNormalization"}
+    read = {
+        node.inputs[0].name
+        for node in smooth.graph
+        if node.op_type == "MatMul" and node.inputs[1].is_initializer()
+    }
+    assert read == {"p_smooth", "context_smooth", "n_smooth", "f_smooth"}
+    assert inputs == {"x", "a", "r"}
+
+
 def test_smoothed_layers_still_fit_the_int8_pass() -> None:
     model, statistics = chain(CHAINS["dense with relu"])
     smooth = transformed(with_statistics(SmoothQuant, statistics), model)
