@@ -25,6 +25,7 @@ from converters.passes.graph_tools import (
     subgraphs,
     tensor_of,
 )
+from converters.passes.share_initializers import ShareInitializers
 from edge_sdk.errors import EngineError
 from edge_sdk.runtime.engine import SessionOptions
 
@@ -61,6 +62,9 @@ class FoldConstants(GraphPass):
         result = super().call(model)
         if result.modified:
             prune(model)
+            if any(subgraphs(node) for node in model.graph):
+                # Sibling branches often fold to the same weight.
+                ShareInitializers()(model)
         return result
 
     def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:

@@ -57,6 +57,24 @@ def test_constants_fold_inside_branches() -> None:
         assert ops(improved(FoldConstants(), before, feeds)) == {"If": 1, "LSTM": 2}
 
 
+def test_branches_that_fold_to_the_same_weight_store_it_once() -> None:
+    then, other = (REORDERED_LSTM.replace("y, h", f"{name}, {name}h") for name in "vu")
+    other = other.replace("w0", "i0").replace("w1", "i1").replace("w2", "i2")
+    before = reordered_lstm(
+        f"""
+        y = If (c) <
+            then_branch = t () => (float[T,1,1,16] v) {{ {then} }},
+            else_branch = e () => (float[T,1,1,16] u) {{ {other} }}
+        >
+        """,
+        "bool c, float[T,1,8] x",
+    )
+    feeds = {"c": np.array(True), "x": normal(3, 1, 8)}
+    after = improved(FoldConstants(), before, feeds)
+    assert ops(after) == {"If": 1, "LSTM": 2}
+    assert weight_bytes(after) < weight_bytes(before)
+
+
 def test_known_dimensions_fold_though_others_are_free() -> None:
     model = graph(
         "(float[N,6] x) => (float[N,2,3] y)",
