@@ -20,7 +20,7 @@ from converters.measure import machine, peak_rss
 from converters.memory import memory_plan
 from converters.metrics import Metric
 from converters.package import Packing, base_statistics, pack
-from converters.recipes import completed, prepare, split_steps
+from converters.recipes import SOURCE, completed, prepare, split_steps
 from converters.report import VariantSummary
 from converters.request import Request
 from converters.sampling import TIMED_CALLS, representative_calls, seconds_per_sample
@@ -42,6 +42,7 @@ TOOLS = frozenset({"edge-sdk", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "
 DEFAULT_MAX_DROP = 0.01
 QUICK_SECONDS = 0.4
 EVALUATION_SECONDS = 4.0
+MAX_THREADS = 4
 SENSITIVITY_SECONDS = 8.0
 
 
@@ -68,7 +69,14 @@ class Job:
         affordable = max(16, int(EVALUATION_SECONDS / per_sample))
         evaluation = evaluation.take(range(min(affordable, len(evaluation))))
         self.quick_samples = min(64, max(8, int(QUICK_SECONDS / per_sample)))
-        self.workshop = Workshop(source, calibration, evaluation, folder, metric=metric)
+        self.workshop = Workshop(
+            source,
+            calibration,
+            evaluation,
+            folder,
+            metric=metric,
+            threads=min(MAX_THREADS, self.machine.cores),
+        )
         self.calls = representative_calls(source, evaluation)
         self.stopwatch = Stopwatch(source.path, self.calls[:TIMED_CALLS], threads=1)
         self.dimensions = reference_dimensions(graph_inputs(source.model), self.calls)
@@ -109,15 +117,16 @@ class Job:
         base: Bundle | None,
     ) -> Outcome:
         prepared = prepare(profile, self.request.fixed)
+        limits = Limits.of(profile, self.max_drop, self.source.size_bytes)
         search = Search(
             self.workshop,
             self.stopwatch,
             profile,
             rules,
             prepared,
-            Limits.of(profile, self.max_drop, self.source.size_bytes),
+            limits,
             decisive=decisive,
-            peak_bytes=self._peak,
+            peak_bytes=self._peak_within(limits.budget_bytes),
             quick_samples=self.quick_samples,
             seconds=SENSITIVITY_SECONDS,
             say=self.say,
@@ -145,6 +154,11 @@ class Job:
         if built.path not in self._peaks:
             self._peaks[built.path] = memory_plan(ir.load(built.path), self.dimensions).peak
         return self._peaks[built.path]
+
+    def _peak_within(self, budget_bytes: int) -> Callable[[Built], int]:
+        """Predicts peaks; where twice the source's fits anyway, the source's stands for all."""
+        source = self._peak(self.workshop.source_candidate(SOURCE))
+        return self._peak if 2 * source > budget_bytes else lambda built: source
 
     def _report(
         self, profile: Profile, outcome: Outcome, chosen: Judged, decisive: bool, started: float

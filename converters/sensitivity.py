@@ -58,9 +58,12 @@ def weight_groups(model: ir.Model, weights: Mapping[str, int] = WEIGHT_INPUT) ->
 
 
 def quantized_only(recipe: Recipe, kept: Sequence[str], everything: Sequence[str]) -> Recipe:
-    """The recipe with all weight nodes but ``kept`` excluded from quantization."""
+    """The recipe with all weight nodes but ``kept`` excluded, and no steps after the quantizer."""
     inside = set(kept)
-    return excluding(recipe, [name for name in everything if name not in inside], "")
+    alone = excluding(recipe, [name for name in everything if name not in inside], "")
+    last = max((i for i, s in enumerate(alone.steps) if s.op in _QUANTIZERS), default=None)
+    steps = alone.steps if last is None else alone.steps[: last + 1]
+    return msgspec.structs.replace(alone, steps=steps)
 
 
 def excluding(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:

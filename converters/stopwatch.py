@@ -12,8 +12,8 @@ from converters.measure import latency
 from converters.workshop import Built
 from edge_sdk.runtime.engine import SessionOptions
 
-_QUICK_SECONDS = 0.4
-_THOROUGH_SECONDS = 1.2
+_QUICK_SECONDS = 0.25
+_THOROUGH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

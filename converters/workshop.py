@@ -84,6 +84,7 @@ class Workshop:
         self.reference = self._run(self.source_session, evaluation)
         self._prepared: dict[bytes, tuple[ir.Model, Context]] = {}
         self._statistics: dict[bytes, Statistics] = {}
+        self._smoothed: dict[bytes, tuple[ir.Model, Context, bool]] = {}
         self._built: dict[bytes, Built] = {}
         self._agreement: dict[tuple[Path, int], Agreement] = {}
 
@@ -104,9 +105,9 @@ class Workshop:
         if key not in self._prepared:
             context = Context()
             model = self._attempt(self.source.model.clone(), steps, context)
-            if not self._is_faithful(model):
+            if not self._is_faithful(model, f"prepared-{len(self._prepared)}"):
                 model = self._one_by_one(steps, context)
-            save(model, self.folder, f"prepared-{len(self._prepared)}")
+                save(model, self.folder, f"prepared-{len(self._prepared)}")
             self._prepared[key] = model, context
         return self._prepared[key]
 
@@ -131,15 +132,14 @@ class Workshop:
         return self._agreement[key]
 
     def _build(self, recipe: Recipe, prepared: tuple[Step, ...]) -> Built:
-        base, notes = self.prepared(prepared)
-        context = Context(notes=list(notes.notes))
         steps = recipe.steps[len(prepared) :]
-        passes = build(Recipe(name=recipe.name, steps=steps), context)
+        shared = 1 if steps and steps[0].op == "smooth-quant" else 0
+        model, context, effective = self._start(prepared, steps[:shared], recipe.name)
+        rest = steps[shared:]
+        passes = build(msgspec.structs.replace(recipe, steps=rest), context)
         if any(graph_pass.needs_statistics for graph_pass in passes):
             context.statistics = Statistics(self.statistics(prepared).tensors)
-        model = base.clone()
-        effective = []
-        for step, graph_pass in zip(steps, passes, strict=True):
+        for step, graph_pass in zip(rest, passes, strict=True):
             result = graph_pass(model)
             model = result.model
             if result.modified:
@@ -154,6 +154,28 @@ class Workshop:
             tuple(dict.fromkeys(context.notes)),
             context.statistics.used_only(),
         )
+
+    def _start(
+        self, prepared: tuple[Step, ...], smoothing: tuple[Step, ...], name: str
+    ) -> tuple[ir.Model, Context, list[Step]]:
+        """A copy of the prepared graph, smoothed if asked for, to apply further passes to.
+
+        Smoothing rewrites every weight, and dozens of candidates start from it: it is
+        done and written once.
+        """
+        model, found = self.prepared(prepared)
+        if not smoothing:
+            return model.clone(), Context(notes=list(found.notes)), []
+        key = _key((*prepared, *smoothing))
+        if key not in self._smoothed:
+            context = Context(Statistics(self.statistics(prepared).tensors), [], list(found.notes))
+            (graph_pass,) = build(Recipe(name=name, steps=smoothing), context)
+            result = graph_pass(model.clone())
+            save(result.model, self.folder, f"smoothed-{len(self._smoothed)}")
+            self._smoothed[key] = result.model, context, result.modified
+        model, found, modified = self._smoothed[key]
+        context = Context(found.statistics, list(found.unquantized), list(found.notes))
+        return model.clone(), context, list(smoothing) if modified else []
 
     def statistics(self, prepared: tuple[Step, ...]) -> Statistics:
         """Activation statistics of the prepared graph over the calibration data."""
@@ -170,17 +192,17 @@ class Workshop:
 
     def _one_by_one(self, steps: Sequence[Step], context: Context) -> ir.Model:
         model = self.source.model.clone()
-        for step in steps:
+        for number, step in enumerate(steps):
             attempt = self._attempt(model.clone(), [step], context)
-            if self._is_faithful(attempt):
+            if self._is_faithful(attempt, f"attempt-{number}"):
                 model = attempt
             else:
                 context.notes.append(f"{step.op} left out: outputs would differ")
         return model
 
-    def _is_faithful(self, model: ir.Model) -> bool:
+    def _is_faithful(self, model: ir.Model, stem: str) -> bool:
         try:
-            session = open_path(save(model.clone(), self.folder, "attempt"), self.options)
+            session = open_path(save(model, self.folder, stem), self.options)
             return self._compare(session, min(4, len(self.evaluation))).drop <= REWRITE_DROP
         except (EdgeSdkError, ValueError):
             return False

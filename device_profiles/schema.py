@@ -132,7 +132,7 @@ class Rules(Section, frozen=True, kw_only=True):
 class Objective(Section, frozen=True, kw_only=True):
     """What "best" means: ``speedup * size_ratio ** size_exponent``, larger is better."""
 
-    size_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.25
+    size_exponent: Annotated[float, msgspec.Meta(ge=0)] = 0.4
 
 
 class Profile(Section, frozen=True, kw_only=True):
