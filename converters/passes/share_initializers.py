@@ -11,6 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Hashable
 
+import numpy as np
 import onnx_ir as ir
 
 from converters.passes.base import GraphPass, Options, each_graph
@@ -57,9 +58,10 @@ def _equal(values: list[ir.Value]) -> list[list[ir.Value]]:
         return []
     groups: dict[bytes, list[ir.Value]] = defaultdict(list)
     for value in values:
-        tensor = tensor_of(value)
-        assert tensor is not None
-        groups[hashlib.sha256(tensor.tobytes()).digest()].append(value)
+        array = constant(value)
+        assert array is not None
+        raw = np.asarray(array, order="C").reshape(-1).view(np.uint8)
+        groups[hashlib.sha256(raw).digest()].append(value)
     return [group for group in groups.values() if len(group) > 1]
 
 
