@@ -61,7 +61,7 @@ def _equal(values: list[ir.Value]) -> list[list[ir.Value]]:
         array = constant(value)
         assert array is not None
         raw = np.asarray(array, order="C").reshape(-1).view(np.uint8)
-        groups[hashlib.sha256(raw).digest()].append(value)
+        groups[hashlib.sha256(raw.data).digest()].append(value)
     return [group for group in groups.values() if len(group) > 1]
 
 
