@@ -48,7 +48,7 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     say(f"reading {request.source}")
     source = open_source(request.source, states=request.states, task=request.task)
     say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
-    data = dataset_for(source, request.data)
+    data = dataset_for(source, request.data, request.fixed)
     with (
         tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder,
         BundleWriter(request.out, overwrite=request.overwrite) as writer,

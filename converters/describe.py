@@ -124,6 +124,22 @@ def check_states(model: ir.Model, states: tuple[State, ...]) -> tuple[State, ...
     return states
 
 
+def fixed_values(model: ir.Model, fixed: Mapping[str, float]) -> dict[str, Array]:
+    """The arrays of scalar inputs that the user fixed.
+
+    Raises:
+        SourceError: A name is no scalar input of the graph, or the value is not of its type.
+    """
+    values: dict[str, Array] = {}
+    specs = {spec.name: spec for spec in graph_inputs(model)}
+    for name, number in fixed.items():
+        spec = specs.get(name)
+        if spec is None or spec.dtype == "string" or not set(spec.shape or (None,)) <= {1} - ...:
+            raise SourceError(
+            )
+    return values
+
+
 def _stem(name: str) -> str:
     words = re.split(r"[._/:\-]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     kept = [word for word in words if word and word not in _STATE_MARKS]

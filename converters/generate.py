@@ -58,7 +58,12 @@ class _Attempt:
 
 
 def generate(
-    model: ir.Model, session: Session, states: Sequence[State] = (), count: int = 32, seed: int = 0
+    model: ir.Model,
+    session: Session,
+    states: Sequence[State] = (),
+    count: int = 32,
+    seed: int = 0,
+    fixed: Mapping[str, Array] | None = None,
 ) -> Dataset:
     """Makes samples that the model runs with.
 
@@ -68,6 +73,7 @@ def generate(
         states: Recurrences; a sample is then a sequence of calls.
         count: Number of samples.
         seed: The same seed gives the same samples.
+        fixed: Inputs that have one value only.
 
     Returns:
         A dataset of origin ``generated``.
@@ -81,6 +87,7 @@ def generate(
         tuple(spec for spec in inputs if spec.required and spec.name not in zeros),
         {value.name or "": meaning(value) for value in model.graph.inputs},
         STEPS if states else 1,
+        fixed or {},
     )
     failure: EngineError | None = None
     for attempt in _attempts(maker.inputs):
@@ -131,11 +138,12 @@ def _bounds(node: ir.Node, index: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Maker:
-    """Fills inputs; ``steps`` calls make one sample."""
+    """Fills inputs that are not ``fixed``; ``steps`` calls make one sample."""
 
     inputs: tuple[TensorSpec, ...]
     meanings: Mapping[str, Meaning]
     steps: int
+    fixed: Mapping[str, Array]
 
     def sample(self, rng: np.random.Generator, attempt: _Attempt) -> Sample:
         """One sample of the attempt's sizes."""
@@ -145,6 +153,8 @@ class _Maker:
         )
 
     def _array(self, rng: np.random.Generator, spec: TensorSpec, attempt: _Attempt) -> Array:
+        if spec.name in self.fixed:
+            return self.fixed[spec.name]
         shape = tuple(
             size if isinstance(size, int) else _size(spec, axis, attempt)
             for axis, size in enumerate(spec.shape or ())

@@ -13,18 +13,12 @@ from typing import Any, get_args
 
 import msgspec
 
+from converters.passes.base import is_rewrite
 from device_profiles.schema import Profile, RecipeFamily, Rules
 from edge_sdk.bundle.record import Recipe, Step
 from edge_sdk.errors import RecipeError
 
 SOURCE = Recipe(name="source")
-FLOAT_REWRITES = frozenset(
-    {
-        *("upgrade-opset", "cleanup", "fold-constants", "infer-shapes", "splice-branches"),
-        *("fuse-batch-norm", "one-hot-to-gather", "constant-reshape", "fuse-layer-norm"),
-        *("fold-attention-scale", "fuse-gelu", "residual-sum", "share-initializers"),
-    }
-)
 
 
 def step(op: str, **options: Any) -> Step:
@@ -61,7 +55,7 @@ def prepare(profile: Profile, fixed: Mapping[str, float] | None = None) -> tuple
 
 def split_steps(recipe: Recipe) -> tuple[Step, ...]:
     """The recipe's leading float rewrites: what calibration sees is the graph after them."""
-    return tuple(takewhile(lambda s: s.op in FLOAT_REWRITES, recipe.steps))
+    return tuple(takewhile(lambda s: is_rewrite(s.op), recipe.steps))
 
 
 def families(profile: Profile, rules: Rules, prepared: tuple[Step, ...]) -> dict[str, list[Recipe]]:

@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from msgspec.structs import replace
+
 from converters.data import load_data
 from converters.dataset import Array, Dataset, roll, zero_states
-from converters.describe import graph_inputs
+from converters.describe import fixed_values, graph_inputs
 from converters.generate import generate
 from converters.materialize import open_path
 from converters.source import Source
+from edge_sdk.errors import DataError
 
 TIMED_CALLS = 4
 
 
-def dataset_for(source: Source, data: Path | None) -> Dataset:
+def dataset_for(
+    source: Source, data: Path | None, fixed: Mapping[str, float] | None = None
+) -> Dataset:
     """The user's data, or inputs generated for the source.
 
+    Args:
+        source: The model.
+        data: Where the data lie; generated when ``None``.
+        fixed: Scalar inputs that never change; the data need not have them.
+
     Raises:
+        SourceError: ``fixed`` names no scalar input, or gives it a value of another type.
         DataError: The data do not fit the model, or nothing generated makes it run.
     """
+    constants = fixed_values(source.model, fixed or {})
     if data is None:
-        return generate(source.model, open_path(source.path), source.states)
-    inputs = graph_inputs(source.model)
-    return load_data(data, inputs, source.states, source.tokenizer, source.labels)
+        session = open_path(source.path)
+        return generate(source.model, session, source.states, fixed=constants)
+    inputs = [
+        replace(spec, required=spec.required and spec.name not in constants)
+        for spec in graph_inputs(source.model)
+    ]
+    found = load_data(data, inputs, source.states, source.tokenizer, source.labels)
+    return _with_constants(found, constants, data)
+
+
+def _with_constants(dataset: Dataset, constants: Mapping[str, Array], path: Path) -> Dataset:
+    for name, value in constants.items():
+        given = [call[name] for sample in dataset.samples for call in sample if name in call]
+        other = next((array for array in given if not np.array_equal(array, value)), None)
+        if other is not None:
+            raise DataError(
+                f"input {name!r} is {other.item()} here, and fixed to {value.item()}",
+                where=str(path),
+                remedy=f"leave {name!r} out of the data, or out of --fix",
+            )
+    samples = tuple(
+        tuple({**call, **constants} for call in sample) for sample in dataset.samples
+    )
+    return dataclasses.replace(dataset, samples=samples)
 
 
 def seconds_per_sample(source: Source, dataset: Dataset) -> float:

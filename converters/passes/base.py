@@ -51,11 +51,21 @@ class Context:
 
 
 class GraphPass(ir.passes.InPlacePass):
-    """Base of all passes: ``rewrite`` is called for the main graph, then for each subgraph."""
+    """Base of all passes: ``rewrite`` is called for the main graph, then for each subgraph.
+
+    Attributes:
+        name: As in recipes.
+        options_type: Its typed options.
+        needs_statistics: Whether it reads activation statistics.
+        is_rewrite: Whether the outputs stay equal but for float rounding. A recipe's
+            leading rewrites are applied once, checked for that, and calibrated after.
+        in_subgraphs: Whether subgraphs are visited too.
+    """
 
     name: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
     needs_statistics: ClassVar[bool] = False
+    is_rewrite: ClassVar[bool] = True
     in_subgraphs: ClassVar[bool] = True
 
     def __init__(self, options: Any = None, context: Context | None = None) -> None:
@@ -98,6 +108,12 @@ def each_graph(graph: ir.Graph) -> Iterator[ir.Graph]:
 def registry() -> Mapping[str, EntryPoint]:
     """All passes installed here by name (entry points ``edge_sdk.passes``), not yet imported."""
     return {entry.name: entry for entry in entry_points(group="edge_sdk.passes")}
+
+
+def is_rewrite(name: str) -> bool:
+    """Whether the pass of that name is registered and keeps outputs equal."""
+    entry = registry().get(name)
+    return entry is not None and bool(load_plugin(entry, RecipeError).is_rewrite)
 
 
 def build(recipe: Recipe, context: Context) -> list[GraphPass]:

@@ -133,6 +133,7 @@ class DensePass(GraphPass):
     """Base of passes that replace dense layers one by one: subclasses define ``replace``."""
 
     options_type = DenseOptions
+    is_rewrite = False
 
     def __init__(self, options: DenseOptions | None = None, context: Context | None = None) -> None:
         super().__init__(options, context)

@@ -49,6 +49,7 @@ class Float16(GraphPass):
 
     name = "float16"
     options_type = Float16Options
+    is_rewrite = False
     in_subgraphs = False
 
     def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:

@@ -30,6 +30,7 @@ class QuantizeEmbedding(GraphPass):
 
     name = "quantize-embedding"
     options_type = QuantizeEmbeddingOptions
+    is_rewrite = False
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Goes table by table: a table may be looked up in several graphs."""

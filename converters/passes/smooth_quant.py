@@ -44,6 +44,7 @@ class SmoothQuant(GraphPass):
 
     name = "smooth-quant"
     options_type = SmoothQuantOptions
+    is_rewrite = False
     needs_statistics = True
     in_subgraphs = False  # values there are not calibrated
 

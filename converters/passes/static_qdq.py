@@ -71,6 +71,7 @@ class StaticQdq(GraphPass):
 
     name = "static-qdq"
     options_type = StaticQdqOptions
+    is_rewrite = False
     needs_statistics = True
     in_subgraphs = False  # values there are not calibrated
 

@@ -40,6 +40,7 @@ class StoreSmall(GraphPass):
 
     name = "store-small"
     options_type = StoreSmallOptions
+    is_rewrite = False
 
     def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:
         """Rewrites the weights that one graph owns, whichever graphs use them."""
