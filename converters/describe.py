@@ -7,9 +7,13 @@ a wrong guess costs speed or size, never correctness.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 
+import numpy as np
 import onnx_ir as ir
 
+from converters.dataset import Array
 from converters.passes.base import each_graph
 from device_profiles.schema import Kind
 from edge_sdk.bundle.record import State, TensorSpec
@@ -130,14 +134,28 @@ def fixed_values(model: ir.Model, fixed: Mapping[str, float]) -> dict[str, Array
     Raises:
         SourceError: A name is no scalar input of the graph, or the value is not of its type.
     """
-    values: dict[str, Array] = {}
-    specs = {spec.name: spec for spec in graph_inputs(model)}
-    for name, number in fixed.items():
-        spec = specs.get(name)
-        if spec is None or spec.dtype == "string" or not set(spec.shape or (None,)) <= {1} - ...:
-            raise SourceError(
-            )
-    return values
+    scalars = {
+        spec.name: spec
+        for spec in graph_inputs(model)
+        if spec.dtype != "string" and spec.shape is not None and set(spec.shape) <= {1}
+    }
+    unknown = sorted(fixed.keys() - scalars.keys())
+    if unknown:
+        raise SourceError(
+            f"{unknown[0]!r} cannot be fixed: it is no scalar input of the model",
+            where="--fix",
+            remedy=f"its scalar inputs are: {', '.join(scalars) or 'none'}",
+        )
+    return {name: _scalar(scalars[name], number) for name, number in fixed.items()}
+
+
+def _scalar(spec: TensorSpec, number: float) -> Array:
+    # An integer refuses what is beyond its range, or NaN, in one of three ways.
+    with suppress(OverflowError, ValueError), np.errstate(invalid="ignore"):
+        value = np.full([1] * len(spec.shape or ()), number, spec.dtype)
+        if value.dtype.kind == "f" or value.item() == number:
+            return value
+    raise SourceError(f"{number:g} is no {spec.dtype}", where=f"--fix {spec.name}")
 
 
 def _stem(name: str) -> str:

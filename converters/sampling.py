@@ -57,9 +57,7 @@ def _with_constants(dataset: Dataset, constants: Mapping[str, Array], path: Path
                 where=str(path),
                 remedy=f"leave {name!r} out of the data, or out of --fix",
             )
-    samples = tuple(
-        tuple({**call, **constants} for call in sample) for sample in dataset.samples
-    )
+    samples = tuple(tuple({**call, **constants} for call in sample) for sample in dataset.samples)
     return dataclasses.replace(dataset, samples=samples)
 
 

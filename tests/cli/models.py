@@ -32,9 +32,10 @@ def classifier(folder: Path) -> Path:
         p = GlobalAveragePool (r3) f = Flatten (p)
     """
     arrays: dict[str, Array] = {
-        **{"w1": normal(32, 3, 3, 3, seed=1, scale=0.3), "b1": normal(32, seed=4, scale=0.1)},
-        **{"w2": normal(64, 32, 3, 3, seed=2, scale=0.08), "b2": normal(64, seed=5, scale=0.1)},
-        **{"w3": normal(128, 64, 3, 3, seed=3, scale=0.05), "b3": normal(128, seed=6, scale=0.1)},
+        "w1": normal(32, 3, 3, 3, seed=1, scale=0.3),
+        "w2": normal(64, 32, 3, 3, seed=2, scale=0.08),
+        "w3": normal(128, 64, 3, 3, seed=3, scale=0.05),
+        **{f"b{i}": normal(16 << i, seed=3 + i, scale=0.1) for i in (1, 2, 3)},
     }
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 160)
@@ -86,7 +87,7 @@ def encoder(folder: Path) -> Path:
         "axes": np.array([1, 2]),
     }
     for i in range(2):
-        shapes = {name: (HIDDEN, HIDDEN) for name in ("wq", "wk", "wv", "wo")}
+        shapes = dict.fromkeys(("wq", "wk", "wv", "wo"), (HIDDEN, HIDDEN))
         shapes |= {"w1": (HIDDEN, WIDE), "w2": (WIDE, HIDDEN)}
         for j, (name, shape) in enumerate(shapes.items()):
             arrays[f"{name}{i}"] = normal(*shape, seed=10 * i + j, scale=shape[0] ** -0.5)
@@ -100,8 +101,9 @@ def encoder(folder: Path) -> Path:
     path = write(graph(signature, body, **arrays), folder / "encoder.onnx")
     tokenizer(folder / "tokenizer.json")
     random = np.random.default_rng(1)
-    lines = (" ".join(f"w{n}" for n in random.integers(2, WORDS, random.integers(4, 20))) for _ in range(80))
-    (folder / "sentences.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in lines))
+    sentences = (random.integers(2, WORDS, random.integers(4, 20)) for _ in range(80))
+    lines = (json.dumps({"text": " ".join(f"w{n}" for n in s)}) for s in sentences)
+    (folder / "sentences.jsonl").write_text("\n".join(lines))
     return path
 
 

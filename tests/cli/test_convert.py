@@ -24,7 +24,9 @@ def converted(request) -> Converted:
 def test_bundle_is_complete(converted):
     bundle = open_bundle(converted.bundle)
     bundle.verify()
-    assert [v.digest for v in bundle.variants] == [v["digest"] for v in converted.report["variants"]]
+    assert [v.digest for v in bundle.variants] == [
+        v["digest"] for v in converted.report["variants"]
+    ]
     assert "<svg" in (converted.bundle / "report.html").read_text()
 
 
