@@ -22,7 +22,7 @@ class InferShapes(GraphPass):
     name = "infer-shapes"
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Runs the pass; what cannot be inferred stays unknown and is counted in the notes."""
+        """Runs the pass; what cannot be inferred stays as it was."""
         try:
             # Not strict: one node that inference cannot handle must not stop it for all others.
             inferred = ir.from_proto(
@@ -33,16 +33,12 @@ class InferShapes(GraphPass):
         except onnx.shape_inference.InferenceError as error:
             self.context.notes.append(f"shape inference stopped: {error}")
             return ir.passes.PassResult(model, modified=False)
-        changes = total = unknown = 0
+        changes = 0
         graphs = zip(each_graph(model.graph), each_graph(inferred.graph), strict=True)
         for graph, found in graphs:
             for node, twin in zip(graph, found, strict=True):
                 for value, answer in zip(node.outputs, twin.outputs, strict=True):
                     changes += _annotate(value, answer)
-                    total += 1
-                    unknown += value.shape is None
-        if unknown:
-            self.context.notes.append(f"{unknown} of {total} values have no inferred shape")
         return ir.passes.PassResult(model, modified=changes > 0)
 
 

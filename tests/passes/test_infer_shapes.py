@@ -77,13 +77,20 @@ def test_a_sequence_stays_a_sequence() -> None:
     assert isinstance(values(improved(InferShapes(), model))["s"].type, ir.SequenceType)
 
 
-def test_what_stays_unknown_is_noted() -> None:
+def test_one_node_that_cannot_be_inferred_does_not_stop_the_others() -> None:
     model = graph(
         "(float[N,4] x) => (float[N,4] y)",
-        "u = com.microsoft.BiasGelu (x, b) y = Relu (u) ",
+        "u = com.microsoft.BiasGelu (x, b) v = Relu (x) y = Add (u, v) ",
         b=normal(4),
     )
-    model.graph.outputs[0].shape = None
+    found = values(improved(InferShapes(), model))
+    assert found["u"].shape is None
+    assert found["v"].shape is not None
+
+
+def test_a_model_that_inference_refuses_is_left_alone_and_noted() -> None:
+    model = graph("(float[N,4] x) => (float[N,4] y)", "u = Neg (x) y = Relu (u) ")
+    model.graph.opset_imports.clear()
     context = Context()
-    InferShapes(context=context)(model)
-    assert context.notes == ["2 of 2 values have no inferred shape"]
+    assert not InferShapes(context=context)(model).modified
+    assert "shape inference stopped" in context.notes[0]
