@@ -84,8 +84,8 @@ class StaticQdq(GraphPass):
             self.context.notes.append("static int8 needs opset 13 for scales per channel")
             layers = []
         if layers:
-            writer = _Writer(Editor(graph, model), self.options, self.context.statistics)
-            writer.write(self._place(nodes, layers, known))
+            plan = self._place(nodes, layers, known)
+            _Writer(Editor(graph, model), self.options, self.context.statistics, plan).write()
         return len(layers)
 
     def _calibrated(self, nodes: list[ir.Node]) -> set[ir.Value]:
@@ -125,37 +125,37 @@ class StaticQdq(GraphPass):
 class _Writer:
     """Writes the nodes of one placement into one graph."""
 
-    def __init__(self, editor: Editor, options: StaticQdqOptions, statistics: Statistics) -> None:
+    def __init__(
+        self, editor: Editor, options: StaticQdqOptions, statistics: Statistics, plan: Placement
+    ) -> None:
         self._editor = editor
         self._options = options
         self._statistics = statistics
+        self._plan = plan
         self._affine: dict[ir.Value, Affine] = {}
         self._scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._weights: dict[tuple[ir.Value, bytes], ir.Value] = {}
 
-    def write(self, plan: Placement) -> None:
+    def write(self) -> None:
         """Quantizes weights, then activations, then drops what became unused."""
-        for node in plan.layers:
+        for node in self._plan.layers:
             self._quantize_layer(node)
-        for value in plan.everywhere:
-            scale, zero_point = self._scale_of(plan.same_scale.get(value, value))
-            quantized, dequantized = self._pair(value, scale, zero_point)
+        for value in self._plan.everywhere:
+            quantized, dequantized = self._pair(value)
             self._editor.redirect(value, dequantized)
             quantized.replace_input_with(0, self._unclamped(value))
-        for value in plan.beside:
-            scale, zero_point = self._scale_of(value)
-            quantized, dequantized = self._pair(value, scale, zero_point)
+        for value in self._plan.beside:
+            quantized, dequantized = self._pair(value)
             for node, index in value.uses():
-                if (node, index) in plan.reads:
+                if (node, index) in self._plan.reads:
                     node.replace_input_with(index, dequantized)
             if value.uses() == ((quantized, 0),) and not value.is_graph_output():
                 quantized.replace_input_with(0, self._unclamped(value))
         self._editor.prune()
 
-    def _pair(
-        self, value: ir.Value, scale: ir.Value, zero_point: ir.Value
-    ) -> tuple[ir.Node, ir.Value]:
+    def _pair(self, value: ir.Value) -> tuple[ir.Node, ir.Value]:
         """Inserts ``QuantizeLinear`` and ``DequantizeLinear`` right after ``value``."""
+        scale, zero_point = self._scale_of(value)
         nodes, source = [], value
         for op_type, dtype in (
             ("QuantizeLinear", zero_point.dtype),
@@ -179,9 +179,11 @@ class _Writer:
         return before if is_saturation(clamp, self._parameters(value)) else value
 
     def _parameters(self, value: ir.Value) -> Affine:
+        """Scale and zero point of an activation: its own, or those of what it is moved from."""
+        value = self._plan.same_scale.get(value, value)
         if value not in self._affine:
             seen, options = self._statistics.get(value.name), self._options
-            assert seen is not None
+            assert seen is not None, "placements only name calibrated values"
             low, high = activation_range(seen, options.method, options.percentile)
             self._affine[value] = quantize.affine(
                 low, high, options.activation, options.symmetric_activation
@@ -190,6 +192,7 @@ class _Writer:
 
     def _scale_of(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Initializers with scale and zero point of an activation."""
+        value = self._plan.same_scale.get(value, value)
         if value not in self._scales:
             parameters = self._parameters(value)
             zero_point = np.array(parameters.zero_point, parameters.dtype)

@@ -160,6 +160,27 @@ def test_layers_that_share_a_weight_share_its_codes() -> None:
     assert "w" not in after.graph.initializers
 
 
+def test_what_only_moves_values_keeps_their_scale(tmp_path: Path) -> None:
+    body = """
+        c = Conv <pads = [1,1,1,1]> (x, w, b) s, t = Split <axis = 1> (c)
+        d = Conv <pads = [1,1,1,1], group = 2> (t, u, k) y = Concat <axis = 1> (s, d)
+    """
+    model = inferred(
+        graph(
+            "(float[1,4,6,6] x) => (float[1,4,6,6] y)",
+            body,
+            b=np.array([9, 1, 0.1, 0.1], np.float32),  # the halves of c differ in range
+            k=normal(2, seed=4),
+            u=normal(2, 1, 3, 3, seed=5),
+            w=normal(4, 4, 3, 3, scale=0.2),
+        )
+    )
+    data = samples((1, 4, 6, 6))
+    after = quantized(model, collect(model, data))
+    assert fused(after, tmp_path)["QLinearConv"] == 2
+    assert cosine(model, after, samples((1, 4, 6, 6), 4, seed=3)) > 0.999
+
+
 def test_excluded_and_unlisted_layers_stay_float() -> None:
     model, statistics = calibrated(convolutional, IMAGE)
     context = Context(statistics=statistics)
