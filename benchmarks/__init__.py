@@ -1,1 +1,6 @@
-"""Measurements of this project, each a module to run; results as JSON in ``results/``."""
+"""The repository's own measurements: ``python -m benchmarks [NAME…] [--quick]``.
+
+Each module with a ``run(quick) -> Outcome`` is one benchmark. The runner adds
+machine, versions and commit and writes ``benchmarks/results/<name>.json``;
+``python -m benchmarks.readme`` makes the table in the README from those files.
+"""

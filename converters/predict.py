@@ -14,7 +14,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from converters.memory import LOOKUP_BYTES
+from converters.memory import CONV_COPIES, LOOKUP_BYTES
 from converters.passes.base import each_graph
 from converters.passes.graph_tools import static_shape, tensor_of
 from converters.passes.store_small import StoreSmallOptions, channel_axis
@@ -162,12 +162,13 @@ def loaded(plan: MemoryPlan, weights: Iterable[Weight], how: Treatment) -> Memor
         size, narrow = _file_bytes(weight, how)
         if not narrow:  # restored to float32: every intermediate result is alive at once
             results = 2 if how.stored < 16 else 1
-            packed = weight.role != "table"
-            private += (results + packed) * RESTORED_BYTES * weight.elements
+            copies = 0 if weight.role == "table" else CONV_COPIES if weight.role == "conv" else 1
+            private += int((results + copies) * RESTORED_BYTES * weight.elements)
         elif weight.role == "table":
             mapped += min(size, weight.touched_bytes)
         else:
-            private += size
+            floats = weight.role == "conv" and how.native.get("conv") is None
+            private += int(size * CONV_COPIES) if floats else size
             largest = max(largest, size)
     return MemoryPlan(
         weights_mapped=max(mapped, largest - plan.activations),

@@ -1,0 +1,35 @@
+"""Runs benchmarks by name, all by default."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+
+from benchmarks.result import write
+
+NAMES = ("footprint", "fit", "digits", "encoder")
+
+
+def main() -> int:
+    """Runs them one after another; nothing else should run on the machine."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="less data and fewer repeats")
+    args = parser.parse_args()
+    unknown = set(args.names) - set(NAMES)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    for name in args.names or NAMES:
+        started = time.monotonic()
+        outcome = import_module(f"benchmarks.{name}").run(args.quick)
+        path = write(name, outcome, quick=args.quick, seconds=time.monotonic() - started)
+        print(f"{name}: {path.name}")
+        for row in outcome.rows:
+            print(f"  {row.what}: {row.measured}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
