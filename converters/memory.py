@@ -106,8 +106,9 @@ class _Weights:
         for place in PACKED.get(node.op_type, ()):
             for value, twin in _weight(node, sized, place):
                 if self._is_constant(value):
-                    floats = node.op_type == "Conv" and twin.dtype == ir.DataType.FLOAT
-                    self.packed[value] = int((nbytes(twin) or 0) * (CONV_COPIES if floats else 1))
+                    again = node.op_type == "Conv" and twin.dtype == ir.DataType.FLOAT
+                    again = again and value not in self.constants
+                    self.packed[value] = int((nbytes(twin) or 0) * (CONV_COPIES if again else 1))
                     self._release(value)
         if node.op_type == "Gather" and self._is_constant(given[0]):
             rows = 1

@@ -35,10 +35,10 @@ def prepare(profile: Profile, fixed: Mapping[str, float] | None = None) -> tuple
     """
     fused = () if profile.standard_ops_only else (step("fuse-gelu"), step("residual-sum"))
     return (
-        step("upgrade-opset"),
         step("cleanup"),
-        step("fold-constants"),
+        step("upgrade-opset"),
         step("infer-shapes"),
+        step("fold-constants"),
         step("splice-branches", **({"fixed": dict(fixed)} if fixed else {})),
         step("fuse-batch-norm"),
         step("one-hot-to-gather"),

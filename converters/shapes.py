@@ -187,6 +187,8 @@ class _Completion:
         if node.op_type == "Shape" and shape is not None:
             first, last = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
             arrays: Sequence[Array] = [np.array(shape[first:last], np.int64)]
+        elif node.op_type == "Size" and shape is not None:
+            arrays = [np.array(prod(shape), np.int64)]
         else:
             given = [self._array(value) for value in node.inputs]
             if any(array is None for array in given) or _is_filler(node, given):

@@ -144,6 +144,7 @@ class Workshop:
             model = result.model
             if result.modified:
                 effective.append(step)
+        _strip_annotations(model)
         path = save(model, self.folder, f"candidate-{len(self._built)}")
         return Built(
             recipe,
@@ -219,6 +220,15 @@ class Workshop:
             metric=self.metric,
             task=self.source.task,
         )
+
+
+def _strip_annotations(model: ir.Model) -> None:
+    """Drops inferred types and shapes: engines infer them again, and small models double by them."""
+    for graph in each_graph(model.graph):
+        for node in graph:
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.type, value.shape = None, None
 
 
 def _key(steps: Sequence[Step]) -> bytes:

@@ -29,6 +29,7 @@ from onnxscript.rewriter.rules import common as rules
 Array = NDArray[np.generic]
 
 OPSET = 18
+_FOLD = 1 << 22  # elements: any weight of these models
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the chain of torch modules a node came from."""
 
@@ -109,7 +110,9 @@ def export_onnx(
         verbose=False,
     )
     assert program is not None
-    ir.save(_clean(program.model), path)
+    proto = ir.to_proto(_clean(program.model))
+    proto.graph.ClearField("value_info")  # a converter would have to keep it true; shapes infer
+    onnx.save(proto, path)
     onnx.checker.check_model(path, full_check=True)
     return _max_abs_diff(module, inputs, path)
 
@@ -118,7 +121,7 @@ def _clean(model: ir.Model) -> ir.Model:
     """Fold constants, drop what is unused, name what is left, and forget the source paths."""
     for _ in range(2):  # shapes allow folding, and folding makes more shapes known
         passes.ShapeInferencePass()(model)
-        optimizer.fold_constants(model)
+        optimizer.fold_constants(model, input_size_limit=_FOLD, output_size_limit=_FOLD)
     model = rewriter.rewrite(
         model,
         pattern_rewrite_rules=[
@@ -130,6 +133,7 @@ def _clean(model: ir.Model) -> ir.Model:
     Sequential(
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
         passes.RemoveUnusedNodesPass(),
     )(model)
     _name_by_module(model.graph)
@@ -144,7 +148,8 @@ def _name_by_module(graph: ir.Graph) -> None:
     fixed = {value.name for value in (*graph.inputs, *graph.outputs)}
     for node in graph:
         *modules, _ = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
-        name = f"{modules[-1]}/{node.op_type}".lstrip("/")
+        module = "" if modules[-1].startswith("_") else modules[-1]  # shape nodes have no module
+        name = f"{module}/{node.op_type}".lstrip("/")
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
         for index, value in enumerate(node.outputs):

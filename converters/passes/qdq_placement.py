@@ -44,6 +44,9 @@ class Placement:
         beside: Values that keep their float form too.
         reads: Which inputs read the quantized form of a value in ``beside``.
         same_scale: A value in ``everywhere`` -> the value whose scale it keeps.
+        multiples: A value in ``everywhere`` -> a value with the same codes, and the factor
+            between their scales.
+        hard_sigmoids: Values in ``everywhere`` that are an addition whose codes saturate.
     """
 
     layers: list[ir.Node] = field(default_factory=list)
@@ -51,6 +54,8 @@ class Placement:
     beside: list[ir.Value] = field(default_factory=list)
     reads: set[Read] = field(default_factory=set)
     same_scale: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    multiples: dict[ir.Value, tuple[ir.Value, float]] = field(default_factory=dict)
+    hard_sigmoids: set[ir.Value] = field(default_factory=set)
 
 
 def place_for_onnxruntime(
@@ -75,13 +80,19 @@ def place_for_onnxruntime(
                 quantized[after_clamp(node)] = None
         elif node in exclude or node.domain:
             continue
-        elif node.op_type in RESCALING:
+        elif (multiple := _multiple(node)) is not None and multiple[0] in quantized:
+            quantized[node.outputs[0]] = None
+            plan.multiples[node.outputs[0]] = multiple
+        elif hard_sigmoid(node) is not None and _first(node) in quantized:
+            quantized[node.outputs[0]] = None
+            plan.hard_sigmoids.add(node.outputs[0])
+        elif is_op(node, *RESCALING):
             output = after_clamp(node)
-            operands = set(node.inputs)
+            operands = {value for value in node.inputs if _number(value) is None}
             if output in known and operands & set(quantized) and operands <= {*quantized, *inputs}:
                 quantized[output] = None
                 plan.reads.update((node, index) for index in range(len(node.inputs)))
-        elif node.op_type in MOVING and (source := node.inputs[0]) in quantized:
+        elif is_op(node, *MOVING) and (source := _first(node)) in quantized:
             for output in node.outputs:
                 quantized[output] = None
                 plan.same_scale[output] = plan.same_scale.get(source, source)
@@ -115,10 +126,11 @@ def observable(nodes: Iterable[ir.Node]) -> list[ir.Value]:
     for node in nodes:
         if is_op(node, *LAYERS) and not isinstance(weight_of(node), str):
             found[_first(node)] = None
-        if is_op(node, "Conv") or (is_op(node, *RESCALING) and reached & set(node.inputs)):
+        rescales = is_op(node, *RESCALING, "HardSwish") and reached & set(node.inputs)
+        if is_op(node, "Conv") or rescales:
             found[after_clamp(node)] = None
             reached.add(after_clamp(node))
-        elif is_op(node, *MOVING) and _first(node) in reached:
+        elif is_op(node, *MOVING, "Div", "HardSigmoid") and _first(node) in reached:
             reached.update(node.outputs)
         if is_op(node, "Add") and not any(tensor_of(value) for value in node.inputs):
             found.update((value, None) for value in node.inputs if value is not None)
@@ -168,6 +180,34 @@ def channel_axis(node: ir.Node) -> int:
     if is_op(node, "Gemm"):
         return 0 if node.attributes.get_int("transB", 0) else 1
     return 1
+
+
+def hard_sigmoid(node: ir.Node) -> tuple[float, float] | None:
+    """Slope and offset of a ``HardSigmoid``, if they are positive as usual."""
+    if not is_op(node, "HardSigmoid"):
+        return None
+    slope = node.attributes.get_float("alpha", 0.2)
+    offset = node.attributes.get_float("beta", 0.5)
+    return (slope, offset) if slope > 0 and offset > 0 else None
+
+
+def _multiple(node: ir.Node) -> tuple[ir.Value, float] | None:
+    """What a node multiplies by a positive constant, and that constant."""
+    if not is_op(node, "Mul", "Div"):
+        return None
+    for value, other in (node.inputs, reversed(node.inputs)):
+        factor = _number(other)
+        if value is not None and factor is not None and factor > 0:
+            return value, factor if node.op_type == "Mul" else 1 / factor
+        if node.op_type == "Div":
+            return None  # a constant divided by a value is no multiple
+    return None
+
+
+def _number(value: ir.Value | None) -> float | None:
+    """The number in a constant that broadcasts without adding axes."""
+    tensor = tensor_of(value)
+    return scalar(value) if tensor is not None and len(tensor.shape) <= 1 else None
 
 
 def _first(node: ir.Node) -> ir.Value:
