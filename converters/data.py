@@ -56,6 +56,8 @@ def load_data(
     Raises:
         DataError: The file cannot be read or does not fit the model.
     """
+    if not path.exists():
+        raise DataError("no such file or folder", where=str(path))
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
         if not files:
@@ -67,7 +69,7 @@ def load_data(
         parts = [read_jsonl(path, inputs, tokenizer, max_length)]
     else:
         raise DataError(
-            "is not there" if not path.exists() else f"unknown kind of data {path.suffix!r}",
+            f"unknown kind of data {path.suffix!r}",
             where=str(path),
             remedy="give an .npz file, a folder of .npz files, or a .jsonl file",
         )
@@ -152,9 +154,11 @@ def _read_npz(
 def _load(path: Path) -> dict[str, Array]:
     try:
         # Opened here: numpy leaves a broken file open when given its path.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError("is not an .npz archive", where=str(path))
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no complete zip archive")
+            file.seek(0)
+            archive = np.load(file, allow_pickle=False)
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
@@ -165,11 +169,20 @@ def _load(path: Path) -> dict[str, Array]:
 
 
 def _conform(array: Array, spec: TensorSpec, where: str) -> Array:
-    """Casts within a kind of number (float64 to float32, int32 to int64), and no further."""
+    """Casts within a kind of number (float64 to float32, int32 to int64), and no further.
+
+    Infinities may be meant (masks), but no model's data has NaN.
+    """
     try:
         wanted = np.dtype(object if spec.dtype == "string" else spec.dtype)
     except TypeError as error:
         raise DataError(f"arrays cannot fill an input of type {spec.dtype}", where=where) from error
+    if array.dtype.kind == "f" and (gaps := np.argwhere(np.isnan(array))).size:
+        raise DataError(
+            f"{len(gaps)} values are NaN, the first at {gaps[0].tolist()}",
+            where=where,
+            remedy="leave such samples out, or fill the gaps as the model expects",
+        )
     if array.dtype == wanted:
         return array
     if array.dtype.kind + wanted.kind in ("ff", "UO"):

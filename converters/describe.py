@@ -117,13 +117,18 @@ def check_states(model: ir.Model, states: tuple[State, ...]) -> tuple[State, ...
     for state in states:
         if state.output not in outputs or state.input not in inputs:
             raise SourceError(
-                f"--state {state.output}={state.input} names no output and input of the model",
-                remedy=f"the model has outputs {list(outputs)} and inputs {list(inputs)}",
+                "names no output and input of the model",
+                where=f"--state {state.output}={state.input}",
+                remedy=f"its outputs are {', '.join(map(str, outputs))}; "
+                f"its inputs are {', '.join(map(str, inputs))}",
             )
         if not _fits(outputs[state.output], inputs[state.input]):
+            one, two = tensor_spec(outputs[state.output]), tensor_spec(inputs[state.input])
             raise SourceError(
-                f"--state {state.output}={state.input}: the two differ in type or shape: "
-                f"{outputs[state.output]} and {inputs[state.input]}"
+                f"the output is {one.dtype} of shape {one.shape}, "
+                f"the input is {two.dtype} of shape {two.shape}",
+                where=f"--state {state.output}={state.input}",
+                remedy="bind an output to an input of the same type and shape",
             )
     return states
 

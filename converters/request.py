@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_sdk.bundle import oci
 from edge_sdk.bundle.record import State
+from edge_sdk.errors import InputError
+
+TASKS = ("classification", "feature-extraction", "generic")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Request:
         states: Recurrences; detected when ``None``.
         fixed: Scalar inputs to fix, which select branches.
         overwrite: Whether an existing bundle may be replaced.
+
+    Raises:
+        InputError: A limit, name, version or task is not one.
     """
 
     source: Path
@@ -44,3 +52,18 @@ class Request:
     states: tuple[State, ...] | None = None
     fixed: Mapping[str, float] | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and not (self.max_drop >= 0 and math.isfinite(self.max_drop)):
+            raise InputError(
+                f"{self.max_drop:g} is no limit", where="--max-drop", remedy="give 0 or more"
+            )
+        if self.task not in (None, *TASKS):
+            raise InputError(
+                f"unknown task {self.task!r}",
+                where="--task",
+                remedy=f"use one of {', '.join(TASKS)}",
+            )
+        oci.check_name(self.version, "--version")
+        if self.name is not None:
+            oci.check_name(self.name, "--name")

@@ -44,8 +44,9 @@ def probabilities(rows: Floats) -> Floats:
 
 
 def decisions(values: Sequences) -> Classes:
-    """Class numbers: as given, or the best of each row of scores."""
-    if np.asarray(values[0]).dtype.kind == "f":
+    """Class numbers: as given (floats too, one per sample), or the best of each row of scores."""
+    numbers = all(np.ndim(value) == 0 and np.equal(np.mod(value, 1), 0) for value in values)
+    if np.asarray(values[0]).dtype.kind == "f" and not numbers:
         return np.asarray(score_rows(values).argmax(axis=1))
     return np.concatenate([np.ravel(v) for v in values]).astype(np.int64)
 
@@ -99,6 +100,18 @@ def _area(scores: Floats, positive: NDArray[np.bool_]) -> float:
     return float(wins / (positives * negatives))
 
 
+def _check_classes(actual: Classes, predictions: Sequences) -> None:
+    if np.asarray(predictions[0]).dtype.kind != "f":
+        return
+    count = score_rows(predictions).shape[1]
+    for wrong in actual[(actual < 0) | (actual >= count)][:1]:
+        raise DataError(
+            f"{wrong} is no class: the model scores classes 0 to {count - 1}",
+            where="labels",
+            remedy="number the classes as the model does, from 0",
+        )
+
+
 def _paired(predictions: Sequences, references: Sequences) -> tuple[Classes, Classes]:
     if any(np.asarray(r).dtype.kind not in "iubf" for r in references):
         raise DataError(
@@ -107,6 +120,7 @@ def _paired(predictions: Sequences, references: Sequences) -> tuple[Classes, Cla
             remedy="give class numbers, or class names the model knows",
         )
     predicted, actual = decisions(predictions), decisions(references)
+    _check_classes(actual, predictions)
     if len(predicted) != len(actual):
         raise DataError(
             f"{len(actual)} labels do not fit {len(predicted)} predictions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import google.protobuf.message
@@ -25,10 +26,7 @@ class OnnxSource:
 
     def read(self, path: Path, *, states: tuple[State, ...] | None, task: str | None) -> Source:
         """Reads the graph; large tensors stay in their files until they are used."""
-        model = _load(path)
-        if not model.graph.outputs:
-            raise SourceError("the graph has no outputs", where=str(path))
-        files = [path, *_external_files(model, path)]
+        model, files = _load(path)
         found = describe.find_states(model)
         bound = found if states is None else describe.check_states(model, states)
         carried = {state.input for state in bound}
@@ -36,7 +34,7 @@ class OnnxSource:
         tokenizer = path.parent / "tokenizer.json"
         return Source(
             path=path,
-            name=path.parent.name if path.stem == "model" and path.parent.name else path.stem,
+            name=_name(path),
             digest=digest_files(files),
             size_bytes=sum(file.stat().st_size for file in files),
             model=model,
@@ -50,21 +48,29 @@ class OnnxSource:
         )
 
 
-def _load(path: Path) -> ir.Model:
+def _load(path: Path) -> tuple[ir.Model, list[Path]]:
+    """The graph, and all files it consists of."""
     try:
+        if not path.stat().st_size:
+            raise google.protobuf.message.DecodeError("the file is empty")
         model = ir.load(path)
+        files = [path, *_external_files(model, path)]
         onnx.checker.check_model(str(path))
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except google.protobuf.message.DecodeError as error:
         raise SourceError(
             f"not an ONNX model: {error}", where=str(path), remedy="export or download it again"
         ) from None
-    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+    except (onnx.checker.ValidationError, ValueError) as error:
         raise SourceError(
             f"the ONNX checker refuses it: {str(error).splitlines()[0]}",
             where=str(path),
             remedy="export it again with a current exporter",
         ) from None
-    return model
+    if not model.graph.outputs:
+        raise SourceError("the graph has no outputs", where=str(path))
+    return model, files
 
 
 def _external_files(model: ir.Model, path: Path) -> list[Path]:
@@ -81,6 +87,12 @@ def _external_files(model: ir.Model, path: Path) -> list[Path]:
                 remedy="put it beside the graph file",
             )
     return list(files)
+
+
+def _name(path: Path) -> str:
+    """A bundle's name from the file's; from the folder's where the file is just a ``model``."""
+    stem = path.stem if path.stem != "model" else path.absolute().parent.name
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("._+-") or "model"
 
 
 def _labels(folder: Path) -> tuple[str, ...]:

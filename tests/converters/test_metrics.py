@@ -194,3 +194,13 @@ def test_a_function_of_the_user_is_a_metric(
     for wrong in ("my_metrics:gone", "no_such_module:f", "my_metrics:number"):
         with pytest.raises(RecipeError, match=wrong):
             find_metric(wrong)
+
+
+def test_class_numbers_may_be_floats() -> None:
+    assert value("top1", [[[0.1, 0.9, 0.0]], [[0.1, 0.0, 0.9]]], [1.0, 2.0]) == 1.0
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_label_beyond_the_classes_is_refused(label: int) -> None:
+    with pytest.raises(DataError, match=f"{label} is no class: the model scores classes 0 to 1"):
+        value("top1", [[[0.1, 0.9]], [[0.8, 0.2]]], [1, label])
