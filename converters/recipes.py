@@ -147,9 +147,9 @@ def load_recipe(path: Path) -> Recipe:
     """
     try:
         recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except FileNotFoundError:
-        raise RecipeError("no such file", where=str(path)) from None
-    except msgspec.MsgspecError as error:
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RecipeError(
             str(error),
             where=str(path),
