@@ -13,6 +13,7 @@ Two placements, after what fuses the result:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -29,7 +30,6 @@ MOVING = (
     *("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
     *("Slice", "Split", "Expand", "Resize"),
 )
-CLAMPS = ("Relu", "Clip")
 
 Read = tuple[ir.Node, int]
 
@@ -88,7 +88,7 @@ def place_for_onnxruntime(
             plan.hard_sigmoids.add(node.outputs[0])
         elif is_op(node, *RESCALING):
             output = after_clamp(node)
-            operands = {value for value in node.inputs if _number(value) is None}
+            operands = {value for value in node.inputs if _number(value, node) is None}
             if output in known and operands & set(quantized) and operands <= {*quantized, *inputs}:
                 quantized[output] = None
                 plan.reads.update((node, index) for index in range(len(node.inputs)))
@@ -138,26 +138,39 @@ def observable(nodes: Iterable[ir.Node]) -> list[ir.Value]:
 
 
 def after_clamp(node: ir.Node) -> ir.Value:
-    """The output of ``node``, or of the ``Relu`` / ``Clip`` that is its only user."""
+    """The output of ``node``, or of the clamp that is its only user."""
     output = node.outputs[0]
     follower = only_consumer(output)
-    if follower is None or follower.graph is not node.graph or not is_op(follower, *CLAMPS):
+    if follower is None or follower.graph is not node.graph or clamp_bounds(follower) is None:
         return output
-    return follower.outputs[0] if follower.inputs[0] is output else output
+    return follower.outputs[0] if clamped_input(follower) is output else output
 
 
-def is_saturation(clamp: ir.Node, parameters: Affine) -> bool:
-    """Whether quantizing saturates wherever ``clamp`` would, so that the clamp can go."""
+def clamp_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """Lowest and highest result of a node that only clamps; infinite where it does not."""
+    if is_op(node, "Relu"):
+        return 0.0, math.inf
+    if is_op(node, "Clip") and not node.attributes:
+        given = dict(enumerate(node.inputs))
+        low = -math.inf if given.get(1) is None else scalar(given[1])
+        high = math.inf if given.get(2) is None else scalar(given[2])
+        return None if low is None or high is None else (low, high)
+    numbers = [number for value in node.inputs if (number := _number(value, node)) is not None]
+    if len(node.inputs) != 2 or len(numbers) != 1 or not is_op(node, "Max", "Min"):
+        return None
+    return (numbers[0], math.inf) if node.op_type == "Max" else (-math.inf, numbers[0])
+
+
+def clamped_input(node: ir.Node) -> ir.Value:
+    """What a clamp clamps: its first operand that is not constant."""
+    return next(value for value in node.inputs if value is not None and tensor_of(value) is None)
+
+
+def is_saturation(bounds: tuple[float, float], parameters: Affine) -> bool:
+    """Whether quantized codes saturate, to half a step, wherever a clamp would."""
     low, high = parameters.limits
-    step = float(parameters.scale)
-    if clamp.op_type == "Relu":
-        return low == 0
-    bounds = [scalar(value) for value in clamp.inputs[1:]]
-    given = [tensor_of(value) is not None for value in clamp.inputs[1:] if value is not None]
-    if not all(given) or clamp.attributes:
-        return False
-    lowest, highest = (*bounds, None, None)[:2]
-    return (lowest is None or low >= lowest - step) and (highest is None or high <= highest + step)
+    slack = float(parameters.scale) / 2
+    return low >= bounds[0] - slack and high <= bounds[1] + slack
 
 
 def weight_of(node: ir.Node) -> ir.Value | str:
@@ -196,7 +209,7 @@ def _multiple(node: ir.Node) -> tuple[ir.Value, float] | None:
     if not is_op(node, "Mul", "Div"):
         return None
     for value, other in (node.inputs, reversed(node.inputs)):
-        factor = _number(other)
+        factor = _number(other, node)
         if value is not None and factor is not None and factor > 0:
             return value, factor if node.op_type == "Mul" else 1 / factor
         if node.op_type == "Div":
@@ -204,10 +217,17 @@ def _multiple(node: ir.Node) -> tuple[ir.Value, float] | None:
     return None
 
 
-def _number(value: ir.Value | None) -> float | None:
-    """The number in a constant that broadcasts without adding axes."""
+def _number(value: ir.Value | None, node: ir.Node) -> float | None:
+    """The number in a constant that broadcasts without adding axes to the node's result."""
     tensor = tensor_of(value)
-    return scalar(value) if tensor is not None and len(tensor.shape) <= 1 else None
+    if tensor is None:
+        return None
+    ranks = [
+        len(other.shape)
+        for other in node.inputs
+        if other is not None and other.shape is not None and tensor_of(other) is None
+    ]
+    return scalar(value) if len(tensor.shape) <= max(ranks, default=1) else None
 
 
 def _first(node: ir.Node) -> ir.Value:

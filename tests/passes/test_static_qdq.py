@@ -93,11 +93,9 @@ def test_tensorrt_form_is_symmetric_and_quantizes_inputs_only() -> None:
     after = quantized(
         model, statistics, activation="int8", symmetric_activation=True, float_bias=True
     )
-    points = [node.inputs[2] for node in after.graph if node.op_type.endswith("eLinear")]
-    assert points
-    for point in points:
-        assert point is not None
-        assert point.const_value is not None
+    pairs = [node for node in after.graph if node.op_type.endswith("eLinear")]
+    assert pairs
+    for point in [node.inputs[2] for node in pairs if len(node.inputs) > 2]:
         assert point.const_value.dtype == ir.DataType.INT8
         assert not point.const_value.numpy().any()
     assert ops(after)["Relu"] == 2  # quantization with zero in the middle is no clamp
@@ -179,6 +177,42 @@ def test_what_only_moves_values_keeps_their_scale(tmp_path: Path) -> None:
     after = quantized(model, collect(model, data))
     assert fused(after, tmp_path)["QLinearConv"] == 2
     assert cosine(model, after, samples((1, 4, 6, 6), 4, seed=3)) > 0.999
+
+
+CLAMPED = {
+    "relu": "y = Relu (c)",
+    "clip": "y = Clip (c, low, high)",
+    "clip below": "y = Clip (c, low)",
+    "clip above": "y = Clip (c, , high)",
+    "maximum": "y = Max (low, c)",
+    "minimum": "y = Min (c, high)",
+    "hard swish": "y = HardSwish (c)",
+    "hard swish, spelt out": "a = Add (c, three) r = Clip (a, zero, six)"
+    "m = Mul (c, r) y = Div (m, six)",
+    "gate": "s = HardSigmoid <alpha = 0.25, beta = 0.4> (c) y = Mul (s, c)",
+    "multiple": "m = Mul (half, c) y = Add (m, c)",
+    "negative shift": "a = Add (minus, c) y = Relu (a)",
+    "bias apart": "a = Add (c, channels) y = Relu (a)",
+}
+
+
+@pytest.mark.parametrize("case", CLAMPED)
+def test_clamps_and_gates_become_integer_arithmetic(case: str, tmp_path: Path) -> None:
+    numbers = {"low": -0.5, "high": 0.8, "three": 3, "zero": 0, "six": 6, "half": 0.5, "minus": -1}
+    model = inferred(
+        graph(
+            "(float[1,3,8,8] x) => (float[1,4,6,6] y)",
+            f"c = Conv (x, w) {CLAMPED[case]}",
+            w=normal(4, 3, 3, 3, scale=0.4),
+            channels=normal(1, 4, 1, 1, seed=3),
+            **{name: np.array(number, np.float32) for name, number in numbers.items()},
+        )
+    )
+    data = samples((1, 3, 8, 8))
+    after = quantized(model, collect(model, data))
+    assert cosine(model, after, data) > 0.998
+    kernels = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearAdd", "QLinearMul"}
+    assert set(fused(after, tmp_path)) <= kernels | {"Transpose"}
 
 
 def test_excluded_and_unlisted_layers_stay_float() -> None:
