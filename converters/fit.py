@@ -178,7 +178,7 @@ def fit(
         source=str(path),
         kind=source.kind,
         size_bytes=source.size_bytes,
-        gflops=round(sum(cost.flops for cost in facts.costs) / 1e9, 6),
+        gflops=round(sum(cost.flops for cost in facts.costs) / 1e9, 9),
         dimensions=sizes,
         unknown_nodes=facts.unknown,
         profiles=tuple(profile_fit(facts, profile, spread) for profile in known),

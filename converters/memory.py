@@ -24,6 +24,7 @@ from converters.costs import live_bytes
 from converters.materialize import is_external
 from converters.passes.base import each_graph
 from converters.passes.graph_tools import nbytes, producer, static_shape, subgraphs, tensor_of
+from converters.passes.store_small import RECURRENT
 from converters.shapes import bind
 from edge_sdk.bundle.record import MemoryPlan
 
@@ -106,11 +107,12 @@ class _Weights:
         for place in PACKED.get(node.op_type, ()):
             for value, twin in _weight(node, sized, place):
                 if self._is_constant(value):
-                    again = node.op_type == "Conv" and twin.dtype == ir.DataType.FLOAT
-                    again = again and value not in self.constants
-                    self.packed[value] = int((nbytes(twin) or 0) * (CONV_COPIES if again else 1))
+                    self.packed[value] = int((nbytes(twin) or 0) * self._copies(node, value))
                     self._release(value)
-        if node.op_type == "Gather" and self._is_constant(given[0]):
+        table = sized.inputs[0] if node.op_type == "Gather" else None
+        if table is not None and given[0] in self.constants:
+            self.packed[given[0]] = nbytes(table) or 0  # copied once more on the way
+        elif node.op_type == "Gather" and self._is_constant(given[0]):
             rows = 1
             for size in static_shape(sized.inputs[1]) or ():
                 rows *= size
@@ -123,6 +125,13 @@ class _Weights:
             (v.const_value.nbytes for v in self.released if v in self.packed and v.const_value),
             default=0,
         )
+
+    def _copies(self, node: ir.Node, value: ir.Value) -> float:
+        """Heap copies that an engine makes of a weight, beyond what was computed for it."""
+        if value in self.constants:
+            # What computing it has freed suffices for a product's packed form.
+            return 0 if node.op_type in ("MatMul", *RECURRENT) else 1
+        return CONV_COPIES if node.op_type == "Conv" and value.dtype == ir.DataType.FLOAT else 1
 
     def _fold(self, node: ir.Node, sized: ir.Node) -> None:
         self.constants.update(node.outputs)

@@ -162,8 +162,8 @@ def loaded(plan: MemoryPlan, weights: Iterable[Weight], how: Treatment) -> Memor
         size, narrow = _file_bytes(weight, how)
         if not narrow:  # restored to float32: every intermediate result is alive at once
             results = 2 if how.stored < 16 else 1
-            packed = weight.role != "table"
-            private += (results + packed) * RESTORED_BYTES * weight.elements
+            copied = weight.role in ("conv", "table")
+            private += (results + copied) * RESTORED_BYTES * weight.elements
         elif weight.role == "table":
             mapped += min(size, weight.touched_bytes)
         else:

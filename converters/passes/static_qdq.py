@@ -71,14 +71,17 @@ class StaticQdq(GraphPass):
 
     def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:
         """Quantizes every layer of the main graph whose input was calibrated."""
-        editor = Editor(graph, model)
-        changes = 0 if self.options.symmetric_activation else normalise(editor)
+        if not any(is_op(node, *LAYERS) for node in graph):
+            return 0
+        if model.opset_imports.get("", 0) < PER_CHANNEL_OPSET:
+            self.context.notes.append("static int8 needs opset 13 for scales per channel")
+            return 0
+        editor, changes = Editor(graph, model), 0
+        if not self.options.symmetric_activation and self._calibrated(list(graph)):
+            changes = normalise(editor)
         nodes = list(graph)
         known = self._calibrated(nodes)
         layers = [n for n in nodes if is_op(n, *LAYERS) and self._is_eligible(n, known)]
-        if layers and model.opset_imports.get("", 0) < PER_CHANNEL_OPSET:
-            self.context.notes.append("static int8 needs opset 13 for scales per channel")
-            layers = []
         if layers:
             plan = self._place(nodes, layers, known)
             Writer(editor, self.options, self.context.statistics, plan).write()
