@@ -42,7 +42,7 @@ class Writer:
         self._steps: dict[tuple[ir.Value, float], ir.Value] = {}
         self._zero_points: dict[object, ir.Value] = {}
         self._codes: dict[ir.Value, ir.Value] = {}
-        self._weights: dict[tuple[ir.Value, bytes], ir.Value] = {}
+        self._weights: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
 
     def write(self) -> None:
         """Quantizes weights, then activations, then drops what became unused."""
@@ -81,7 +81,7 @@ class Writer:
         users = [use for use in value.uses() if use in self._plan.reads]
         number = constant(value)
         if number is not None:
-            after = self._exact(value, number, users[0].node)
+            after = self._exact(value, number)
         else:
             codes = self._node("QuantizeLinear", value, value, self._scale_of(value))
             after = self._node(
@@ -127,27 +127,28 @@ class Writer:
         assert node is not None, "placements name outputs of HardSigmoid"
         assert slope_and_offset is not None, "placements name outputs of HardSigmoid"
         slope, offset = slope_and_offset
-        shift = self._exact(value, np.array(offset / slope, np.float32), node)
+        shift = self._exact(value, np.array(offset / slope, np.float32))
         total = self._editor.node(
             "Add", [node.inputs[0], shift], before=node, name=f"{value.name}_shifted", like=value
         )
         return total, 1 / slope
 
-    def _exact(self, value: ir.Value, number: Array, node: ir.Node) -> ir.Value:
+    def _exact(self, value: ir.Value, number: Array) -> ir.Value:
         """A constant of one element in quantized form, without error: one step of its own size."""
         dtype = self._options.activation
         lowest = np.iinfo(dtype).min
-        zero_point = lowest if float(number.reshape(())) >= 0 else lowest + 1
-        step = np.abs(number.reshape(())) or np.float32(1)
-        code = zero_point + int(np.sign(number.reshape(())))
+        sign = int(np.sign(number.reshape(())))
+        zero_point = lowest if sign >= 0 else lowest + 1
+        step = np.abs(number.reshape(())) if sign else 1
         name = f"{value.name}_exact"
         inputs = [
-            self._editor.initializer(name, np.full(number.shape, code, dtype)),
+            self._editor.initializer(name, np.full(number.shape, zero_point + sign, dtype)),
             self._editor.initializer(f"{name}_scale", np.asarray(step, np.float32)),
             self._zero_point(np.array(zero_point, dtype)),
         ]
+        first = self._editor.graph[0]  # it depends on nothing, and anything may use it
         return self._editor.node(
-            "DequantizeLinear", inputs, before=node, name=f"{name}_dequantized", like=value
+            "DequantizeLinear", inputs, before=first, name=f"{name}_dequantized"
         )
 
     def _parameters(self, value: ir.Value) -> Affine:
@@ -194,7 +195,7 @@ class Writer:
             clip=self._options.clip,
             floor=None if bias is None else np.abs(bias / (step * np.float32(BIAS_LIMIT))),
         )
-        key = weight, quantized.scale.tobytes()
+        key = weight, axis, quantized.scale.tobytes()
         if key not in self._weights:
             self._weights[key] = self._constant(
                 f"{weight.name}_int8", quantized.values, quantized.scale, axis, node

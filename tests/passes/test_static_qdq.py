@@ -215,6 +215,33 @@ def test_clamps_and_gates_become_integer_arithmetic(case: str, tmp_path: Path) -
     assert set(fused(after, tmp_path)) <= kernels | {"Transpose"}
 
 
+def test_a_constant_that_nodes_share_stands_before_all_of_them() -> None:
+    body = "c = Conv (x, w) a = Add (c, k) b = Add (a, k) y = Relu (b)"
+    model = graph(
+        "(float[1,3,8,8] x) => (float[1,4,6,6] y)",
+        body,
+        w=normal(4, 3, 3, 3, scale=0.4),
+        k=np.array(0.5, np.float32),
+    )
+    model = inferred(model)
+    number = model.graph.initializers["k"]
+    for node in reversed(list(model.graph)):  # the later user becomes the first in the list of uses
+        if node.op_type == "Add":
+            node.replace_input_with(1, None)
+            node.replace_input_with(1, number)
+    data = samples((1, 3, 8, 8))
+    assert cosine(model, quantized(model, collect(model, data)), data) > 0.999
+
+
+def test_the_same_model_and_data_give_the_same_bytes() -> None:
+    def once() -> bytes:
+        model = convolutional()
+        after = quantized(model, collect(model, samples(IMAGE)), method="entropy")
+        return ir.to_proto(after).SerializeToString(deterministic=True)
+
+    assert once() == once()
+
+
 def test_excluded_and_unlisted_layers_stay_float() -> None:
     model, statistics = calibrated(convolutional, IMAGE)
     context = Context(statistics=statistics)
