@@ -88,6 +88,7 @@ class Search:
         self.say = say
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
+        self.rescued: set[str] = set()
         self.graphs: dict[bytes, str] = {}
 
     def run(self) -> Outcome:
@@ -177,22 +178,27 @@ class Search:
     def _allowed(self) -> list[Judged]:
         return [c for c in self.judged.values() if objection(c, self.limits) is None]
 
-    def _rescue(self) -> None:
-        """Gives a family that would win but misses the limit its worst nodes back."""
+    def _rescue(self) -> bool:
+        """Gives a family that would win but misses the limit its worst nodes back.
+
+        Returns:
+            Whether there are new candidates.
+        """
+        known = len(self.judged)
         best = max((value(c, self.limits) for c in self._allowed()), default=0.0)
         missing = [
             c
             for c in self.judged.values()
-            if c.agreement.drop > self.limits.max_drop
+            if c.name not in self.rescued
+            and c.agreement.drop > self.limits.max_drop
             and c.peak_bytes <= self.limits.budget_bytes
             and not is_slower(c)
             and value(c, self.limits, drop=self.limits.max_drop / 2) > best
         ]
         for candidate in sorted(missing, key=lambda c: -value(c, self.limits, drop=0))[:2]:
+            self.rescued.add(candidate.name)
             ranked = self._ranked(candidate)
-            if not ranked:
-                continue
-            mixed = sensitivity.hold_limit(
+            mixed = ranked and sensitivity.hold_limit(
                 self.workshop,
                 candidate.built.recipe,
                 self.prepared,
@@ -202,6 +208,7 @@ class Search:
             )
             if mixed:
                 self._judge([mixed])
+        return len(self.judged) > known
 
     def _refine(self) -> None:
         """Returns the leader's worst nodes to 8-bit blocks where that raises its value."""
@@ -237,6 +244,10 @@ class Search:
             finalists = [c for c in ranked if not is_slower(c)][:FINALISTS] or ranked[:FINALISTS]
             fresh = [c for c in finalists if c.name not in confirmed]
             if not fresh:
+                # What passed at a glance and failed on all data gets one more chance.
+                self.quick_samples = len(self.workshop.evaluation)
+                if self._rescue():
+                    continue
                 return self._settle(finalists)
             self.say(f"{self.profile.name}: confirming {', '.join(c.name for c in fresh)}")
             self._judge((c.built for c in fresh), thorough=True)

@@ -20,24 +20,23 @@ from converters.passes.base import each_graph
 from converters.passes.graph_tools import tensor_of
 from converters.recipes import step, with_options
 from converters.workshop import Built, Workshop
-from edge_sdk.bundle.record import Recipe, Step
+from edge_sdk.bundle.record import Agreement, Recipe, Step
 
 WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1}
 STORED_INPUT = {**WEIGHT_INPUT, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
 # Passes that quantize layers; smoothing stays on for excluded nodes, it is exact.
 _QUANTIZERS = ("dynamic-int8", "static-qdq", "block-weights", "float16")
 _SAFETY = 0.8
-_ATTEMPTS = 6
 
 Group = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How much accuracy one group of nodes costs when only it is quantized."""
+    """How far the outputs move when only one group of nodes is quantized."""
 
     group: Group
-    drop: float
+    error: float
 
 
 def weight_groups(model: ir.Model, weights: Mapping[str, int] = WEIGHT_INPUT) -> list[Group]:
@@ -114,26 +113,32 @@ def measure(
     if not groups:
         return []
 
-    def drop_of(names: Sequence[str]) -> float:
+    def error_of(names: Sequence[str]) -> float:
         built = workshop.build(quantized_only(recipe, names, everything), prepared)
-        return workshop.agreement(built, samples).drop
+        return smooth_error(workshop.agreement(built, samples))
 
     start = time.monotonic()
-    drop_of(groups[0])
+    error_of(groups[0])
     each = max(time.monotonic() - start, 1e-3)
     affordable = max(4, int(budget_seconds / each))
     width = -(-len(groups) // affordable) if len(groups) > affordable else 1
     bundles = [groups[i : i + width] for i in range(0, len(groups), width)]
-    found = [(drop_of([n for g in bundle for n in g]), bundle) for bundle in bundles]
+    found = [(error_of([n for g in bundle for n in g]), bundle) for bundle in bundles]
     found.sort(key=lambda item: -item[0])
     deadline = start + 2 * budget_seconds
     result: list[Sensitivity] = []
-    for drop, bundle in found:
+    for error, bundle in found:
         apart = len(bundle) > 1 and time.monotonic() < deadline
         for group in bundle:
-            share = drop_of(group) if apart else drop / len(bundle)
-            result.append(Sensitivity(group, share))
-    return sorted(result, key=lambda item: -item.drop)
+            share = error_of(group) if apart else error / len(bundle)
+            result.append(Sensitivity(group, max(share, 0.0)))
+    return sorted(result, key=lambda item: -item.error)
+
+
+def smooth_error(agreement: Agreement) -> float:
+    """A figure that moves a little when one node does; flipped decisions only jump."""
+    similarity = agreement.drop_of.startswith(("1 - cosine", "1 - concordance"))
+    return agreement.drop if similarity else 1 - agreement.cosine
 
 
 def hold_limit(
@@ -149,10 +154,11 @@ def hold_limit(
     Returns:
         The candidate, or ``None`` if it does not hold even with half of the groups returned.
     """
-    back = _predicted_count(ranked, max_drop * _SAFETY)
-    for _ in range(_ATTEMPTS):
-        if back > len(ranked) // 2 + 1 or back > len(ranked):
-            return None
+    whole = workshop.agreement(workshop.build(recipe, prepared), samples)
+    allowance = _SAFETY * max_drop * smooth_error(whole) / max(whole.drop, max_drop)
+    # The prediction adds errors up, which is too dark for some networks: look earlier too.
+    back = min(_predicted_count(ranked, allowance), max(1, len(ranked) // 4))
+    while back <= min(len(ranked), len(ranked) // 2 + 1):
         nodes = [name for item in ranked[:back] for name in item.group]
         change = in_blocks if can_block(recipe) else excluding
         built = workshop.build(change(recipe, nodes, f"-mixed{len(nodes)}"), prepared)
@@ -164,9 +170,9 @@ def hold_limit(
 
 def _predicted_count(ranked: Sequence[Sensitivity], allowance: float) -> int:
     """How many of the worst groups must go so that the rest adds up to the allowance."""
-    rest = sum(max(item.drop, 0.0) for item in ranked)
+    rest = sum(item.error for item in ranked)
     for count, item in enumerate(ranked):
         if rest <= allowance:
             return max(count, 1)
-        rest -= max(item.drop, 0.0)
+        rest -= item.error
     return len(ranked)

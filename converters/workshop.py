@@ -223,7 +223,7 @@ class Workshop:
 
 
 def _strip_annotations(model: ir.Model) -> None:
-    """Drops inferred types and shapes: engines infer them again, and small models double by them."""
+    """Drops inferred types and shapes: engines infer them again, and they cost bytes."""
     for graph in each_graph(model.graph):
         for node in graph:
             for value in node.outputs:

@@ -67,7 +67,9 @@ def test_the_speedup_is_the_other_models_time_over_the_variants(tmp_path):
 
 def test_memory_and_first_run_are_those_of_a_fresh_process(tmp_path):
     start = bench(Request(doubler(tmp_path / "b"), HERE, threads=(1,), seconds=QUICK)).bundle.start
-    assert 0 < start.pss_bytes <= start.rss_bytes <= start.peak_rss_bytes
+    slack = 2**20  # the kernel keeps these counters per processor and adds them up later
+    assert 0 < start.pss_bytes <= start.rss_bytes + slack
+    assert start.rss_bytes <= start.peak_rss_bytes + slack
     assert start.load_ms > 0 and start.first_run_ms > 0
     # Less than this test process, which has loaded far more.
     assert start.peak_rss_bytes < 200 * 2**20
