@@ -107,7 +107,9 @@ class Search:
         return self._settle([self.judged[recipe.name]], forced=recipe.forced)
 
     def _families(self) -> Iterable[list[Recipe]]:
-        return families(self.profile, self.rules, self.prepared).values()
+        """Families, plainest first: of recipes that come to the same, the plainest name stays."""
+        found = families(self.profile, self.rules, self.prepared)
+        return sorted(found.values(), key=lambda variants: len(variants[0].steps))
 
     def _family(self, variants: list[Recipe]) -> Built | None:
         """The most accurate variant of a family, or ``None`` if none could be built."""
