@@ -9,7 +9,7 @@ from importlib import import_module
 
 from benchmarks.result import write
 
-NAMES = ("footprint", "fit", "digits", "encoder")
+NAMES = ("footprint", "passes", "fit", "digits", "encoder")
 
 
 def main() -> int:
