@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from converters.workshop import Built, Workshop
 from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile, Rules
 from edge_sdk.bundle.measurements import Candidate, VariantReport
-from edge_sdk.bundle.reader import Bundle
+from edge_sdk.bundle.reader import Bundle, Variant
 from edge_sdk.bundle.record import Provenance, Recipe
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import ConversionError
@@ -118,37 +120,52 @@ class Job:
     ) -> Outcome:
         prepared = prepare(profile, self.request.fixed)
         limits = Limits.of(profile, self.max_drop, self.source.size_bytes)
-        search = Search(
-            self.workshop,
-            self.stopwatch,
-            profile,
-            rules,
-            prepared,
-            limits,
-            decisive=decisive,
-            peak_bytes=self._peak_within(limits.budget_bytes),
-            quick_samples=self.quick_samples,
-            seconds=SENSITIVITY_SECONDS,
-            say=self.say,
-        )
-        if forced is not None:
-            return search.run_only(completed(forced, profile, rules, prepared))
-        if base is not None:
-            kept = self._from_base(base, profile, search)
-            if kept is not None and kept.chosen is not None:
-                return kept
-        return search.run()
 
-    def _from_base(self, base: Bundle, profile: Profile, search: Search) -> Outcome | None:
-        """The base's recipe and scales on this source, if the base has this profile."""
-        if profile.name not in {variant.profile for variant in base.variants}:
-            return None
-        variant = base.variant(profile.name)
+        def search(workshop: Workshop) -> Search:
+            return Search(
+                workshop,
+                self.stopwatch,
+                profile,
+                rules,
+                prepared,
+                limits,
+                decisive=decisive,
+                peak_bytes=self._peak_within(limits.budget_bytes),
+                quick_samples=self.quick_samples,
+                seconds=SENSITIVITY_SECONDS,
+                say=self.say,
+            )
+
+        if forced is not None:
+            return search(self.workshop).run_only(completed(forced, profile, rules, prepared))
+        if base is None or profile.name not in {variant.profile for variant in base.variants}:
+            return search(self.workshop).run()
+        kept = self._from_base(base.variant(profile.name), search)
+        if kept.chosen is not None:
+            return replace(kept, reason=f"recipe and scales of the base; {kept.reason}")
+        found = search(self.workshop).run()
+        return replace(found, reason=f"{found.reason}; the base's recipe lost: {kept.reason}")
+
+    def _from_base(self, variant: Variant, search: Callable[[Workshop], Search]) -> Outcome:
+        """The base's recipe and scales on this source, in a workshop of their own.
+
+        What is built with the base's statistics must not stand in for what a search builds.
+        """
         recipe, statistics = variant.record.recipe, base_statistics(variant)
-        self.say(f"{profile.name}: keeping recipe {recipe.name} of the base")
+        self.say(f"{variant.profile}: keeping recipe {recipe.name} of the base")
+        workshop = self.workshop
         if statistics is not None:
-            self.workshop.use_statistics(split_steps(recipe), statistics)
-        return search.run_only(recipe)
+            folder = Path(tempfile.mkdtemp(dir=workshop.folder))
+            workshop = Workshop(
+                self.source,
+                workshop.calibration,
+                workshop.evaluation,
+                folder,
+                metric=workshop.metric,
+            )
+            workshop.use_statistics(split_steps(recipe), statistics)
+        # A base that was forced must hold the limits like any other.
+        return search(workshop).run_only(msgspec.structs.replace(recipe, forced=False))
 
     def _peak(self, built: Built) -> int:
         if built.path not in self._peaks:
