@@ -32,6 +32,8 @@ from edge_sdk.runtime.engines.onnx import CPU
 
 TOKENS = 128
 IMAGE_SIZE = 224
+# In the name of a first dimension that is no batch.
+SEQUENCES = ("seq", "step", "time", "frame", "token")
 SPREAD = Path(__file__).with_name("spread.json")
 Verdict = Literal["fits", "tight", "no"]
 
@@ -268,7 +270,8 @@ def default_dimensions(inputs: Sequence[TensorSpec]) -> dict[str, int]:
         rank = len(spec.shape or ())
         for axis, size in enumerate(spec.shape or ()):
             if isinstance(size, str):
-                usual = 1 if axis == 0 else IMAGE_SIZE if rank == 4 else TOKENS
+                batch = axis == 0 and not any(word in size.lower() for word in SEQUENCES)
+                usual = 1 if batch else IMAGE_SIZE if rank == 4 else TOKENS
                 found[size] = min(usual, found.get(size, usual))
     return found
 

@@ -123,6 +123,8 @@ def test_default_dimensions_are_batch_pixels_and_steps():
     )
     found = default_dimensions(specs)
     assert found == {"n": 1, "height": 224, "width": 224, "tokens": 128}
+    frames = TensorSpec(name="x", dtype="float32", shape=("seq_len", 1, 64))
+    assert default_dimensions((frames,)) == {"seq_len": 128}
 
 
 def test_a_model_that_cannot_run_is_still_predicted(tmp_path):
