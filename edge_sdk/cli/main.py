@@ -7,9 +7,11 @@ progress and errors to stderr.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from edge_sdk import __version__
 from edge_sdk.errors import EdgeSdkError
@@ -53,6 +55,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminate)
     command = next((word for word in arguments if word in COMMANDS), "")
     args = build_parser(command).parse_args(arguments)
     try:
@@ -68,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    """Leaves by way of every ``finally``, so that nothing half-written stays."""
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
