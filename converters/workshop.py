@@ -145,13 +145,15 @@ class Workshop:
             if result.modified:
                 effective.append(step)
         _strip_annotations(model)
+        names = {(node.name, node.op_type) for graph in each_graph(model.graph) for node in graph}
         path = save(model, self.folder, f"candidate-{len(self._built)}")
         return Built(
             recipe,
             path,
             shipped_bytes(model, path),
             tuple(effective),
-            tuple(context.unquantized),
+            # A later pass may have quantized what an earlier one left alone.
+            tuple(u for u in context.unquantized if (u.node, u.op) in names),
             tuple(dict.fromkeys(context.notes)),
             context.statistics.used_only(),
         )
