@@ -114,8 +114,15 @@ class StaticQdq(GraphPass):
             reason = weight
         elif node.inputs[0] not in known:
             reason = "its input was not calibrated"
-        elif is_op(node, "Conv") and after_clamp(node) not in known:
+        elif self._quantizes_output(node) and after_clamp(node) not in known:
             reason = "its output was not calibrated"
         if reason:
             self.context.skip(node, reason)
+        elif node.inputs[0] is not None:
+            # Used even where the value keeps another's scale: without it the same recipe
+            # with only the used statistics would leave this layer in float.
+            self.context.statistics.get(node.inputs[0].name)
         return reason is None
+
+    def _quantizes_output(self, node: ir.Node) -> bool:
+        return is_op(node, "Conv") and not self.options.symmetric_activation

@@ -303,3 +303,26 @@ def test_only_what_is_quantized_counts_as_used() -> None:
     fresh = Statistics(statistics.tensors)
     transformed(with_statistics(StaticQdq, fresh), model)
     assert fresh.used == {"p", "context", "n", "f"}
+
+
+def pooled() -> ir.Model:
+    """A pool keeps the scale of its input, and the next layer reads what it moved."""
+    body = """
+        c = Conv <pads = [1,1,1,1]> (x, w) r = Relu (c)
+        p = MaxPool <kernel_shape = [2,2], strides = [2,2]> (r) y = Conv (p, v)
+    """
+    weights = {"w": normal(4, 3, 3, 3, scale=0.3), "v": normal(4, 4, 3, 3, seed=2, scale=0.3)}
+    return inferred(graph("(float[1,3,16,16] x) => (float[1,4,6,6] y)", body, **weights))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(
+    ("network", "shape"), [(pooled, IMAGE), (convolutional, IMAGE), (encoder, TOKENS)]
+)
+def test_used_statistics_suffice_to_quantize_again(network, shape, symmetric) -> None:
+    """What a base bundle keeps gives unchanged layers unchanged bytes."""
+    model, statistics = calibrated(network, shape)
+    fresh = Statistics(statistics.tensors)
+    first = quantized(model, fresh, symmetric_activation=symmetric)
+    again = quantized(model, fresh.used_only(), symmetric_activation=symmetric)
+    assert ir.to_proto(again).SerializeToString() == ir.to_proto(first).SerializeToString()
