@@ -57,6 +57,20 @@ def save(model: ir.Model, folder: Path, stem: str = "model") -> Path:
     return path
 
 
+def complaint(path: Path) -> str | None:
+    """What ``onnx.checker`` has against a graph file, in one line; ``None`` if nothing.
+
+    Operators that ONNX Runtime keeps in the standard domain without ONNX knowing
+    them (``SimplifiedLayerNormalization``) are nothing against a graph.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        text = str(error)
+        return None if "No Op registered for" in text else text.splitlines()[0]
+    return None
+
+
 def _lies_in(tensor: ir.TensorProtocol, folder: Path) -> bool:
     return isinstance(tensor, ir.ExternalTensor) and Path(tensor.base_dir) == folder
 

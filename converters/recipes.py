@@ -70,7 +70,8 @@ def families(profile: Profile, rules: Rules, prepared: tuple[Step, ...]) -> dict
 def _variants(
     family: str, profile: Profile, rules: Rules, prepared: tuple[Step, ...]
 ) -> list[Recipe]:
-    small = (step("store-small"),)
+    # Tables as rows of int8: widened at load, a table of thousands of rows fills the memory.
+    small = (step("quantize-embedding"), step("store-small"))
     standard = profile.standard_ops_only
     qdq = {
         "activation": rules.activation,
@@ -89,26 +90,23 @@ def _variants(
             (f"-{method}", (step("static-qdq", method=method, **qdq), *(() if standard else small)))
             for method in ("minmax", "percentile", "entropy")
         ],
-        "int8-dynamic": [
-            ("", (step("dynamic-int8", **reduce), step("quantize-embedding"), *small))
-        ],
+        "int8-dynamic": [("", (step("dynamic-int8", **reduce), *small))],
         "int8-smooth": [
             (
                 f"-a{alpha}",
                 (
                     step("smooth-quant", alpha=alpha),
                     step("dynamic-int8", **reduce),
-                    step("quantize-embedding"),
                     *small,
                 ),
             )
             for alpha in (0.8, 0.7)
         ],
         "int8-block": [
-            ("", (step("block-weights", bits=8), step("quantize-embedding"), *small)),
+            ("", (step("block-weights", bits=8), *small)),
         ],
         "int4-block": [
-            ("", (step("block-weights", bits=4), step("quantize-embedding"), *small)),
+            ("", (step("block-weights", bits=4), *small)),
         ],
     }
     if family not in tails:

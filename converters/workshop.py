@@ -17,12 +17,12 @@ from converters import compare
 from converters.calibration.collect import collect
 from converters.calibration.statistics import Statistics
 from converters.dataset import Dataset
-from converters.materialize import is_external, open_path, save
+from converters.materialize import complaint, is_external, open_path, save
 from converters.metrics import Metric
 from converters.passes.base import Context, GraphPass, build, each_graph
 from converters.source import Source
 from edge_sdk.bundle.record import Agreement, Recipe, Step, Unquantized
-from edge_sdk.errors import EdgeSdkError
+from edge_sdk.errors import ConversionError, EdgeSdkError
 from edge_sdk.runtime.engine import Session, SessionOptions
 
 # Rewrites are exact in real arithmetic: what float32 leaves is rounding.
@@ -147,6 +147,9 @@ class Workshop:
         _strip_annotations(model)
         names = {(node.name, node.op_type) for graph in each_graph(model.graph) for node in graph}
         path = save(model, self.folder, f"candidate-{len(self._built)}")
+        problem = complaint(path)
+        if problem:
+            raise ConversionError(f"the ONNX checker refuses it: {problem}", where=recipe.name)
         return Built(
             recipe,
             path,

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import google.protobuf.message
-import onnx
 import onnx_ir as ir
 
 from converters import describe
+from converters.materialize import complaint
 from converters.passes.base import each_graph
 from converters.source import Source, digest_files
 from edge_sdk.bundle.record import State
@@ -55,19 +55,21 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
             raise google.protobuf.message.DecodeError("the file is empty")
         model = ir.load(path)
         files = [path, *_external_files(model, path)]
-        onnx.checker.check_model(str(path))
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except google.protobuf.message.DecodeError as error:
         raise SourceError(
             f"not an ONNX model: {error}", where=str(path), remedy="export or download it again"
         ) from None
-    except (onnx.checker.ValidationError, ValueError) as error:
+    except ValueError as error:
+        raise SourceError(f"not an ONNX graph: {error}", where=str(path)) from None
+    problem = complaint(path)
+    if problem:
         raise SourceError(
-            f"the ONNX checker refuses it: {str(error).splitlines()[0]}",
+            f"the ONNX checker refuses it: {problem}",
             where=str(path),
             remedy="export it again with a current exporter",
-        ) from None
+        )
     if not model.graph.outputs:
         raise SourceError("the graph has no outputs", where=str(path))
     return model, files
