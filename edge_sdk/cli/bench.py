@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_sdk.bundle import files
+from edge_sdk.cli.arguments import positive, thread_counts
 from edge_sdk.cli.output import emit_json, human_bytes, note, table
 from edge_sdk.errors import InputError
 
@@ -34,9 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--input", type=Path, metavar="X.npz", help="one call's inputs")
     parser.add_argument(
-        "--threads", default="", metavar="N,…", help="numbers of threads; latency is of the first"
-    )
-    parser.add_argument("--seconds", type=float, default=3.0, help="per measurement (default 3)")
+        "--threads", type=thread_counts, default=(), metavar="N,…",
+        help="numbers of threads; latency is of the first",
+    )  # fmt: skip
+    parser.add_argument("--seconds", type=positive, default=3.0, help="per measurement (default 3)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -47,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.against is not None and not args.against.is_file():
         raise InputError("no such file", where=str(args.against))
+    if args.html is not None and not args.html.parent.is_dir():
+        raise InputError("no such folder", where=str(args.html.parent), remedy="create it first")
     note(f"measuring {args.bundle} for about {3 * args.seconds:.0f} s; keep the machine quiet")
     report = bench(
         Request(
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             against=args.against,
             calls=_calls(args.input) if args.input else (),
             inputs=str(args.input) if args.input else "golden",
-            threads=_threads(args.threads),
+            threads=args.threads,
             seconds=args.seconds,
         )
     )
@@ -89,7 +93,7 @@ def render(report: BenchReport) -> str:
         lines.append(f"speedup {report.speedup:.2f}, median over pairs of turns")
     header = ("threads", "calls/s", "against") if report.against else ("threads", "calls/s")
     rows = [
-        (str(t.threads), f"{t.calls_per_second:g}", f"{t.against_calls_per_second or 0:g}")
+        (str(t.threads), f"{t.calls_per_second:.0f}", f"{t.against_calls_per_second or 0:.0f}")
         for t in report.throughput
     ]
     return "\n".join([*lines, "", table(header, [row[: len(header)] for row in rows])])
@@ -109,13 +113,6 @@ def _figures(subject: Subject) -> tuple[str, ...]:
         human_bytes(start.peak_rss_bytes),
         human_bytes(start.pss_bytes),
     )
-
-
-def _threads(text: str) -> tuple[int, ...]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(word.isdigit() and int(word) > 0 for word in words):
-        raise InputError(f"{text!r} is not a list of numbers", where="--threads", remedy="1,2,4")
-    return tuple(map(int, words))
 
 
 def _calls(path: Path) -> list[Call]:

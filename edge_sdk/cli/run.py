@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge_sdk.bundle import files
+from edge_sdk.cli.arguments import thread_count
 from edge_sdk.cli.output import emit_json, note, table
 from edge_sdk.errors import DataError, InputError, WorkError
 from edge_sdk.runtime.steps import Classification
@@ -72,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--prompt", help="text to continue (a decoder)")
     parser.add_argument("--output", metavar="Y.npz", type=Path, help="where the outputs go")
     parser.add_argument("--top", type=int, default=5, help="classes to print (default 5)")
-    parser.add_argument("--threads", type=int, help="threads (default: the profile's)")
+    parser.add_argument("--threads", type=thread_count, help="threads (default: the profile's)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="refuse to exceed it, as in 256MiB")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -115,7 +116,9 @@ def read_npz(path: Path) -> dict[str, Array]:
             if isinstance(found, np.ndarray):
                 raise ValueError("it is a single array without a name")
             return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"cannot be read: {error}", where=str(path), remedy="write it with numpy.savez"
         ) from error

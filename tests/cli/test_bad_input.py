@@ -277,3 +277,17 @@ def test_bundle_that_is_none(refused, tmp_path, command, kind):
         "install": ("store", "install", bundle, "--store", tmp_path / "store"),
     }
     assert "bundle/oci-layout: cannot be read" in refused(*words.get(command, (command, bundle)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["bench b --threads 0", "bench b --threads 1,x", "bench b --seconds 0", "bench b --seconds nan",
+     "run b --text hi --threads -3", "run b --text hi --threads 99999"],
+)  # fmt: skip
+def test_number_that_is_none(refused, options):
+    assert re.search(r"argument --\w+: '.*' is no number", refused(*options.split()))
+
+
+def test_page_that_cannot_be_written_is_refused_before_measuring(refused, tmp_path):
+    page = tmp_path / "nowhere" / "page.html"
+    assert "nowhere: no such folder" in refused("bench", "bundle", "--html", page)

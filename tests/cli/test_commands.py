@@ -122,6 +122,20 @@ def test_damaged_store_is_failed_work(quantized: Converted, tmp_path):
     assert not json.loads(done.stdout)["intact"]
 
 
+def test_bench_compares_with_the_source(classifier: Converted):
+    options = ("--profile", PROFILE, "--against", classifier.source, "--seconds", 0.1)
+    found = answer("bench", classifier.bundle, *options)
+    assert found["speedup"] > 0
+    assert found["bundle"]["latency"]["p50_ms"] > 0
+
+
+def test_fit_predicts_what_convert_ships(classifier: Converted):
+    predicted = answer("fit", classifier.source, "-p", PROFILE)["profiles"][0]["families"]
+    [row] = [r for r, _ in classifier.rows if r["name"] == "int8-stored"][:1]
+    size = next(f for f in predicted if f["recipe"] == "int8-stored")["size_bytes"]
+    assert row["size_bytes"] == pytest.approx(size["value"], rel=0.2)
+
+
 def test_profiles_are_listed():
     names = {profile["name"] for profile in answer("profiles", "list")["profiles"]}
     assert {"x86-64", "board-512mb", "arm64", "jetson-orin-nano"} <= names
