@@ -17,6 +17,7 @@ two classes equal within one point of probability, either is its answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ from converters.output_pairs import (
     scores_beside_boxes,
 )
 from edge_sdk.bundle.record import Agreement, State
-from edge_sdk.errors import DataError
+from edge_sdk.errors import DataError, EdgeSdkError
 from edge_sdk.runtime.engine import Session
 
 __all__ = ["SampleOutputs", "agreement", "run"]
@@ -90,8 +91,12 @@ def agreement(
         metric = find_metric("top1")
     values = {}
     if metric and not any(pair.broken for pair in pairs):
-        values[metric.name] = _measure(metric, scores or pairs[0], labels)
-        drop, drop_of = metric.drop(*values[metric.name]), f"drop of {metric.name}"
+        before, after = _measure(metric, scores or pairs[0], labels)
+        if math.isfinite(after):
+            values[metric.name] = before, after
+            drop, drop_of = metric.drop(before, after), f"drop of {metric.name}"
+        else:
+            drop, drop_of = 1.0, f"{metric.name} of {after}"
     return Agreement(
         samples=len(source),
         cosine=_round(first.similarity),
@@ -140,13 +145,32 @@ def _measure(metric: Metric, pair: OutputPair, labels: Array | None) -> tuple[fl
             [joined_rows(s) for s in pair.source],
             [joined_rows(s) for s in pair.candidate],
         )
-        return metric.function(source, source), metric.function(candidate, source)
-    references = [np.asarray(label) for label in labels]
-    source, candidate = (
-        [_prediction(calls, label) for calls, label in zip(samples, references, strict=True)]
-        for samples in (pair.source, pair.candidate)
-    )
-    return metric.function(source, references), metric.function(candidate, references)
+        references = source
+    else:
+        references = [np.asarray(label) for label in labels]
+        source, candidate = (
+            [_prediction(calls, label) for calls, label in zip(samples, references, strict=True)]
+            for samples in (pair.source, pair.candidate)
+        )
+    before, after = (_value(metric, found, references) for found in (source, candidate))
+    if not math.isfinite(before):
+        raise DataError(
+            f"metric {metric.name!r} gives {before} for the source itself",
+            where="--metric",
+            remedy="check that labels and outputs are what this metric takes",
+        )
+    return before, after
+
+
+def _value(metric: Metric, predictions: Sequence[Array], references: Sequence[Array]) -> float:
+    try:
+        return float(metric.function(predictions, references))
+    except EdgeSdkError:
+        raise
+    except Exception as error:  # edge: anyone's function may raise anything
+        raise DataError(
+            f"metric {metric.name!r} failed: {type(error).__name__}: {error}", where="--metric"
+        ) from error
 
 
 def _prediction(calls: Sequence[Array], label: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from converters.compare import SampleOutputs, agreement, run
 from converters.dataset import Dataset
 from converters.materialize import open_path
-from converters.metrics import find_metric
+from converters.metrics import Metric, find_metric
 from edge_sdk.bundle.record import State
 from edge_sdk.errors import DataError
 from tests.converters.small_graphs import ACCUMULATOR, write
@@ -247,3 +248,26 @@ def test_labels_that_are_no_class_numbers_do_not_become_a_metric() -> None:
     assert agreement(outputs(SCORES), outputs(SCORES), labels=several).metrics == {}
     weights = np.linspace(0, 1, len(SCORES))
     assert agreement(outputs(SCORES), outputs(SCORES), labels=weights).metrics == {}
+
+
+def broken_metric(predictions: Any, references: Any) -> float:
+    raise KeyError("vocabulary")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [(broken_metric, "failed: KeyError: 'vocabulary'"), (lambda *_: math.nan, "nan for the")],
+)
+def test_metric_that_does_not_work_is_named(function: Any, message: str) -> None:
+    rows = np.eye(4, dtype=np.float32)
+    with pytest.raises(DataError, match=message):
+        agreement(
+            outputs(rows), outputs(rows), labels=np.arange(4), metric=Metric("mine", function)
+        )
+
+
+def test_candidate_without_a_value_of_the_metric_has_lost_all() -> None:
+    rows = np.eye(4, dtype=np.float32)
+    metric = Metric("mine", lambda p, r: 1.0 if p[0].sum() == 1 else math.nan)
+    found = agreement(outputs(rows), outputs(rows * 2), labels=np.arange(4), metric=metric)
+    assert (found.drop, found.drop_of, found.metrics) == (1.0, "mine of nan", {})
