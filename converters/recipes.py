@@ -90,12 +90,13 @@ def _variants(
             (f"-{method}", (step("static-qdq", method=method, **qdq), *(() if standard else small)))
             for method in ("minmax", "percentile", "entropy")
         ],
-        "int8-dynamic": [("", (step("dynamic-int8", **reduce), *small))],
+        "int8-dynamic": [("", (step("merge-projections"), step("dynamic-int8", **reduce), *small))],
         "int8-smooth": [
             (
                 f"-a{alpha}",
                 (
                     step("smooth-quant", alpha=alpha),
+                    step("merge-projections"),
                     step("dynamic-int8", **reduce),
                     *small,
                 ),
