@@ -48,7 +48,7 @@ def test_recipe_file_may_name_a_family_only(tmp_path):
         recipes.load_recipe(file), profile, profile.quantization["vision"], ()
     )
     assert recipe.forced
-    assert [step.op for step in recipe.steps] == ["store-small"]
+    assert [step.op for step in recipe.steps] == ["quantize-embedding", "store-small"]
 
 
 def test_recipe_file_with_a_wrong_key_names_file_and_key(tmp_path):
