@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -92,7 +93,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
     profile, source = packing.profile, packing.source
     engine = target_engine(profile)
     family = family_of(built.recipe)
-    preprocess, postprocess = processing(source, model)
+    preprocess, postprocess = processing(source, [outputs for _, outputs in packing.golden])
     return VariantRecord(
         name=packing.name,
         version=packing.version,
@@ -182,22 +183,26 @@ def _group(keys: Sequence[str], tensors: Mapping[str, ir.Value]) -> Group:
     return Group(keys[0], tuple(Tensor(k, t.nbytes) for k, t in sizes.items() if t is not None))
 
 
-def processing(source: Source, model: ir.Model) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """Pre- and post-processing: text to tokens, scores to labels, token vectors to one vector."""
+def processing(
+    source: Source, outputs: Sequence[Mapping[str, Array]]
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Pre- and post-processing: text to tokens, scores to labels, token vectors to one vector.
+
+    Args:
+        source: The model.
+        outputs: What it gave for some inputs; tells probabilities from logits.
+    """
     before: list[Step] = []
     after: list[Step] = []
     output = source.outputs[0].name if source.outputs else ""
     if source.tokenizer:
-        try:
-            inputs = token_inputs(source.inputs)
-        except DataError:
-            return (), ()  # a tokenizer file beside a model that takes no tokens
-        before.append(steps.to_step(steps.Tokenize(inputs=inputs, max_length=MAX_TOKENS)))
-        if source.task == "feature-extraction":
-            after.append(steps.to_step(steps.Pool(output=output)))
+        with suppress(DataError):  # a tokenizer file beside a model that takes no tokens
+            tokens = steps.Tokenize(inputs=token_inputs(source.inputs), max_length=MAX_TOKENS)
+            before.append(steps.to_step(tokens))
+    if before and source.task == "feature-extraction":
+        after.append(steps.to_step(steps.Pool(output=output)))
     if source.task == "classification":
-        last = next((v.producer() for v in model.graph.outputs if v.name == output), None)
-        if last is None or last.op_type not in ("Softmax", "Sigmoid"):
+        if any(found[output].min() < 0 or found[output].max() > 1 for found in outputs):
             after.append(steps.to_step(steps.Softmax(output=output)))
         if source.labels:
             after.append(steps.to_step(steps.Labels(output=output, names=source.labels)))
