@@ -89,7 +89,8 @@ def in_blocks(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:
     for each in mixed.steps:
         steps.append(each)
         if each.op == "dynamic-int8":
-            steps.append(step("block-weights", bits=8, block_size=128, include=tuple(nodes)))
+            # Activations get a scale per row and block; 256 is the largest, quickest block.
+            steps.append(step("block-weights", bits=8, block_size=256, include=tuple(nodes)))
     return Recipe(name=mixed.name, steps=tuple(steps), engine=mixed.engine)
 
 
