@@ -24,7 +24,7 @@ from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.record import Recipe, Step
 
 FINALISTS = 3
-REFINE_STEPS = (1, 2, 4)
+REFINE_STEPS = (1, 2)
 Say = Callable[[str], None]
 
 
