@@ -109,7 +109,10 @@ def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str
     if quick:
         best = max(quick, key=lambda c: value(c, limits))
         basis = "measured here" if best.measured else "predicted by the profile's rules"
-        return best, f"best value {value(best, limits):.2f} of {len(quick)}; speed {basis}"
+        return (
+            best,
+            f"best of {len(quick)} finalists, value {value(best, limits):.2f}; speed {basis}",
+        )
     if allowed:
         best = max(allowed, key=lambda c: value(c, limits))
         return best, "slower than the source, but nothing else fits the memory budget"

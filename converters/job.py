@@ -80,7 +80,9 @@ class Job:
             threads=min(MAX_THREADS, self.machine.cores),
         )
         self.calls = representative_calls(source, evaluation)
-        self.stopwatch = Stopwatch(source.path, self.calls[:TIMED_CALLS], threads=1)
+        self.stopwatch = Stopwatch(
+            source.path, source.size_bytes, self.calls[:TIMED_CALLS], threads=1
+        )
         self.dimensions = reference_dimensions(graph_inputs(source.model), self.calls)
         default = metric.max_drop if metric else DEFAULT_MAX_DROP
         self.max_drop = default if request.max_drop is None else request.max_drop

@@ -14,6 +14,8 @@ from edge_sdk.runtime.engine import SessionOptions
 
 _QUICK_SECONDS = 0.25
 _THOROUGH_SECONDS = 1.0
+# Sessions that are open at once hold sources of this many bytes in all.
+_OPEN_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,19 @@ class Stopwatch:
 
     Args:
         source: The source's graph file.
+        source_bytes: Its size with weights.
         calls: Representative calls, states included.
         threads: Intra-op threads of every session.
     """
 
-    def __init__(self, source: Path, calls: Sequence[Mapping[str, Array]], threads: int) -> None:
+    def __init__(
+        self, source: Path, source_bytes: int, calls: Sequence[Mapping[str, Array]], threads: int
+    ) -> None:
         self.options = SessionOptions(threads=threads)
         self.source_path = source
         self.source = open_path(source, self.options)
         self.calls: Sequence[Feeds] = calls
+        self.at_once = max(1, _OPEN_BYTES // max(source_bytes, 1))
         self._quick: dict[Path, Timing] = {}
         self._thorough: dict[Path, Timing] = {}
 
@@ -50,7 +56,8 @@ class Stopwatch:
         """Times candidates that were not timed before.
 
         Args:
-            candidates: What to time; all of them and the source run in turn.
+            candidates: What to time; they and the source run in turn, as many at once as
+                memory can be expected to hold.
             thorough: More repeats.
 
         Returns:
@@ -58,13 +65,14 @@ class Stopwatch:
         """
         known = self._thorough if thorough else self._quick
         paths = [built.path for built in candidates if built.path not in known]
-        if paths:
+        for start in range(0, len(paths), self.at_once):
+            batch = paths[start : start + self.at_once]
             sessions = {str(self.source_path): self.source}
-            for path in paths:
+            for path in batch:
                 sessions.setdefault(str(path), open_path(path, self.options))
             seconds = _THOROUGH_SECONDS if thorough else _QUICK_SECONDS
             times = latency(sessions, self.calls, seconds * len(sessions))
-            for path in paths:
+            for path in batch:
                 found = times[str(path)]
                 known[path] = Timing(found.median_ms, found.speedup)
         return {built.path: known[built.path] for built in candidates}

@@ -80,8 +80,7 @@ class Workshop:
         self.folder = folder
         self.metric = metric
         self.options = SessionOptions(threads=threads)
-        self.source_session = open_path(source.path, self.options)
-        self.reference = self._run(self.source_session, evaluation)
+        self.reference = self._run(open_path(source.path, self.options), evaluation)
         self._prepared: dict[bytes, tuple[ir.Model, Context]] = {}
         self._statistics: dict[bytes, Statistics] = {}
         self._smoothed: dict[bytes, tuple[ir.Model, Context, bool]] = {}

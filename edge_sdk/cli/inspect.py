@@ -129,7 +129,7 @@ def _overview(variants: Sequence[VariantView]) -> str:
 def _overview_row(view: VariantView) -> tuple[str, ...]:
     record = view.record
     candidates = view.report.candidates if view.report else ()
-    speedups = [c.speedup or c.predicted_speedup for c in candidates if c.status == "chosen"]
+    speedups = [_speedup(c) for c in candidates if c.status == "chosen"]
     return (
         view.profile,
         view.platform or "-",
@@ -139,7 +139,7 @@ def _overview_row(view: VariantView) -> tuple[str, ...]:
         human_bytes(view.shared),
         f"{record.agreement.drop:.2g}",
         f"{record.agreement.cosine:.5f}",
-        _number(speedups[0] if speedups else None, ".2f"),
+        speedups[0] if speedups else "-",
         human_bytes(record.memory.peak),
     )
 
@@ -249,7 +249,7 @@ def _candidate_row(candidate: Candidate) -> tuple[str, ...]:
         candidate.status,
         human_bytes(candidate.size_bytes) if candidate.size_bytes else "-",
         _number(candidate.latency_ms, ".3g"),
-        _number(candidate.speedup or candidate.predicted_speedup, ".2f"),
+        _speedup(candidate),
         _number(agreement.drop if agreement else None, ".2g"),
         _number(agreement.cosine if agreement else None, ".5f"),
         human_bytes(rss) if rss else "-",
@@ -304,6 +304,14 @@ def _steps(steps: Sequence[Step]) -> str:
 
 def _options(options: Mapping[str, object]) -> str:
     return ", ".join(f"{key}={value}" for key, value in options.items())
+
+
+def _speedup(candidate: Candidate) -> str:
+    """A measured speedup, or ``~`` and what the profile's rules predict."""
+    if candidate.speedup is not None:
+        return f"{candidate.speedup:.2f}"
+    predicted = candidate.predicted_speedup
+    return "-" if predicted is None else f"~{predicted:.2f}"
 
 
 def _number(value: float | None, spec: str) -> str:
