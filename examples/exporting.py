@@ -83,7 +83,7 @@ def export_onnx(
     inputs: Mapping[str, torch.Tensor],
     outputs: Sequence[str],
     path: Path,
-    dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
+    dynamic_shapes: dict[str, dict[int, str]] | None = None,
 ) -> float:
     """Export `module` to one self-contained, checked ONNX file.
 
@@ -143,7 +143,7 @@ def _clean(model: ir.Model) -> ir.Model:
 
 
 def _name_by_module(graph: ir.Graph) -> None:
-    """Name nodes ``module.path/OpType`` and tensors after the node that makes or first uses them."""
+    """Name nodes ``module.path/OpType``, and tensors after the node that makes or uses them."""
     seen: Counter[str] = Counter()
     fixed = {value.name for value in (*graph.inputs, *graph.outputs)}
     for node in graph:
@@ -157,7 +157,7 @@ def _name_by_module(graph: ir.Graph) -> None:
                 value.name = f"{node.name}.out{index}"
     for node in graph:
         for index, operand in enumerate(node.inputs):
-            if operand is not None and operand.is_initializer() and operand.name.startswith("val_"):
+            if operand is not None and operand.is_initializer() and "val_" in str(operand.name):
                 operand.name = f"{node.name}.in{index}"
 
 
