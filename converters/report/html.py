@@ -148,7 +148,7 @@ def _unquantized(variant: VariantSummary) -> str:
     if not variant.unquantized:
         return ""
     return (
-        f"<details><summary>{len(variant.unquantized)} nodes stay in higher precision</summary>"
+        f"<details><summary>Nodes left in higher precision: {len(variant.unquantized)}</summary>"
         f"<ul>{''.join(_reasons(variant))}</ul></details>"
     )
 

@@ -53,7 +53,8 @@ def _variant(variant: VariantSummary) -> Iterator[str]:
     yield f"  {model.machine_sentence(report)}"
     yield f"  {model.data_sentence(report)}"
     if variant.unquantized:
-        yield f"  {len(variant.unquantized)} nodes stay in higher precision; see `edge-sdk inspect`"
+        count, profile = len(variant.unquantized), report.profile
+        yield f"  Left in higher precision: {count}, see `edge-sdk inspect --profile {profile}`"
     yield ""
     yield from (f"  {line}" for line in candidate_table(report).splitlines())
 

@@ -64,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(view)
         return 0
-    print(
-        f"{view.name} {view.version}  {human_bytes(view.size)} in {len(bundle.variants)} variants"
-    )
+    print(f"{view.name} {view.version}  {human_bytes(view.size)}, variants: {len(bundle.variants)}")
     print(f"{view.digest}\n")
     print(_overview(view.variants))
     if args.profile is None:
@@ -232,7 +230,7 @@ def _report_title(report: VariantReport) -> str:
     decisive = "" if report.decisive else ", not decisive: another ISA than the profile's"
     return (
         f"Candidates: {report.chosen}, because {report.reason}\n"
-        f"  measured on {machine.cpu} ({machine.architecture}), {report.threads} threads{decisive}"
+        f"  measured on {machine.cpu} ({machine.architecture}), threads: {report.threads}{decisive}"
     )
 
 
