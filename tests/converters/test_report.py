@@ -104,7 +104,7 @@ def test_text_lists_every_candidate_with_the_chosen_one_first() -> None:
 def test_text_says_the_verdict_and_what_stays_unquantized() -> None:
     text = render_text(report())
     assert "smooth: 23 MiB, 3.91x smaller, 2.66x the speed, 1 - cosine 0.001 of 0.01" in text
-    assert "2 nodes stay in higher precision" in text
+    assert "Left in higher precision: 2, see" in text
 
 
 @pytest.mark.parametrize("render", [render_text, render_html])
