@@ -18,7 +18,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     right = [
-        len(lines) > 1 and all(line[i].lstrip("~")[:1].isdigit() or line[i] in ("", "-") for line in lines[1:])
+        len(lines) > 1
+        and all(line[i].lstrip("~")[:1].isdigit() or line[i] in ("", "-") for line in lines[1:])
         for i in range(len(header))
     ]
     return "\n".join(
