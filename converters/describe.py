@@ -91,19 +91,21 @@ def find_states(model: ir.Model) -> tuple[State, ...]:
 
     The names must be equal once marks such as ``in``, ``out``, ``past``, ``new``
     or a trailing ``n`` are gone, the types equal and the shapes compatible, and
-    the match must be unique.
+    the match must be unique. A model has inputs beside its states: one that maps
+    ``x`` to ``x_out`` and takes nothing else is no recurrence.
     """
     inputs: dict[str, list[ir.Value]] = {}
     for value in model.graph.inputs:
         inputs.setdefault(_stem(value.name or ""), []).append(value)
     states = []
     for output in model.graph.outputs:
-        matches = [
-            value for value in inputs.get(_stem(output.name or ""), []) if _fits(output, value)
-        ]
+        stem = _stem(output.name or "")
+        matches = [value for value in inputs.get(stem, []) if stem and _fits(output, value)]
         if len(matches) == 1:
             states.append(State(input=matches[0].name or "", output=output.name or ""))
-    return tuple(states) if len({state.input for state in states}) == len(states) else ()
+    bound = {state.input for state in states}
+    given = {spec.name for spec in graph_inputs(model) if spec.required}
+    return tuple(states) if len(bound) == len(states) and given - bound else ()
 
 
 def check_states(model: ir.Model, states: tuple[State, ...]) -> tuple[State, ...]:
@@ -172,7 +174,7 @@ def _stem(name: str) -> str:
 
 
 def _fits(output: ir.Value, value: ir.Value) -> bool:
-    if output.dtype != value.dtype or not _stem(output.name or ""):
+    if output.dtype != value.dtype:
         return False
     if output.shape is None or value.shape is None:
         return True

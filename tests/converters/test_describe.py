@@ -50,6 +50,20 @@ def test_unrelated_names_are_no_state():
     assert describe.find_states(other) == ()
 
 
+def test_model_of_nothing_but_states_has_none():
+    denoiser = model("(float[N,4] image) => (float[N,4] image_out)", "image_out = Relu(image)")
+    assert describe.find_states(denoiser) == ()
+
+
+def test_state_may_be_named_whatever_its_tensors_are_called():
+    toy = model(
+        "(float[1,4] x, float[1,4] prev) => (float[1,4] y, float[1,4] next)",
+        "y = Identity(x) next = Add(x, prev)",
+    )
+    state = State(input="prev", output="next")
+    assert describe.check_states(toy, (state,)) == (state,)
+
+
 def test_named_state_that_does_not_exist_lists_what_does():
     with pytest.raises(SourceError, match="outputs are y, hn; its inputs are x, h"):
         describe.check_states(RECURRENT, (State(input="nope", output="hn"),))
