@@ -74,8 +74,9 @@ def load_data(
             remedy="give an .npz file, a folder of .npz files, or a .jsonl file",
         )
     samples = tuple(sample for part, _ in parts for sample in part)
-    if not samples:
-        raise DataError("there are no samples in it", where=str(path))
+    if not samples or not all(samples):
+        lacking = "a sequence in it has no steps" if samples else "there are no samples in it"
+        raise DataError(lacking, where=str(path))
     labels = _labels([label for _, part in parts for label in part], len(samples), classes, path)
     return Dataset(samples, labels, "user", content_digest(samples, labels))
 

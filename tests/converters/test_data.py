@@ -51,6 +51,12 @@ def test_a_fixed_first_dimension_is_kept_when_cutting(tmp_path: Path) -> None:
     assert [sample[0]["x"].shape for sample in data.samples] == [(2, 3)] * 3
 
 
+def test_a_sequence_without_steps_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "d.npz", x=np.zeros((2, 0, 1, 3), np.float32))
+    with pytest.raises(DataError, match="a sequence in it has no steps"):
+        load_data(path, [X, STATE], RECURRENCE)
+
+
 @pytest.mark.parametrize(("rates", "expected"), [(8, [8, 8]), ([8, 16], [8, 16])])
 def test_a_scalar_input_takes_one_for_all_or_one_per_sample(
     tmp_path: Path, rates: Any, expected: list[int]
