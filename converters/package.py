@@ -225,10 +225,11 @@ def resolved(statistics: Statistics, recipe: Sequence[Step]) -> Statistics:
     """
     static = next((step for step in recipe if step.op == "static-qdq"), None)
     method: Method = static.options.get("method", "minmax") if static else "minmax"
+    smooths = any(step.op == "smooth-quant" for step in recipe)
     tensors = {}
     for name, found in statistics.tensors.items():
         low, high = activation_range(found, method)
-        channels = None if static else found.channel_absmax
+        channels = found.channel_absmax if smooths else None
         tensors[name] = TensorStatistics(low, high, None, channels)
     return Statistics(tensors)
 

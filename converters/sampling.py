@@ -73,7 +73,7 @@ def seconds_per_sample(source: Source, dataset: Dataset) -> float:
     """
     calls = [call for sample in dataset.samples for call in sample[:1]]
     costs = node_costs(source.model, reference_dimensions(graph_inputs(source.model), calls))
-    one_call = sum(cost.flops for cost in costs) / FLOPS + len(costs) * NODE_SECONDS
+    one_call = sum(cost.flops for cost in costs) / FLOPS + max(1, len(costs)) * NODE_SECONDS
     return max(map(len, dataset.samples)) * one_call
 
 

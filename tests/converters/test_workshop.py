@@ -1,0 +1,75 @@
+"""What a workshop makes of recipes: rewrites that hold, and candidates by their recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from converters.metrics import Metric
+from converters.package import resolved
+from converters.recipes import prepare, step
+from converters.sampling import dataset_for, seconds_per_sample
+from converters.source import Source, open_source
+from converters.workshop import Workshop
+from device_profiles.loader import load_profile
+from edge_sdk.bundle.record import Recipe
+from edge_sdk.errors import DataError
+from tests.passes.models import graph, normal
+
+
+@pytest.fixture
+def source(tmp_path) -> Source:
+    body = "m = MatMul (x, w) y = Relu (m)"
+    model = graph("(float[N,64] x) => (float[N,64] y)", body, w=normal(64, 64, scale=0.1))
+    onnx.save(ir.to_proto(model), tmp_path / "model.onnx")
+    return open_source(tmp_path / "model.onnx")
+
+
+def workshop(source: Source, folder: Path, metric: Metric | None = None) -> Workshop:
+    data = dataset_for(source, None)
+    return Workshop(source, data, data, folder, metric=metric)
+
+
+def test_rewrites_are_judged_by_their_outputs_and_not_by_the_task(source, tmp_path):
+    """Some metrics say nothing about a few samples: an area needs two classes."""
+
+    def needs_many(predictions, references) -> float:
+        if len(predictions) < 8:
+            raise DataError("too few")
+        return 1.0
+
+    metric = Metric("many", needs_many, needs_labels=False)
+    _, context = workshop(source, tmp_path, metric).prepared(prepare(load_profile("x86-64")))
+    assert context.notes == []
+
+
+def test_graph_without_nodes_has_samples_to_compare(tmp_path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+    constant = onnx.numpy_helper.from_array(normal(2), "x")
+    empty = onnx.helper.make_graph([], "empty", [], [value], [constant])
+    imports = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(empty, opset_imports=imports, ir_version=8)
+    onnx.save(model, tmp_path / "empty.onnx")
+    source = open_source(tmp_path / "empty.onnx")
+    assert seconds_per_sample(source, dataset_for(source, None)) > 0
+
+
+def test_candidate_goes_by_the_name_it_was_asked_for(source, tmp_path):
+    """A base bundle's recipe may be what a family of another profile comes to."""
+    shop, steps = workshop(source, tmp_path), (step("dynamic-int8"),)
+    first = shop.build(Recipe(name="first", steps=steps))
+    second = shop.build(Recipe(name="second", steps=steps))
+    assert (first.recipe.name, second.recipe.name) == ("first", "second")
+    assert first.path == second.path
+
+
+def test_statistics_of_smoothing_and_of_static_scales_are_both_kept(source, tmp_path):
+    shop = workshop(source, tmp_path)
+    smooth, static = step("smooth-quant"), step("static-qdq")
+    both = shop.build(Recipe(name="both", steps=(smooth, static)))
+    assert "x" in both.statistics.tensors
+    assert resolved(both.statistics, both.recipe.steps).tensors["x"].channel_absmax is not None
+    assert not shop.build(Recipe(name="stored", steps=(step("store-small"),))).statistics.tensors
