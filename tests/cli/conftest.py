@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from device_profiles.loader import profile_path
 from tests.cli import models
 
 Done = subprocess.CompletedProcess[str]
@@ -41,6 +43,7 @@ class Converted:
         self.source = source
         self.bundle = bundle
         self.report = report
+        self.profile: str = report["variants"][0]["report"]["profile"]
 
     @property
     def rows(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -62,6 +65,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def lean(home) -> Path:
+    """This machine's kind with few recipes to try: candidates cost seconds of timing."""
+    text = profile_path("x86-64").read_text().replace('name = "x86-64"', 'name = "lean"', 1)
+    few = 'recipes = ["int8-static", "int8-stored", "fp32"]'
+    path = home("profile") / "lean.toml"
+    path.write_text(re.sub(r"recipes = \[.*\]", few, text))
+    return path
+
+
+@pytest.fixture(scope="session")
 def classifier(home) -> Converted:
     source = models.classifier(home("classifier"))
     data = source.parent / "data.npz"
@@ -75,21 +88,21 @@ def encoder(home) -> Converted:
 
 
 @pytest.fixture(scope="session")
-def recurrent(home) -> Converted:
+def recurrent(home, lean) -> Converted:
     source = models.recurrent(home("recurrent"))
-    return convert(source, "-p", "x86-64", "--data", source.parent / "data.npz")
+    return convert(source, "-p", lean, "--data", source.parent / "data.npz")
 
 
 @pytest.fixture(scope="session")
-def branching(home) -> Converted:
-    return convert(models.branching(home("branching")), "-p", "x86-64", "--fix", "mode=1")
+def branching(home, lean) -> Converted:
+    return convert(models.branching(home("branching")), "-p", lean, "--fix", "mode=1")
 
 
 @pytest.fixture(scope="session")
-def quantized(home) -> Converted:
-    return convert(models.quantized(home("quantized")), "-p", "x86-64")
+def quantized(home, lean) -> Converted:
+    return convert(models.quantized(home("quantized")), "-p", lean)
 
 
 @pytest.fixture(scope="session")
-def two_inputs(home) -> Converted:
-    return convert(models.two_inputs(home("two-inputs")), "-p", "x86-64")
+def two_inputs(home, lean) -> Converted:
+    return convert(models.two_inputs(home("two-inputs")), "-p", lean)

@@ -57,9 +57,8 @@ def test_source_is_always_a_candidate(converted):
 def run(converted: Converted, feeds: dict, folder) -> tuple[dict, dict]:
     """Outputs of the bundle through ``edge-sdk run``, and of the source."""
     np.savez(folder / "x.npz", **feeds)
-    profile = open_bundle(converted.bundle).variants[0].profile
     files = ("--input", folder / "x.npz", "--output", folder / "y.npz")
-    done = edge_sdk("run", converted.bundle, "--profile", profile, *files)
+    done = edge_sdk("run", converted.bundle, "--profile", converted.profile, *files)
     assert done.returncode == 0, done.stderr
     session = onnxruntime.InferenceSession(converted.source, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
