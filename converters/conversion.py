@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from converters.job import Job, Say
@@ -18,13 +19,13 @@ from converters.recipes import load_recipe
 from converters.report import Report, render_html
 from converters.request import Request
 from converters.sampling import dataset_for
-from converters.source import open_source
+from converters.source import Source, open_source
 from converters.target import target_engine
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import InputError
+from edge_sdk.errors import EngineError, InputError, MissingEngineError, SourceError
 
 
 def run(request: Request, say: Say = lambda message: None) -> Report:
@@ -48,12 +49,13 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     say(f"reading {request.source}")
     source = open_source(request.source, states=request.states, task=request.task)
     say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
-    data = dataset_for(source, request.data, request.fixed)
     with (
         tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder,
         BundleWriter(request.out, overwrite=request.overwrite) as writer,
     ):
-        job = Job(request, source, data, metric, Path(folder), say)
+        with _source_runs(source):
+            data = dataset_for(source, request.data, request.fixed)
+            job = Job(request, source, data, metric, Path(folder), say)
         summaries = [job.variant(profile, writer, forced, base) for profile in profiles]
         result = Report(
             name=job.name,
@@ -66,6 +68,21 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
         writer.render_report(render_html(result))
         writer.finish()
     return result
+
+
+@contextmanager
+def _source_runs(source: Source) -> Iterator[None]:
+    """What an engine says here, it says of the user's own model or data."""
+    try:
+        yield
+    except MissingEngineError:
+        raise
+    except EngineError as error:
+        raise SourceError(
+            f"the model itself does not run: {error.message}",
+            where=str(source.path),
+            remedy="try it with ONNX Runtime as it is, on the data given",
+        ) from error
 
 
 def _load_profiles(names: Sequence[str]) -> list[Profile]:

@@ -80,10 +80,8 @@ def task_of(model: ir.Model, outputs: tuple[TensorSpec, ...]) -> str:
         return "generic"
     if kind_of(model) == "encoder" and len(first.shape) == _SEQUENCE_RANK:
         return "feature-extraction"
-    classes = first.shape[-1]
-    if len(first.shape) == 2 and isinstance(classes, int) and classes > 1:
-        return "classification"
-    return "generic"
+    classes = first.shape[1] if len(first.shape) == 2 else None
+    return "classification" if isinstance(classes, int) and classes > 1 else "generic"
 
 
 def find_states(model: ir.Model) -> tuple[State, ...]:

@@ -76,19 +76,21 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
 
 
 def _external_files(model: ir.Model, path: Path) -> list[Path]:
-    files: dict[Path, None] = {}
+    needed: dict[Path, int] = {}
     for graph in each_graph(model.graph):
         for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                files.setdefault(Path(value.const_value.path))
-    for file in files:
-        if not file.is_file():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                file, end = Path(tensor.path), (tensor.offset or 0) + tensor.nbytes
+                needed[file] = max(end, needed.get(file, 0))
+    for file, size in needed.items():
+        if not file.is_file() or file.stat().st_size < size:
             raise SourceError(
-                f"its external data file {file.name!r} is missing",
+                f"its external data file {file.name!r} is missing or cut off",
                 where=str(path),
-                remedy="put it beside the graph file",
+                remedy=f"put it beside the graph file, with all of its {size} bytes",
             )
-    return list(files)
+    return list(needed)
 
 
 def _name(path: Path) -> str:

@@ -19,10 +19,10 @@ Done = subprocess.CompletedProcess[str]
 COMMAND = (sys.executable, "-m", "edge_sdk.cli.main")
 
 
-def edge_sdk(*arguments: object, cwd: Path | None = None) -> Done:
+def edge_sdk(*arguments: object) -> Done:
     """Runs ``edge-sdk …`` and returns what it said."""
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=900
     )
 
 

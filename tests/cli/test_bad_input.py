@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
 from edge_sdk.cli.main import main
 from tests.cli import models
+from tests.passes.models import graph
 
 Refuse = Callable[..., str]
 
@@ -89,6 +92,13 @@ def without_weights(_: Path, folder: Path) -> Path:
     return path
 
 
+def with_cut_weights(_: Path, folder: Path) -> Path:
+    path = models.two_inputs(folder)
+    weights = folder / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    return path
+
+
 SOURCES = {
     truncated: "cut.onnx: not an ONNX model",
     text: "text.onnx: not an ONNX model",
@@ -96,6 +106,7 @@ SOURCES = {
     missing: "nowhere.onnx: no such file",
     folder_of_nothing: "not a model format",
     without_weights: "two-inputs.onnx: its external data file 'weights.bin' is missing",
+    with_cut_weights: "two-inputs.onnx: its external data file 'weights.bin' is missing or cut off",
 }
 
 
@@ -105,6 +116,15 @@ def test_source_that_is_no_model(refused, classifier_source, tmp_path, make, com
     source = make(classifier_source, tmp_path)
     out = ("-o", tmp_path / "out") if command == "convert" else ()
     assert SOURCES[make] in refused(command, source, "-p", "x86-64", *out)
+
+
+def test_source_that_no_engine_runs(convert, tmp_path):
+    model = ir.to_proto(graph("(float[N] x) => (float[N] y)", "y = Relu (x)"))
+    model.graph.node[0].domain = "unheard.of"
+    model.opset_import.append(onnx.helper.make_opsetid("unheard.of", 1))
+    onnx.save(model, tmp_path / "custom.onnx")
+    found = convert(source=tmp_path / "custom.onnx")
+    assert "custom.onnx: the model itself does not run" in found
 
 
 X = np.zeros((12, 3, 16, 16), np.float32)

@@ -21,6 +21,11 @@ RECURRENT = model(
 )
 
 
+def test_scalar_output_is_no_classification():
+    found = model("(float[1,4] x) => (float y)", "y = ReduceSum <keepdims = 0> (x)")
+    assert describe.task_of(found, describe.graph_outputs(found)) == "generic"
+
+
 @pytest.mark.parametrize(
     ("given", "result"),
     [
