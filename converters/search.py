@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -24,8 +25,9 @@ from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.record import Recipe, Step
 
 FINALISTS = 3
-REFINE_STEPS = (1, 2)
+REFINE_STEPS = 2
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Search:
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
         self.rescued: set[str] = set()
+        self.rankings: dict[str, list[sensitivity.Sensitivity]] = {}
+        self.origins: dict[str, Recipe] = {}
         self.graphs: dict[bytes, str] = {}
 
     def run(self) -> Outcome:
@@ -100,11 +104,24 @@ class Search:
         return self._decide()
 
     def run_only(self, recipe: Recipe) -> Outcome:
-        """Builds and measures one recipe: forced by the user or taken from a base bundle."""
-        self._judge([self.workshop.source_candidate(SOURCE)])
-        built = self.workshop.build(recipe, split_steps(recipe))
-        self._judge([built])
-        return self._settle([self.judged[recipe.name]], forced=recipe.forced)
+        """Builds and measures one recipe: forced by the user or taken from a base bundle.
+
+        A forced one ships whatever it is like, or raises; another must hold the limits.
+        """
+        source = self.workshop.source_candidate(SOURCE)
+        if not recipe.steps:
+            built: Built | None = source
+        elif recipe.forced:
+            built = self.workshop.build(recipe, split_steps(recipe))
+        else:
+            built = self._try(recipe, split_steps(recipe))
+        if built is None:
+            return Outcome(None, self.failed[-1].reason, tuple(self.failed))
+        self._judge([source] if built is source else [source, built], thorough=True)
+        only = self.judged[built.recipe.name]
+        if is_slower(only) and not recipe.forced and self.judged[SOURCE.name] in self._allowed():
+            return Outcome(None, f"slower than the source: {only.speedup:.2f}x", ())
+        return self._settle([only], forced=recipe.forced)
 
     def _families(self) -> Iterable[list[Recipe]]:
         """Families, plainest first: of recipes that come to the same, the plainest name stays."""
@@ -134,15 +151,22 @@ class Search:
         first = self.graphs.setdefault(key, built.recipe.name)
         return None if first == built.recipe.name else f"comes down to {first} in this model"
 
-    def _try(self, recipe: Recipe) -> Built | None:
+    def _try(self, recipe: Recipe, prepared: tuple[Step, ...] | None = None) -> Built | None:
         self.say(f"{self.profile.name}: building {recipe.name}")
-        try:
-            built = self.workshop.build(recipe, self.prepared)
-            self._drop(built)
-        except Exception as error:  # noqa: BLE001 - candidate edge: recorded in the report
-            self._fail(recipe.name, "failed", str(error).splitlines()[0])
-            return None
+        return self._attempt(recipe.name, self._built, recipe, prepared or self.prepared)
+
+    def _built(self, recipe: Recipe, prepared: tuple[Step, ...]) -> Built:
+        built = self.workshop.build(recipe, prepared)
+        self._drop(built)
         return built
+
+    def _attempt(self, name: str, make: Callable[..., T], *given: object) -> T | None:
+        try:
+            return make(*given)
+        except Exception as error:  # noqa: BLE001 - candidate edge: recorded in the report
+            reason = str(error) or type(error).__name__
+            self._fail(name, "failed", reason.splitlines()[0])
+            return None
 
     def _fail(self, name: str, status: str, reason: str) -> None:
         self.failed.append(Candidate(name=name, status=status, reason=reason))
@@ -199,18 +223,26 @@ class Search:
         ]
         for candidate in sorted(missing, key=lambda c: -value(c, self.limits, drop=0))[:2]:
             self.rescued.add(candidate.name)
-            ranked = self._ranked(candidate)
-            mixed = ranked and sensitivity.hold_limit(
-                self.workshop,
-                candidate.built.recipe,
-                self.prepared,
-                ranked,
-                self.limits.max_drop,
-                self.quick_samples,
-            )
+            origin = self._origin(candidate)
+            mixed = self._attempt(f"{origin.name}-mixed", self._mixture, origin)
             if mixed:
                 self._judge([mixed])
         return len(self.judged) > known
+
+    def _mixture(self, origin: Recipe) -> Built | None:
+        ranked, limit = self._ranked(origin), self.limits.max_drop
+        if not ranked:
+            return None
+        mixed = sensitivity.hold_limit(
+            self.workshop, origin, self.prepared, ranked, limit, self.quick_samples
+        )
+        if mixed:
+            self.origins[mixed.recipe.name] = origin
+        return mixed
+
+    def _origin(self, candidate: Judged) -> Recipe:
+        """The recipe a mixture was made from: what is mixed further starts there."""
+        return self.origins.get(candidate.name, candidate.built.recipe)
 
     def _refine(self) -> None:
         """Returns the leader's worst nodes to 8-bit blocks where that raises its value."""
@@ -220,23 +252,24 @@ class Search:
             return
         if leader.agreement.drop < self.limits.max_drop / 20:
             return
-        ranked = self._ranked(leader)
+        origin = self._origin(leader)
+        ranked = self._attempt(f"{origin.name}-mixed", self._ranked, origin) or []
+        excluded = sensitivity.excluded(leader.built.recipe)
+        done = sum(excluded.issuperset(item.group) for item in ranked)
         mixtures = []
-        for count in REFINE_STEPS:
+        for count in range(done + 1, min(done + REFINE_STEPS, len(ranked)) + 1):
             nodes = [name for item in ranked[:count] for name in item.group]
-            recipe = sensitivity.in_blocks(leader.built.recipe, nodes, f"-mixed{len(nodes)}")
-            mixtures.append(self._try(recipe) if count <= len(ranked) else None)
+            mixtures.append(self._try(sensitivity.in_blocks(origin, nodes, f"-mixed{len(nodes)}")))
         self._judge(built for built in mixtures if built)
 
-    def _ranked(self, candidate: Judged) -> list[sensitivity.Sensitivity]:
-        self.say(f"{self.profile.name}: measuring sensitivity of {candidate.name}")
-        return sensitivity.measure(
-            self.workshop,
-            candidate.built.recipe,
-            self.prepared,
-            max(4, self.quick_samples // 2),
-            self.seconds,
-        )
+    def _ranked(self, recipe: Recipe) -> list[sensitivity.Sensitivity]:
+        if recipe.name not in self.rankings:
+            self.say(f"{self.profile.name}: measuring sensitivity of {recipe.name}")
+            samples = max(4, self.quick_samples // 2)
+            self.rankings[recipe.name] = sensitivity.measure(
+                self.workshop, recipe, self.prepared, samples, self.seconds
+            )
+        return self.rankings[recipe.name]
 
     def _decide(self) -> Outcome:
         """Confirms the finalists on all data; a finalist that fails makes room for the next."""

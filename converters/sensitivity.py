@@ -75,6 +75,14 @@ def excluding(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:
     return msgspec.structs.replace(changed, steps=(*changed.steps, last))
 
 
+def excluded(recipe: Recipe) -> frozenset[str]:
+    """The nodes a recipe's quantizers leave out."""
+    return frozenset(
+        name for each in recipe.steps if each.op in _QUANTIZERS
+        for name in each.options.get("exclude", ())
+    )  # fmt: skip
+
+
 def _only_stores(recipe: Recipe) -> bool:
     return not any(each.op in _QUANTIZERS for each in recipe.steps)
 

@@ -142,7 +142,7 @@ class Workshop:
         if not shared and any(graph_pass.needs_statistics for graph_pass in passes):
             context.statistics = Statistics(self.statistics(prepared).tensors)
         for step, graph_pass in zip(rest, passes, strict=True):
-            result = graph_pass(model)
+            result = _applied(graph_pass, model)
             model = result.model
             if result.modified:
                 effective.append(step)
@@ -178,7 +178,7 @@ class Workshop:
         if key not in self._smoothed:
             context = Context(Statistics(self.statistics(prepared).tensors), [], list(found.notes))
             (graph_pass,) = build(Recipe(name=name, steps=smoothing), context)
-            result = graph_pass(model.clone())
+            result = _applied(graph_pass, model.clone())
             save(result.model, self.folder, f"smoothed-{len(self._smoothed)}")
             self._smoothed[key] = result.model, context, result.modified
         model, found, modified = self._smoothed[key]
@@ -244,6 +244,17 @@ def _strip_annotations(model: ir.Model) -> None:
 
 def _key(steps: Sequence[Step]) -> bytes:
     return msgspec.json.encode(steps, order="deterministic")
+
+
+def _applied(graph_pass: GraphPass, model: ir.Model) -> ir.passes.PassResult:
+    try:
+        return graph_pass(model)
+    except EdgeSdkError:
+        raise
+    except Exception as error:  # edge: third-party passes raise anything
+        raise ConversionError(
+            f"{type(error).__name__}: {error}", where=f"pass {graph_pass.name!r}"
+        ) from error
 
 
 def _guarded(graph_pass: GraphPass, model: ir.Model, context: Context) -> ir.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from converters import convert
 from converters.report import Report
+from device_profiles.loader import profile_path
 from edge_sdk.bundle.measurements import VariantReport
 from edge_sdk.bundle.reader import Variant, open_bundle
 from tests.passes.models import Array, graph, normal
@@ -123,3 +125,30 @@ def test_chain_of_bases_ends_where_it_began(first, data, tmp_path):
     one, three = open_bundle(first).variant(PROFILE), open_bundle(tmp_path / "v3").variant(PROFILE)
     assert weight_blobs(one) == weight_blobs(three)
     assert one.record.graphs == three.record.graphs
+
+
+def test_base_that_is_slower_than_the_source_is_searched_anew(data, tmp_path):
+    """What was forced once is no reason to ship it again."""
+    slow = profile_path(PROFILE).read_text().replace("fp16 = 2.0", "fp16 = 0.5")
+    assert "fp16 = 0.5" in slow
+    profile, recipe = tmp_path / "slow.toml", tmp_path / "recipe.toml"
+    profile.write_text(slow)
+    recipe.write_text('name = "fp16"')
+    source = write(tmp_path, "v1")
+    forced = only(made(source, data, str(profile), recipe=recipe))
+    assert (forced.chosen, forced.reason) == ("fp16", "forced by the recipe")
+    report = only(made(write(tmp_path, "v2"), data, str(profile), base=tmp_path / "v1"))
+    assert report.chosen != "fp16"
+    assert report.reason.endswith("the base's recipe lost: slower than the source: 0.50x")
+
+
+def test_source_as_it_is_stays_so(data, tmp_path):
+    """Where nothing else holds the limits, a base and what follows it are equal to the byte."""
+    profile = tmp_path / "plain.toml"
+    text = profile_path(PROFILE).read_text()
+    profile.write_text(re.sub(r"recipes = \[.*\]", 'recipes = ["int8-static"]', text))
+    one = made(write(tmp_path, "v1"), data, str(profile), max_drop=0)
+    two = made(write(tmp_path, "v2"), data, str(profile), max_drop=0, base=tmp_path / "v1")
+    assert only(one).chosen == only(two).chosen == "source"
+    graphs = [open_bundle(tmp_path / v).variant(PROFILE).record.graphs for v in ("v1", "v2")]
+    assert graphs[0] == graphs[1]

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from converters import convert
 from converters.metrics import find_metric
-from converters.passes.base import Context, build, registry
+from converters.passes.base import Context, GraphPass, build, registry
 from converters.source import open_source
 from device_profiles.loader import profiles
 from device_profiles.machine import installed_engines
 from edge_sdk.bundle.record import Recipe, Step
-from edge_sdk.errors import MissingEngineError, ProfileError, RecipeError, SourceError
+from edge_sdk.errors import (
+    ConversionError,
+    MissingEngineError,
+    ProfileError,
+    RecipeError,
+    SourceError,
+)
 from edge_sdk.runtime.engine import find_engine
 
 USES = {
@@ -53,3 +60,22 @@ def test_a_broken_engine_does_not_stop_the_others(install):
     install("engines", "no_such_module:X")
     assert find_engine("onnx").version()
     assert [engine.name for engine in installed_engines()].count("bad") == 0
+
+
+class Raises(GraphPass):
+    """Raises, and does not say why."""
+
+    name = "bad"
+    is_rewrite = False
+
+    def rewrite(self, graph, model):
+        raise AssertionError
+
+
+def test_a_pass_that_raises_is_named(install, squares, tmp_path):
+    install("passes", f"{__name__}:Raises")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('name = "mine"\nsteps = [{op = "bad"}]')
+    with pytest.raises(ConversionError, match="pass 'bad': AssertionError"):
+        convert(squares, ["x86-64"], tmp_path / "bundle", recipe=recipe)
+    assert not (tmp_path / "bundle").exists()
