@@ -23,6 +23,7 @@ from converters.source import Source, open_source
 from converters.target import target_engine
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile
+from edge_sdk.bundle import files
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import EngineError, InputError, MissingEngineError, SourceError
@@ -50,6 +51,7 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     source = open_source(request.source, states=request.states, task=request.task)
     say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
     with (
+        files.writing(Path(tempfile.gettempdir())),
         tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder,
         BundleWriter(request.out, overwrite=request.overwrite) as writer,
     ):

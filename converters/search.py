@@ -163,6 +163,8 @@ class Search:
     def _attempt(self, name: str, make: Callable[..., T], *given: object) -> T | None:
         try:
             return make(*given)
+        except OSError:  # a full disk is no fault of the candidate's
+            raise
         except Exception as error:  # noqa: BLE001 - candidate edge: recorded in the report
             reason = str(error) or type(error).__name__
             self._fail(name, "failed", reason.splitlines()[0])

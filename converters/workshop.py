@@ -249,7 +249,7 @@ def _key(steps: Sequence[Step]) -> bytes:
 def _applied(graph_pass: GraphPass, model: ir.Model) -> ir.passes.PassResult:
     try:
         return graph_pass(model)
-    except EdgeSdkError:
+    except (EdgeSdkError, OSError):
         raise
     except Exception as error:  # edge: third-party passes raise anything
         raise ConversionError(
@@ -262,6 +262,8 @@ def _guarded(graph_pass: GraphPass, model: ir.Model, context: Context) -> ir.Mod
     before = model.clone()
     try:
         return graph_pass(model).model
+    except OSError:
+        raise
     except Exception as error:  # noqa: BLE001 - edge: third-party passes raise anything
         reason = str(error.__cause__ or error).splitlines()[:1]
         context.notes.append(f"{graph_pass.name} left out: {' '.join(reason)}")

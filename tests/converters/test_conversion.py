@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from converters.source import open_source
 from device_profiles.loader import profile_path
 from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.errors import BundleError, ConversionError
+from edge_sdk.errors import BundleError, ConversionError, WorkError
 from tests.passes.models import graph, normal
 
 
@@ -106,6 +108,19 @@ def test_existing_bundle_is_replaced_only_when_asked(source, tmp_path):
     assert open_bundle(tmp_path / "b").version == "1.0.0"
     convert(source, ["x86-64"], tmp_path / "b", recipe=stored, version="2.0.0", overwrite=True)
     assert open_bundle(tmp_path / "b").version == "2.0.0"
+
+
+def test_full_disk_ends_a_conversion_and_is_no_candidates_fault(source, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (source.stat().st_size // 3, before[1]))
+    try:
+        with pytest.raises(WorkError, match="cannot write"):
+            convert(source, ["x86-64"], tmp_path / "b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
