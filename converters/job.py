@@ -133,6 +133,7 @@ class Job:
                 limits,
                 decisive=decisive,
                 peak_bytes=self._peak_within(limits.budget_bytes),
+                dimensions=self.dimensions,
                 quick_samples=self.quick_samples,
                 seconds=SENSITIVITY_SECONDS,
                 say=self.say,

@@ -9,15 +9,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
 
 from converters import sensitivity
 from converters.choose import Judged, Limits, choose, is_slower, objection, value
+from converters.costs import node_costs
 from converters.recipes import SOURCE, families, family_of, split_steps
+from converters.share import quantized_share
 from converters.stopwatch import Stopwatch
 from converters.workshop import Built, Workshop
 from device_profiles.schema import Profile, Rules
@@ -57,6 +60,7 @@ class Search:
         limits: What a candidate must hold.
         decisive: Whether measured latency decides: the profile's engine and ISA are here.
         peak_bytes: Predicts a candidate's peak memory on the device.
+        dimensions: Symbolic dimension -> value, for the share of the work that is quantized.
         quick_samples: Evaluation samples while searching.
         seconds: Time for sensitivity measurements.
         say: Told what happens, for progress display.
@@ -73,6 +77,7 @@ class Search:
         *,
         decisive: bool,
         peak_bytes: Callable[[Built], int],
+        dimensions: Mapping[str, int],
         quick_samples: int,
         seconds: float,
         say: Say,
@@ -85,6 +90,7 @@ class Search:
         self.limits = limits
         self.decisive = decisive
         self.peak_bytes = peak_bytes
+        self.dimensions = dimensions
         self.quick_samples = quick_samples
         self.seconds = seconds
         self.say = say
@@ -194,14 +200,16 @@ class Search:
             )
 
     def _predicted(self, built: Built) -> float:
-        """Speedup from the profile's rules, for the share of nodes that are quantized."""
+        """Speedup from the profile's rules, for the share of the work that is quantized."""
         family = family_of(built.recipe)
-        groups = sensitivity.weight_groups(self.workshop.prepared(self.prepared)[0])
-        nodes = {name for group in groups for name in group}
-        left = {item.node for item in built.unquantized} & nodes
-        share = 1 - len(left) / len(nodes) if nodes else 0.0
+        share = quantized_share(self._flops, built.path) if built.effective else 0.0
         predicted = self.profile.speedups.get(family, 1.0) if family else 1.0
         return 1 / (1 - share + share / predicted)
+
+    @cached_property
+    def _flops(self) -> dict[str, int]:
+        model, _ = self.workshop.prepared(self.prepared)
+        return {cost.node: cost.flops for cost in node_costs(model, self.dimensions)}
 
     def _allowed(self) -> list[Judged]:
         return [c for c in self.judged.values() if objection(c, self.limits) is None]
