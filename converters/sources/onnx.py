@@ -32,6 +32,9 @@ class OnnxSource:
         carried = {state.input for state in bound}
         outputs = describe.graph_outputs(model)
         tokenizer = path.parent / "tokenizer.json"
+        task = task or describe.task_of(model, outputs)
+        scores = outputs[0].shape if task == "classification" else None
+        classes = scores[-1] if scores else None
         return Source(
             path=path,
             name=_name(path),
@@ -39,12 +42,12 @@ class OnnxSource:
             size_bytes=sum(file.stat().st_size for file in files),
             model=model,
             kind=describe.kind_of(model),
-            task=task or describe.task_of(model, outputs),
+            task=task,
             inputs=tuple(s for s in describe.graph_inputs(model) if s.name not in carried),
             outputs=outputs,
             states=bound,
             tokenizer=tokenizer if tokenizer.is_file() else None,
-            labels=_labels(path.parent),
+            labels=_labels(path.parent, classes),
         )
 
 
@@ -99,19 +102,29 @@ def _name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("._+-") or "model"
 
 
-def _labels(folder: Path) -> tuple[str, ...]:
-    """Class names from ``labels.json`` (a list) or ``config.json`` (``id2label``)."""
-    for name in ("labels.json", "config.json"):
-        file = folder / name
-        if not file.is_file():
-            continue
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise SourceError(f"not valid JSON: {error}", where=str(file)) from None
-        if isinstance(content, dict):
-            table = content.get("id2label")
-            content = [table[key] for key in sorted(table, key=int)] if table else None
-        if isinstance(content, list):
-            return tuple(str(label) for label in content)
-    return ()
+def _labels(folder: Path, classes: int | str | None) -> tuple[str, ...]:
+    """Class names from ``labels.json`` (a list) or ``config.json`` (``id2label``).
+
+    The latter often lies beside a model that was cut before its classes.
+    """
+    names = _read_json(folder / "labels.json")
+    if isinstance(names, list):
+        if isinstance(classes, int) and len(names) != classes:
+            raise SourceError(
+                f"{len(names)} names for {classes} classes", where=str(folder / "labels.json")
+            )
+        return tuple(str(name) for name in names)
+    config = _read_json(folder / "config.json")
+    table = config.get("id2label") if isinstance(config, dict) else None
+    names = [table.get(str(i)) for i in range(len(table))] if isinstance(table, dict) else []
+    fits = None not in names and (not isinstance(classes, int) or len(names) == classes)
+    return tuple(str(name) for name in names) if fits else ()
+
+
+def _read_json(file: Path) -> object:
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SourceError(f"not valid JSON: {error}", where=str(file)) from None

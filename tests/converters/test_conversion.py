@@ -16,7 +16,7 @@ from converters.source import open_source
 from device_profiles.loader import profile_path
 from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.errors import BundleError, ConversionError, WorkError
+from edge_sdk.errors import BundleError, ConversionError, SourceError, WorkError
 from tests.passes.models import graph, normal
 
 
@@ -136,3 +136,28 @@ def test_bundle_is_named_after_the_file(source, tmp_path, file, name):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(source.read_bytes())
     assert open_source(path).name == name
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "labels"),
+    [
+        ("labels.json", '["a", "b", "c"]', ("a", "b", "c")),
+        ("config.json", '{"id2label": {"0": "a", "2": "c", "1": "b"}}', ("a", "b", "c")),
+        ("config.json", '{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}', ()),
+        ("config.json", '{"id2label": {"cat": 0, "dog": 1, "cow": 2}}', ()),
+        ("config.json", '{"id2label": ["a", "b", "c"]}', ()),
+    ],
+)
+def test_class_names_lie_beside_the_model(tmp_path, file, text, labels):
+    model = graph("(float[N,8] x) => (float[N,3] y)", "y = MatMul (x, w)", w=normal(8, 3))
+    onnx.save(ir.to_proto(model), tmp_path / "model.onnx")
+    (tmp_path / file).write_text(text)
+    assert open_source(tmp_path / "model.onnx").labels == labels
+
+
+def test_class_names_that_are_too_few_are_refused(tmp_path):
+    model = graph("(float[N,8] x) => (float[N,3] y)", "y = MatMul (x, w)", w=normal(8, 3))
+    onnx.save(ir.to_proto(model), tmp_path / "model.onnx")
+    (tmp_path / "labels.json").write_text('["a", "b"]')
+    with pytest.raises(SourceError, match=r"labels\.json: 2 names for 3 classes"):
+        open_source(tmp_path / "model.onnx")
