@@ -143,7 +143,8 @@ class Search:
                 continue
             twin = self._twin(built)
             if twin is not None:
-                self._fail(recipe.name, "rejected", twin)
+                if recipe is variants[0]:  # its variants would say the same
+                    self._fail(recipe.name, "rejected", twin)
                 continue
             if best is None or self._drop(built) < self._drop(best):
                 best = built
