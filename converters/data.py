@@ -281,12 +281,15 @@ def _set_initial(
     """Puts states found in the data into each sequence's first call, where they fit."""
     for name, zero in zeros.items():
         given = arrays.get(name)
-        if given is None or given.dtype != zero.dtype:
+        if given is None or not np.can_cast(given.dtype, zero.dtype, "same_kind"):
             continue
+        given = given.astype(zero.dtype)
         for index, sample in enumerate(samples):
             value = given
-            if given.ndim == zero.ndim + 1:
+            if given.ndim > zero.ndim:
                 value = given[index if len(given) == len(samples) else 0]
+            if value.ndim > zero.ndim and len(value):
+                value = value[0]
             if value.shape == zero.shape and sample:
                 sample[0][name] = value
 

@@ -45,7 +45,6 @@ DEFAULT_MAX_DROP = 0.01
 QUICK_SECONDS = 0.4
 EVALUATION_SECONDS = 4.0
 MAX_THREADS = 4
-SENSITIVITY_SECONDS = 8.0
 
 
 class Job:
@@ -135,7 +134,6 @@ class Job:
                 peak_bytes=self._peak_within(limits.budget_bytes),
                 dimensions=self.dimensions,
                 quick_samples=self.quick_samples,
-                seconds=SENSITIVITY_SECONDS,
                 say=self.say,
             )
 

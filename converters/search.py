@@ -62,7 +62,6 @@ class Search:
         peak_bytes: Predicts a candidate's peak memory on the device.
         dimensions: Symbolic dimension -> value, for the share of the work that is quantized.
         quick_samples: Evaluation samples while searching.
-        seconds: Time for sensitivity measurements.
         say: Told what happens, for progress display.
     """
 
@@ -79,7 +78,6 @@ class Search:
         peak_bytes: Callable[[Built], int],
         dimensions: Mapping[str, int],
         quick_samples: int,
-        seconds: float,
         say: Say,
     ) -> None:
         self.workshop = workshop
@@ -92,7 +90,6 @@ class Search:
         self.peak_bytes = peak_bytes
         self.dimensions = dimensions
         self.quick_samples = quick_samples
-        self.seconds = seconds
         self.say = say
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
@@ -256,10 +253,12 @@ class Search:
         return self.origins.get(candidate.name, candidate.built.recipe)
 
     def _refine(self) -> None:
-        """Returns the leader's worst nodes to 8-bit blocks where that raises its value."""
-        allowed = [c for c in self._allowed() if not is_slower(c)]
-        leader = max(allowed, key=lambda c: value(c, self.limits), default=None)
-        if leader is None or not self.decisive or not sensitivity.can_block(leader.built.recipe):
+        """Returns the worst nodes of the best mixable candidate to 8-bit blocks."""
+        mixable = [
+            c for c in self._allowed() if not is_slower(c) and sensitivity.can_block(c.built.recipe)
+        ]
+        leader = max(mixable, key=lambda c: value(c, self.limits), default=None)
+        if leader is None or not self.decisive:
             return
         if leader.agreement.drop < self.limits.max_drop / 20:
             return
@@ -278,7 +277,7 @@ class Search:
             self.say(f"{self.profile.name}: measuring sensitivity of {recipe.name}")
             samples = max(4, self.quick_samples // 2)
             self.rankings[recipe.name] = sensitivity.measure(
-                self.workshop, recipe, self.prepared, samples, self.seconds
+                self.workshop, recipe, self.prepared, samples
             )
         return self.rankings[recipe.name]
 

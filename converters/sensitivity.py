@@ -9,7 +9,6 @@ measured as a whole and corrected if the prediction was too kind.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +25,8 @@ WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1}
 STORED_INPUT = {**WEIGHT_INPUT, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
 # Passes that quantize layers; smoothing stays on for excluded nodes, it is exact.
 _QUANTIZERS = ("dynamic-int8", "static-qdq", "block-weights", "float16")
+MEASUREMENTS = 40
+LARGE_BYTES = 512 << 20
 _SAFETY = 0.8
 
 Group = tuple[str, ...]
@@ -112,12 +113,13 @@ def measure(
     recipe: Recipe,
     prepared: tuple[Step, ...],
     samples: int,
-    budget_seconds: float,
 ) -> list[Sensitivity]:
     """Sensitivities of all weight groups, worst first.
 
-    With more groups than the budget allows, neighbours are measured together
-    first and only the worst of these bundles are taken apart.
+    With more groups than there are measurements to spend, neighbours are measured
+    together first and only the worst of these bundles are taken apart. The number
+    of measurements follows from the model and not from the clock, so that a slow
+    machine finds the same mixture as a fast one.
     """
     weights = STORED_INPUT if _only_stores(recipe) else WEIGHT_INPUT
     groups = weight_groups(workshop.prepared(prepared)[0], weights)
@@ -129,18 +131,14 @@ def measure(
         built = workshop.build(quantized_only(recipe, names, everything), prepared)
         return smooth_error(workshop.agreement(built, samples))
 
-    start = time.monotonic()
-    error_of(groups[0])
-    each = max(time.monotonic() - start, 1e-3)
-    affordable = max(4, int(budget_seconds / each))
-    width = -(-len(groups) // affordable) if len(groups) > affordable else 1
+    affordable = MEASUREMENTS if workshop.source.size_bytes < LARGE_BYTES else MEASUREMENTS // 8
+    width = -(-len(groups) // affordable)
     bundles = [groups[i : i + width] for i in range(0, len(groups), width)]
     found = [(error_of([n for g in bundle for n in g]), bundle) for bundle in bundles]
     found.sort(key=lambda item: -item[0])
-    deadline = start + 2 * budget_seconds
     result: list[Sensitivity] = []
     for error, bundle in found:
-        apart = len(bundle) > 1 and time.monotonic() < deadline
+        apart = 1 < len(bundle) <= affordable - len(result)
         for group in bundle:
             share = error_of(group) if apart else error / len(bundle)
             result.append(Sensitivity(group, max(share, 0.0)))
