@@ -180,18 +180,18 @@ def test_an_unknown_metric_lists_the_known_ones() -> None:
 def test_a_function_of_the_user_is_a_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_metrics.py").write_text(
+    (tmp_path / "metrics_of_a_test.py").write_text(
         "from converters.metrics import Metric\n"
         "def always(predictions, references): return 0.25\n"
         "loss = Metric('loss', always, higher_is_better=False)\n"
         "number = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert find_metric("my_metrics:always") == Metric(
-        "my_metrics:always", sys.modules["my_metrics"].always
+    assert find_metric("metrics_of_a_test:always") == Metric(
+        "metrics_of_a_test:always", sys.modules["metrics_of_a_test"].always
     )
-    assert find_metric("my_metrics:loss").drop(1.0, 1.5) == 0.5
-    for wrong in ("my_metrics:gone", "no_such_module:f", "my_metrics:number"):
+    assert find_metric("metrics_of_a_test:loss").drop(1.0, 1.5) == 0.5
+    for wrong in ("metrics_of_a_test:gone", "no_such_module:f", "metrics_of_a_test:number"):
         with pytest.raises(RecipeError, match=wrong):
             find_metric(wrong)
 
