@@ -30,7 +30,7 @@ class Dataset:
         samples: Sample -> calls -> input name -> array.
         labels: First axis = samples, where the data has labels. One label per step
             of a sequence makes a second axis, or objects where sequences differ in length.
-        origin: ``user``, ``generated`` or ``base`` (taken from a base bundle).
+        origin: ``user`` or ``generated``.
         digest: ``sha256:…`` of the content, whatever file it came from.
     """
 
