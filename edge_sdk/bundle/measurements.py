@@ -22,6 +22,24 @@ class Machine(Frozen, frozen=True, kw_only=True):
     engines: dict[str, str]
 
 
+class DecoderFigures(Frozen, frozen=True, kw_only=True):
+    """What counts for a decoder beside size and memory.
+
+    Attributes:
+        perplexity: Of the candidate, on the evaluation data.
+        source_perplexity: Of the source in fp32, on the same data.
+        tokens_per_second: Decoding speed of one stream.
+        ttft_ms: Time to the first token after a prompt of ``prompt_tokens``.
+        prompt_tokens: Length of that prompt.
+    """
+
+    perplexity: float
+    source_perplexity: float
+    tokens_per_second: float | None = None
+    ttft_ms: float | None = None
+    prompt_tokens: int = 0
+
+
 class Candidate(Frozen, frozen=True, kw_only=True):
     """One row of the table of candidates.
 
@@ -35,6 +53,7 @@ class Candidate(Frozen, frozen=True, kw_only=True):
         speedup: Source median over candidate median in the same run.
         peak_rss_bytes: Peak resident memory of a fresh process that loads and runs it.
         predicted_speedup: From the profile's cost model, where its ISA is not here.
+        decoder: Perplexity and speed of text, for a decoder.
     """
 
     name: str
@@ -46,6 +65,7 @@ class Candidate(Frozen, frozen=True, kw_only=True):
     speedup: float | None = None
     peak_rss_bytes: int | None = None
     predicted_speedup: float | None = None
+    decoder: DecoderFigures | None = None
 
 
 class VariantReport(Frozen, frozen=True, kw_only=True):

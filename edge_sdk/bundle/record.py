@@ -218,6 +218,58 @@ class Provenance(Frozen, frozen=True, kw_only=True):
     source_metrics: dict[str, float] = {}
 
 
+class Sampling(Frozen, frozen=True, kw_only=True):
+    """How the next token is drawn; a model's own defaults, or a request's.
+
+    Filters apply in this order: repetition penalty, temperature, top-k, top-p, min-p.
+
+    Attributes:
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Keep this many likeliest tokens; 0 keeps all.
+        top_p: Keep the smallest set of tokens whose probabilities reach this sum.
+        min_p: Drop tokens below this share of the likeliest token's probability.
+        repetition_penalty: Divides positive, multiplies negative logits of tokens seen (CTRL).
+        seed: Seed of the draws; ``None`` takes a fresh one.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+
+class Generation(Frozen, frozen=True, kw_only=True):
+    """What the runtime needs to know of a decoder beside its graphs.
+
+    Attributes:
+        layers: Number of layers, each with a key and a value cache.
+        kv_heads: Heads of the caches.
+        head_dim: Width of a head.
+        vocab: Size of the logits.
+        context: Longest context in tokens.
+        eos: Tokens that end a turn.
+        bos: Token that begins a text, prepended where ``add_bos``.
+        add_bos: Whether a prompt begins with ``bos``.
+        chat_template: Jinja source of the chat template; empty where there is none.
+        tokens: Special tokens a template may name: ``bos_token``, ``eos_token`` …
+        sampling: The model's own defaults.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+    eos: tuple[int, ...] = ()
+    bos: int | None = None
+    add_bos: bool = False
+    chat_template: str = ""
+    tokens: dict[str, str] = {}
+    sampling: Sampling = Sampling()
+
+
 class GoldenCase(Frozen, frozen=True, kw_only=True):
     """Inputs and expected outputs for the device's self-test.
 
@@ -256,6 +308,7 @@ class VariantRecord(Frozen, frozen=True, kw_only=True):
     unquantized: tuple[Unquantized, ...] = ()
     golden: tuple[GoldenCase, ...] = ()
     notes: tuple[str, ...] = ()
+    generation: Generation | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -1,0 +1,1 @@
+"""Text generation: KV cache, sampling, streaming, several sequences over one session."""
