@@ -1,0 +1,1 @@
+"""Dialogue models measured beside their peers: ``python -m benchmarks.llm``."""
