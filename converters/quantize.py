@@ -20,6 +20,8 @@ IntType = Literal["int8", "uint8"]
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 # Shares of the largest magnitude that the search for the best clip tries.
 CLIPS = np.linspace(1.0, 0.7, 13, dtype=np.float32)
+# Elements worked on at a time: a few arrays of them stay in the second-level cache.
+CACHED = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -133,61 +135,104 @@ def blockwise(
     """
     k, n = weight.shape
     blocks = -(-k // block_size)
-    padded = np.zeros((n, blocks * block_size), np.float32)
-    padded[:, :k] = weight.T
-    rows = padded.reshape(n, blocks, block_size)
-    low, high = rows.min(axis=2), rows.max(axis=2)
-    codes, scale, zero = _block_codes(rows, low, high, bits, symmetric)
-    if clip:
-        error = _block_error(rows, codes, scale, zero)
-        for share in CLIPS[1:]:
-            tried = _block_codes(rows, low * share, high * share, bits, symmetric)
-            tried_error = _block_error(rows, *tried)
-            better = tried_error < error
-            codes = np.where(better[..., None], tried[0], codes)
-            scale, zero = np.where(better, tried[1], scale), np.where(better, tried[2], zero)
-            error = np.minimum(error, tried_error)
-    return Blocks(
-        values=_pack(codes, bits),
-        scale=scale,
-        zero_point=None if symmetric else _pack(zero, bits),
-    )
+    values = np.empty((n, blocks, block_size * bits // 8), np.uint8)
+    scale = np.empty((n, blocks), np.float32)
+    zero = np.empty((n, blocks), np.uint8)
+    step = max(1, CACHED // (blocks * block_size))
+    for start in range(0, n, step):
+        part = slice(start, min(start + step, n))
+        padded = np.zeros((part.stop - start, blocks * block_size), np.float32)
+        padded[:, :k] = weight[:, part].T
+        rows = padded.reshape(-1, blocks, block_size)
+        codes, scale[part], zero[part] = _quantized(rows, bits, symmetric, clip)
+        values[part] = pack(codes, bits)
+    return Blocks(values, scale, None if symmetric else pack(zero, bits))
 
 
-def _block_codes(
-    rows: Float, low: Float, high: Float, bits: int, symmetric: bool
-) -> tuple[NDArray[np.uint8], Float, NDArray[np.uint8]]:
-    """Codes [N, blocks, block_size], scales and zero points [N, blocks] for given ranges."""
-    top = 2**bits - 1
-    if symmetric:
-        # Codes reach one step further below the middle than above it; the sign of the scale
-        # gives that step to the larger side, as in GGML's Q4_0 and ONNX Runtime's own packer.
-        middle = top // 2 + 1
-        scale = _nonzero(np.where(-low > high, low, high) / np.float32(-middle))
-        zero = np.full(scale.shape, middle, np.uint8)
-    else:
-        low, high = np.minimum(low, 0), np.maximum(high, 0)
-        scale = _nonzero((high - low) / np.float32(top))
-        zero = np.clip(np.rint(-low / scale), 0, top).astype(np.uint8)
-    codes = np.rint(rows / scale[..., None]) + zero[..., None]
-    return np.clip(codes, 0, top).astype(np.uint8), scale, zero
+def dequantize(blocks: Blocks, bits: int, k: int) -> Float:
+    """The weight [N, K] that blocks represent.
+
+    Args:
+        blocks: Quantized weight.
+        bits: Width of a code.
+        k: Length of the input axis, without the last block's padding.
+    """
+    n, count = blocks.scale.shape
+    zero = unpack(blocks.zero_point, bits, count) if blocks.zero_point is not None else None
+    real = np.empty((n, k), np.float32)
+    step = max(1, CACHED // max(k, 1))
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        codes = unpack(blocks.values[part], bits).astype(np.float32)
+        codes -= 2 ** (bits - 1) if zero is None else zero[part, :, None]
+        codes *= blocks.scale[part, :, None]
+        real[part] = codes.reshape(len(codes), -1)[:, :k]
+    return real
 
 
-def _block_error(
-    rows: Float, codes: NDArray[np.uint8], scale: Float, zero: NDArray[np.uint8]
-) -> Float:
-    real = (codes.astype(np.float32) - zero[..., None]) * scale[..., None]
-    error: Float = np.square(real - rows).sum(axis=2)
-    return error
-
-
-def _pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+def pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Packs 4-bit codes in pairs along the last axis, low nibble first, the last one padded."""
     if bits == 8:
         return codes
     even = np.concatenate([codes, np.zeros((*codes.shape[:-1], codes.shape[-1] % 2), np.uint8)], -1)
     packed: NDArray[np.uint8] = even[..., 0::2] | (even[..., 1::2] << 4)
     return packed
+
+
+def unpack(packed: NDArray[np.uint8], bits: int, count: int | None = None) -> NDArray[np.uint8]:
+    """Undoes :func:`pack`; ``count`` cuts the padding off."""
+    if bits == 8:
+        return packed
+    codes: NDArray[np.uint8] = np.stack([packed & 15, packed >> 4], axis=-1)
+    codes = codes.reshape(*packed.shape[:-1], -1)
+    return codes if count is None else codes[..., :count]
+
+
+def block_scales(low: Float, high: Float, bits: int, symmetric: bool) -> tuple[Float, Float]:
+    """Scale and zero point of blocks whose values lie between ``low`` and ``high``."""
+    top = 2**bits - 1
+    if symmetric:
+        # Codes reach one step further below the middle than above it; the sign of the scale
+        # gives that step to the larger side, as in GGML's Q4_0 and ONNX Runtime's own packer.
+        middle = top // 2 + 1
+        scale = _nonzero(np.where(-low > high, low, high) / np.float32(-middle))
+        return scale, np.full(scale.shape, middle, np.float32)
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    scale = _nonzero((high - low) / np.float32(top))
+    return scale, np.clip(np.rint(-low / scale), 0, top)
+
+
+def _quantized(
+    rows: Float, bits: int, symmetric: bool, clip: bool
+) -> tuple[NDArray[np.uint8], Float, Float]:
+    """Codes, scales and zero points of rows [N, blocks, block_size]."""
+    low, high = rows.min(axis=2), rows.max(axis=2)
+    scale, zero = block_scales(low, high, bits, symmetric)
+    if clip:
+        error = _block_error(rows, scale, zero, bits)
+        for share in CLIPS[1:]:
+            tried = block_scales(low * share, high * share, bits, symmetric)
+            tried_error = _block_error(rows, *tried, bits)
+            better = tried_error < error
+            scale, zero = np.where(better, tried[0], scale), np.where(better, tried[1], zero)
+            error = np.minimum(error, tried_error)
+    return _block_codes(rows, scale, zero, bits).astype(np.uint8), scale, zero
+
+
+def _block_codes(rows: Float, scale: Float, zero: Float, bits: int) -> Float:
+    codes = rows / scale[..., None]
+    np.rint(codes, out=codes)
+    codes += zero[..., None]
+    return np.clip(codes, 0, 2**bits - 1, out=codes)
+
+
+def _block_error(rows: Float, scale: Float, zero: Float, bits: int) -> Float:
+    real = _block_codes(rows, scale, zero, bits)
+    real -= zero[..., None]
+    real *= scale[..., None]
+    real -= rows
+    error: Float = np.einsum("nbk,nbk->nb", real, real)
+    return error
 
 
 def _best_clip(
