@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import MissingEngineError
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Feeds = Mapping[str, NDArray[np.generic]]
-    Outputs = dict[str, NDArray[np.generic]]
+    Array = NDArray[np.generic]
+    Feeds = Mapping[str, Array]
+    Outputs = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,35 @@ class Session(Protocol):
         Raises:
             EngineError: The engine failed; the message is the engine's own.
         """
+
+
+class Binding(Protocol):
+    """A call over buffers of the caller: nothing is copied in or out. For one thread.
+
+    An input and an output may be the same buffer where the graph updates it in
+    place. The binding keeps the arrays alive.
+    """
+
+    def set_input(self, name: str, array: Array) -> None:
+        """Reads an input from this C-contiguous array from now on, whatever it then holds."""
+
+    def set_output(self, name: str, array: Array) -> None:
+        """Writes an output into this C-contiguous array from now on."""
+
+    def run(self) -> None:
+        """Runs the graph once on what is bound.
+
+        Raises:
+            EngineError: The engine failed; the message is the engine's own.
+        """
+
+
+@runtime_checkable
+class BindableSession(Session, Protocol):
+    """A session that can also run over buffers of the caller, as decoders need it."""
+
+    def bind(self) -> Binding:
+        """A call with nothing bound yet; a session may have any number of them."""
 
 
 class Engine(Protocol):

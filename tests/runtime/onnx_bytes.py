@@ -31,7 +31,12 @@ def field(number: int, value: int | bytes | str) -> bytes:
 
 
 def node(
-    op: str, inputs: Sequence[str], outputs: Sequence[str], name: str = "", **ints: int
+    op: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    name: str = "",
+    domain: str = "",
+    **ints: int,
 ) -> bytes:
     """A node with integer attributes."""
     return b"".join(
@@ -40,6 +45,7 @@ def node(
             *(field(2, item) for item in outputs),
             field(3, name or outputs[0]),
             field(4, op),
+            field(7, domain),
             *(
                 field(5, field(1, key) + field(3, number) + field(20, 2))
                 for key, number in ints.items()
@@ -88,7 +94,8 @@ def model(
             *(field(12, item) for item in outputs),
         )
     )
-    return field(1, 8) + field(7, graph) + field(8, field(2, opset))
+    extensions = field(8, field(1, "com.microsoft") + field(2, 1))
+    return field(1, 8) + field(7, graph) + field(8, field(2, opset)) + extensions
 
 
 def _varint(number: int) -> bytes:

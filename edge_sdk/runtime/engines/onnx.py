@@ -7,7 +7,7 @@ Engine options (:attr:`SessionOptions.options`) are ONNX Runtime's own names:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +17,7 @@ from edge_sdk.errors import EngineError, MissingEngineError
 from edge_sdk.runtime.engine import SessionOptions
 
 if TYPE_CHECKING:
-    from edge_sdk.runtime.engine import Feeds, Outputs
+    from edge_sdk.runtime.engine import Array, Feeds, Outputs
 
 CPU = "CPUExecutionProvider"
 # ONNX Runtime reports failures by exception as well; its log would say them twice on stderr.
@@ -117,6 +117,42 @@ class OnnxSession:
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed while running the graph: {error}") from error
         return dict(zip(self._output_names, values, strict=True))
+
+    def bind(self) -> OnnxBinding:
+        """A call over buffers of the caller, with nothing bound yet."""
+        return OnnxBinding(self._session)
+
+
+class OnnxBinding:
+    """A call over buffers in host memory, by their address. For one thread."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._arrays: dict[str, Array] = {}  # ONNX Runtime keeps addresses only
+
+    def set_input(self, name: str, array: Array) -> None:
+        """Reads an input from this C-contiguous array from now on."""
+        self._set(self._binding.bind_input, name, array)
+
+    def set_output(self, name: str, array: Array) -> None:
+        """Writes an output into this C-contiguous array from now on."""
+        self._set(self._binding.bind_output, name, array)
+
+    def run(self) -> None:
+        """Runs the graph once on what is bound.
+
+        Raises:
+            EngineError: ONNX Runtime failed; the message is its own.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed while running the graph: {error}") from error
+
+    def _set(self, bind: Callable[..., None], name: str, array: Array) -> None:
+        bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._arrays[name] = array
 
 
 def split_options(
