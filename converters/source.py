@@ -11,6 +11,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from converters.decoder.source import DecoderSource
 from device_profiles.schema import Kind
 from edge_sdk.bundle.record import State, TensorSpec
 from edge_sdk.errors import SourceError
@@ -56,7 +57,9 @@ class SourceReader(Protocol):
     def accepts(self, path: Path) -> bool:
         """Whether ``path`` looks like this format (by name and first bytes)."""
 
-    def read(self, path: Path, *, states: tuple[State, ...] | None, task: str | None) -> Source:
+    def read(
+        self, path: Path, *, states: tuple[State, ...] | None, task: str | None
+    ) -> Source | DecoderSource:
         """Reads the model.
 
         Args:
@@ -71,7 +74,7 @@ class SourceReader(Protocol):
 
 def open_source(
     path: Path, *, states: tuple[State, ...] | None = None, task: str | None = None
-) -> Source:
+) -> Source | DecoderSource:
     """Finds the reader that accepts ``path`` and reads it.
 
     Raises:

@@ -1,0 +1,125 @@
+"""Hugging Face weight files: safetensors, whole or sharded, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from edge_sdk.errors import SourceError
+
+INDEX = "model.safetensors.index.json"
+DTYPES = ("BF16", "F16", "F32", "F64")
+OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.msgpack", "*.h5")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor is: its file, element type and shape."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Checkpoint:
+    """The tensors of a checkpoint folder, under the names they have there.
+
+    Files are opened for each read and closed again, so that pages read do not
+    count as this process's memory.
+
+    Attributes:
+        files: The weight files, in the order of their names.
+        tensors: Name -> where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the headers of all weight files.
+
+        Raises:
+            SourceError: There are none, one is missing, cut off or damaged.
+        """
+        self.files = _weight_files(folder)
+        self.tensors: Mapping[str, Stored] = {
+            name: stored for file in self.files for name, stored in _header(file).items()
+        }
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """One tensor in float32.
+
+        Raises:
+            SourceError: Its element type is not a float that is supported.
+        """
+        stored = self.tensors[name]
+        if stored.dtype not in DTYPES:
+            raise SourceError(
+                f"tensor {name!r} has the unsupported type {stored.dtype}",
+                where=str(stored.file),
+                remedy=f"give an unquantized checkpoint ({', '.join(DTYPES)})",
+            )
+        with safe_open(stored.file, framework="np") as file:
+            value: NDArray[Any] = file.get_tensor(name)
+        return value.astype(np.float32, copy=False)
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    index = folder / INDEX
+    if index.is_file():
+        names = set(read_json(index).get("weight_map", {}).values())
+        for name in sorted(names):
+            if not (folder / name).is_file():
+                raise SourceError(
+                    f"names the file {name!r}, which is not there",
+                    where=str(index),
+                    remedy="download all files of the model",
+                )
+        return tuple(folder / name for name in sorted(names))
+    files = tuple(sorted(folder.glob("*.safetensors")))
+    if files:
+        return files
+    others = [file.name for pattern in OTHER_FORMATS for file in sorted(folder.glob(pattern))]
+    graphs = [file.name for file in sorted(folder.glob("**/*.onnx"))]
+    if graphs:
+        remedy = f"give the graph itself: {folder / graphs[0]}"
+    elif others:
+        remedy = f"{others[0]} is not read, as it can run code: save the model as safetensors"
+    else:
+        remedy = "download the model's *.safetensors files"
+    raise SourceError("holds no *.safetensors file", where=str(folder), remedy=remedy)
+
+
+def _header(file: Path) -> dict[str, Stored]:
+    try:
+        with safe_open(file, framework="np") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {
+                name: Stored(file, part.get_dtype(), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise SourceError(
+            f"not a complete safetensors file: {error}",
+            where=str(file),
+            remedy="download it again",
+        ) from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Raises:
+        SourceError: It cannot be read or is not a JSON object.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"not valid JSON: {error}", where=str(file)) from None
+    if not isinstance(value, dict):
+        raise SourceError("not a JSON object", where=str(file))
+    return value
