@@ -25,10 +25,7 @@ def byte_tokens(tokenizer, data: bytes) -> list[int]:
     found = [tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in data]
     if None not in found:
         return found
-    from tokenizers import decoders
-
     shown = [tokenizer.id_to_token(i) for i in range(256)]
-    assert decoders.ByteLevel().decode(["Ã", "©"]) == "é"
     # The byte-level alphabet: printable bytes stand for themselves, the rest from U+0100 on.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
@@ -146,7 +143,7 @@ def test_beginning_of_a_stop_string_is_kept_back_until_it_is_none():
 def test_nothing_follows_a_stop_string():
     stream = TextStream(byte_level(), ["lo"])
     tokens = byte_level().encode("hello w").ids
-    assert pieces(stream, [*tokens, *tokens]) == ["hel", "", "", "", "", ""][: 2 * len(tokens) + 1]
+    assert pieces(stream, [*tokens, *tokens]) == ["hel", "", "", "", ""]
 
 
 def test_beginning_of_a_stop_string_appears_when_the_text_ends_with_it():
