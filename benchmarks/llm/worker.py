@@ -1,0 +1,84 @@
+"""The process side of a contest: one engine, asked line by line. Standard library only.
+
+A worker is started with its settings as JSON, prints :class:`Opened` when its
+model is loaded, then answers each request line with one :class:`Turn` line.
+Peers run in environments where nothing of this repository is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One prompt answered greedily.
+
+    Attributes:
+        ttft_ms: From the prompt's token ids to the first new token.
+        decode_seconds: From the first to the last new token.
+        tokens: The new tokens.
+    """
+
+    ttft_ms: float
+    decode_seconds: float
+    tokens: list[int]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed, without the first token; 0 where there was only that."""
+        return (len(self.tokens) - 1) / self.decode_seconds if self.decode_seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A worker is ready.
+
+    Attributes:
+        open_ms: From the first statement of the program, imports included, to a loaded model.
+        version: Engine and version.
+    """
+
+    open_ms: float
+    version: str
+
+
+class Runner(Protocol):
+    """One engine with a model loaded."""
+
+    version: str
+
+    def prefill(self, prompt: list[int]) -> int:
+        """Forgets what was before, takes a prompt in, and returns the likeliest next token."""
+
+    def decode(self, token: int) -> int:
+        """Appends one token and returns the likeliest next one."""
+
+
+def turn(runner: Runner, prompt: list[int], new_tokens: int) -> Turn:
+    """Times one prompt and its answer."""
+    started = time.perf_counter()
+    tokens = [runner.prefill(prompt)]
+    first = time.perf_counter()
+    while len(tokens) < new_tokens:
+        tokens.append(runner.decode(tokens[-1]))
+    return Turn((first - started) * 1e3, time.perf_counter() - first, tokens)
+
+
+def serve(open_runner: Callable[[dict[str, Any]], Runner]) -> None:
+    """Opens with the settings of the command line, then answers until the input ends."""
+    started = time.perf_counter()
+    runner = open_runner(json.loads(sys.argv[1]))
+    _say(Opened((time.perf_counter() - started) * 1e3, runner.version))
+    for line in sys.stdin:
+        _say(turn(runner, **json.loads(line)))
+
+
+def _say(answer: Opened | Turn) -> None:
+    sys.stdout.write(json.dumps(asdict(answer)) + "\n")
+    sys.stdout.flush()
