@@ -49,7 +49,9 @@ class Architecture:
         mlp_bias: Gate, up and down have biases.
         qk_norm: RMSNorm over each query and key head (Qwen3).
         post_norms: RMSNorm after attention and after the MLP, before the residual add (GLM-4-0414).
-        sliding_window: Tokens that attention sees back, where the source limits it.
+        sliding_window: Tokens that attention sees back, itself included, where it is limited.
+        unwindowed_layers: Layers that see everything despite ``sliding_window``.
+        unrotated_layers: Layers without rotary embedding (SmolLM3).
     """
 
     family: str
@@ -71,3 +73,5 @@ class Architecture:
     qk_norm: bool = False
     post_norms: bool = False
     sliding_window: int | None = None
+    unwindowed_layers: frozenset[int] = frozenset()
+    unrotated_layers: frozenset[int] = frozenset()

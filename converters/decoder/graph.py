@@ -12,7 +12,7 @@ nothing but its keys and values there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from converters.decoder import rope
 from converters.decoder.architecture import Architecture
 from converters.decoder.network import CONTRIB, Attribute, Network
-from converters.decoder.tensors import FloatType
+from converters.decoder.tensors import FloatType, lazy
 from converters.decoder.weights import WeightFormat, WeightPlan, Weights
 
 FLOAT32 = WeightPlan(WeightFormat(bits=32))
 KvType = Literal["float32", "int8"]
 Shape = Sequence[int | str]
+Angles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -189,19 +190,15 @@ def _attention(
     heads: list[ir.Value | None] = [projected, None, None]
     if model.qk_norm:
         heads = _normed_heads(net, name, projected)
-    cos, sin = (
-        net.constant(f"rope.{part}", table.astype(net.float_type))
-        for part, table in zip(("cos", "sin"), rope.tables(model.rope, model.context), strict=True)
-    )
-    attributes: dict[str, Attribute] = {
-        "num_heads": model.heads,
-        "kv_num_heads": model.kv_heads,
-        "do_rotary": 1,
-        "rotary_interleaved": int(model.rope.interleaved),
-    }
-    if model.sliding_window is not None:
-        attributes["local_window_size"] = model.sliding_window
-    inputs = [*heads, cache.key, cache.value, cache.seqlens_k, cache.total, cos, sin]
+    attributes: dict[str, Attribute] = {"num_heads": model.heads, "kv_num_heads": model.kv_heads}
+    cos_sin: tuple[ir.Value | None, ir.Value | None] = (None, None)
+    if index not in model.unrotated_layers:
+        cos_sin = _rotary_tables(net)
+        attributes |= {"do_rotary": 1, "rotary_interleaved": int(model.rope.interleaved)}
+    window = None if index in model.unwindowed_layers else model.sliding_window
+    if window is not None and window < model.context:
+        attributes["local_window_size"] = window
+    inputs = [*heads, cache.key, cache.value, cache.seqlens_k, cache.total, *cos_sin]
     if cache.scales is not None:
         attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
         attributes["kv_cache_bit_width"] = 8
@@ -216,6 +213,22 @@ def _attention(
     )
     dtype = net.dtype if cache.scales is None else ir.DataType.INT8
     return context, [_typed(present, dtype, cache.shape) for present in presents]
+
+
+def _rotary_tables(net: Network) -> tuple[ir.Value, ir.Value]:
+    """Cos and sin of every position, which all layers share."""
+    model = net.architecture
+    shape = (model.context, len(model.rope.inverse_frequencies))
+
+    def table(function: Callable[[Angles], Angles]) -> Callable[[], Angles]:
+        return lambda: (
+            function(rope.angles(model.rope, model.context)) * model.rope.attention_factor
+        )
+
+    return (
+        net.initializer("rope.cos", lazy(table(np.cos), net.float_type, shape)),
+        net.initializer("rope.sin", lazy(table(np.sin), net.float_type, shape)),
+    )
 
 
 def _normed_heads(net: Network, name: str, projected: ir.Value) -> list[ir.Value | None]:

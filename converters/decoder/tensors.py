@@ -57,15 +57,11 @@ class Tensors:
         codes = (rows, count * packed) if flat else (rows, count, packed)
         zeros = (rows, -(-count * wanted.bits // 8))
         return (
-            _lazy(lambda: self._quantized(key).values.reshape(codes), "uint8", codes),
-            _lazy(
-                lambda: self._quantized(key).scale.astype(self.float_type),
-                self.float_type,
-                (rows, count),
-            ),
+            lazy(lambda: self._quantized(key).values.reshape(codes), "uint8", codes),
+            lazy(lambda: self._quantized(key).scale, self.float_type, (rows, count)),
             None
             if wanted.symmetric
-            else _lazy(lambda: _given(self._quantized(key).zero_point), "uint8", zeros),
+            else lazy(lambda: _given(self._quantized(key).zero_point), "uint8", zeros),
         )
 
     def matrix(
@@ -84,16 +80,16 @@ class Tensors:
                 start += len(part)
             return stacked
 
-        return _lazy(make, element, shape)
+        return lazy(make, element, shape)
 
     def vector(self, names: Sequence[str]) -> ir.LazyTensor:
         """Vectors (norms, biases) one after another."""
         length = sum(self.weights.shape(name)[0] for name in names)
 
         def make() -> NDArray[Any]:
-            return np.concatenate([self.weights.read(n) for n in names]).astype(self.float_type)
+            return np.concatenate([self.weights.read(name) for name in names])
 
-        return _lazy(make, self.float_type, (length,))
+        return lazy(make, self.float_type, (length,))
 
     def shape(self, names: Sequence[str]) -> tuple[int, int]:
         """Rows and columns of matrices stacked along their output axis."""
@@ -153,8 +149,9 @@ def _given(zero_point: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     return zero_point
 
 
-def _lazy(make: Callable[[], NDArray[Any]], element: str, shape: tuple[int, ...]) -> ir.LazyTensor:
+def lazy(make: Callable[[], NDArray[Any]], element: str, shape: tuple[int, ...]) -> ir.LazyTensor:
+    """A tensor that is made, in this element type, whenever it is read."""
     dtype = ir.DataType.from_numpy(np.dtype(element))
     return ir.LazyTensor(
-        lambda: ir.tensor(np.ascontiguousarray(make())), dtype=dtype, shape=ir.Shape(shape)
+        lambda: ir.tensor(np.ascontiguousarray(make(), element)), dtype=dtype, shape=ir.Shape(shape)
     )
