@@ -34,7 +34,7 @@ class Part:
     """Where a checkpoint keeps a weight: a tensor, or some of its rows."""
 
     tensor: str
-    rows: slice | NDArray[np.intp] = slice(None)
+    rows: slice | NDArray[np.intp] | None = None
 
 
 class _Family(NamedTuple):
