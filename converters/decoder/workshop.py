@@ -1,0 +1,170 @@
+"""Builds a decoder's candidates and scores them; profiles share what is built.
+
+Every candidate lies in a folder of its own, as a graph file and one file of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+
+from converters.decoder import graph, layerwise
+from converters.decoder.candidates import Spec
+from converters.decoder.perplexity import Scores, cosine, increase, score
+from converters.decoder.rounding import Rounded
+from converters.decoder.source import DecoderSource
+from converters.decoder.texts import WINDOW, Texts, Tokens
+from converters.decoder.weights import WeightFormat, WeightPlan, Weights
+from converters.materialize import open_path, save
+from converters.workshop import Built
+from edge_sdk.bundle.record import Agreement, Unquantized
+from edge_sdk.runtime.engine import SessionOptions
+from edge_sdk.runtime.generation.decoder import Decoder, kv_dtype
+from edge_sdk.runtime.generation.kv import KVCache
+
+DROP_OF = "perplexity increase"
+Say = Callable[[str], None]
+
+
+class DecoderWorkshop:
+    """Builds and scores candidates of one source.
+
+    Args:
+        source: The model.
+        texts: What to calibrate and to evaluate on.
+        folder: Where files are written; the caller removes it.
+        threads: Intra-op threads.
+        say: Told what happens.
+
+    Attributes:
+        reference: The source's own scores, in fp32.
+    """
+
+    def __init__(
+        self, source: DecoderSource, texts: Texts, folder: Path, threads: int, say: Say
+    ) -> None:
+        self.source = source
+        self.texts = texts
+        self.folder = folder
+        self.threads = threads
+        self.say = say
+        self.reference = layerwise.reference(source, texts.evaluation, threads, say)
+        self._built: dict[bytes, Built] = {}
+        self._scores: dict[Path, Scores] = {}
+        self._calibrated: set[WeightFormat] = set()
+
+    def weights(self, spec: Spec) -> Weights:
+        """The source's weights as a candidate rounds them; calibrates where it must."""
+        rounded = Rounded(self.source.weights, spec.method, self.folder / "gptq")
+        wanted = spec.plan.default
+        if spec.method == "gptq" and wanted not in self._calibrated:
+            layerwise.calibrate(
+                self.source, self.texts.calibration, rounded, WeightPlan(wanted), self.threads,
+                self.say,
+            )  # fmt: skip
+            self._calibrated.add(wanted)
+        return rounded
+
+    def build(self, spec: Spec) -> Built:
+        """The candidate's files."""
+        recipe = spec.recipe("onnx")
+        key = msgspec.msgpack.encode(recipe)
+        if (known := self._built.get(key)) is None:
+            weights = self.weights(spec)
+            self.say(f"building {spec.name}")
+            model = graph.build(
+                self.source.architecture,
+                weights,
+                spec.plan,
+                float_type="float16" if spec.half else "float32",
+            )
+            size = shipped_bytes(model)
+            folder = self.folder / f"candidate-{len(self._built)}"
+            folder.mkdir()
+            known = self._built[key] = Built(
+                recipe=recipe,
+                path=save(model, folder),
+                size_bytes=size,
+                unquantized=tuple(_unquantized(spec)),
+            )
+        return known
+
+    def decoder(self, path: Path, capacity: int = WINDOW, threads: int | None = None) -> Decoder:
+        """A graph file opened over a cache of one row, as a device would."""
+        session = open_path(path, SessionOptions(threads=threads or self.threads, arena=False))
+        generation = self.source.generation
+        cache = KVCache(generation, 1, capacity, kv_dtype(session))
+        return Decoder(session, cache, generation.vocab)
+
+    def loss(self, path: Path, windows: Sequence[Tokens]) -> Scores:
+        """Scores of a graph file on some windows."""
+        decoder = self.decoder(path)
+        return score(windows, lambda window: decoder.logits(window.tolist()))
+
+    def scores(self, built: Built) -> Scores:
+        """A candidate's scores on the evaluation text; the source's own for fp32."""
+        if not built.recipe.steps:
+            return self.reference
+        if built.path not in self._scores:
+            self.say(f"perplexity of {built.recipe.name}")
+            self._scores[built.path] = self.loss(built.path, self.texts.evaluation)
+        return self._scores[built.path]
+
+    def agreement(self, built: Built) -> Agreement:
+        """How a candidate compares with the source."""
+        return agreement(self.scores(built), self.reference, len(self.texts.evaluation))
+
+
+def agreement(found: Scores, source: Scores, windows: int) -> Agreement:
+    """Perplexity, likeliest tokens and logits of a candidate against the source's.
+
+    Args:
+        found: The candidate's scores.
+        source: The source's, on the same windows.
+        windows: How many they were.
+    """
+    return Agreement(
+        samples=windows,
+        cosine=cosine(found.kept, source.kept),
+        max_error=float(np.abs(found.kept - source.kept).max()),
+        drop=increase(found, source),
+        drop_of=DROP_OF,
+        top1=float((found.best == source.best).mean()),
+        metrics={"perplexity": (source.perplexity, found.perplexity)},
+    )
+
+
+def shipped_bytes(model: ir.Model) -> int:
+    """Bytes of a decoder's weights and graph; a tied table in blocks counts once.
+
+    Embedding and head read equal bytes, which are one blob in a bundle.
+    """
+    sizes = {
+        name: value.const_value.nbytes
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+    }
+    if sizes.get("embed.weight") == sizes.get("head.weight") and "embed.scales" in sizes:
+        sizes = {name: size for name, size in sizes.items() if not name.startswith("head.")}
+    return sum(sizes.values()) + 256 * model.graph.num_nodes()
+
+
+def _unquantized(spec: Spec) -> Sequence[Unquantized]:
+    default = spec.plan.default
+    if default.bits > 8:
+        return ()
+    return [
+        Unquantized(node=node, op="MatMul", reason=f"{_words(wanted)} instead of {_words(default)}")
+        for node, wanted in spec.plan.nodes.items()
+        if wanted.bits > default.bits or wanted.block_size < default.block_size
+    ]
+
+
+def _words(wanted: WeightFormat) -> str:
+    if wanted.bits > 8:
+        return f"float{wanted.bits}"
+    return f"{wanted.bits} bits in blocks of {wanted.block_size}"
