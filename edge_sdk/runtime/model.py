@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.bundle.record import State, TensorSpec, VariantRecord
+from edge_sdk.bundle.record import State, VariantRecord
+from edge_sdk.errors import InputError
 from edge_sdk.runtime import golden, memory, sessions
 from edge_sdk.runtime.arrays import read_array
 from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
-from edge_sdk.runtime.pipeline import Pipeline, caller_inputs
+from edge_sdk.runtime.pipeline import Runner
 from edge_sdk.runtime.scores import Float32
 from edge_sdk.runtime.steps import Classification
 from edge_sdk.runtime.text_tasks import DEFAULT_BATCH, TextTasks
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.generation.completion import Completion
+    from edge_sdk.runtime.generation.generator import Generator, Prompt
 
 __all__ = ["Model", "Stream", "load"]
 
@@ -27,6 +32,8 @@ def load(
     profile: str = "auto",
     memory_limit: int | str | None = None,
     *,
+    context: int | None = None,
+    streams: int | None = None,
     threads: int | None = None,
     verify: bool = True,
     nan: NanPolicy = "error",
@@ -37,7 +44,12 @@ def load(
         path: The bundle's directory.
         profile: Device profile of the variant; ``auto`` picks one for this machine.
         memory_limit: What the process may use: bytes, or text such as ``"256MiB"``.
-            A variant or call predicted to need more is refused.
+            A variant or call predicted to need more is refused; a dialogue model's
+            context is shortened first.
+        context: Tokens of context per stream of a dialogue model, prompt and answer
+            together; as many as the model and the limit allow by default.
+        streams: Streams of a dialogue model that may run at once, and whose prompts stay
+            cached; up to four by default, as far as the context does not suffer.
         threads: Intra-op threads; the profile's by default, at most the cores there are.
         verify: Whether to hash every blob before anything is loaded.
         nan: What to do about NaN in float inputs.
@@ -56,6 +68,11 @@ def load(
         memory.admit(record.memory, limit, f"{record.name} ({record.profile})")
     if verify:
         variant.verify()
+    if record.generation is not None:
+        from edge_sdk.runtime.generation.generator import open_generator
+
+        generator = open_generator(variant, threads, limit, context, streams)
+        return Model(record, generator, variant.blobs, nan=nan)  # the plan has seen to the limit
     pipeline = sessions.open_pipeline(variant, threads, arena=limit is None)
     return Model(record, pipeline, variant.blobs, memory_limit=limit, nan=nan)
 
@@ -73,17 +90,17 @@ class Model:
     def __init__(
         self,
         record: VariantRecord,
-        pipeline: Pipeline,
+        runner: Runner,
         blobs: BlobStore,
         *,
         memory_limit: int | None = None,
         nan: NanPolicy = "error",
     ) -> None:
         self.record = record
-        self.inputs: tuple[TensorSpec, ...] = caller_inputs(record)
-        self.outputs: tuple[TensorSpec, ...] = record.outputs
-        self.notes = pipeline.notes
-        self._pipeline = pipeline
+        self.inputs = runner.inputs
+        self.outputs = runner.outputs
+        self.notes = runner.notes
+        self._runner = runner
         self._blobs = blobs
         self._memory_limit = memory_limit
         self._nan = nan
@@ -113,7 +130,7 @@ class Model:
             if self._memory_limit is not None:
                 where = f"{self.record.name} ({self.record.profile}), this call"
                 memory.admit(self.record.memory, self._memory_limit, where, sizes)
-        return self._pipeline.run(feeds)
+        return self._runner.run(feeds)
 
     def stream(self) -> Stream:
         """A sequence of calls that carries the recurrent states forward."""
@@ -148,6 +165,95 @@ class Model:
         """
         return self._text.classify(given, top)
 
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        stop_tokens: Sequence[int] = (),
+        raw: bool = False,
+        adapter: str | None = None,
+    ) -> Completion:
+        """Answers a prompt; the text comes as it is generated.
+
+        Calls may overlap: their streams are computed together, each as if alone.
+
+        Args:
+            prompt: What a user says, a conversation (each message with a role and a
+                content), or tokens as they are.
+            max_new_tokens: Most tokens to draw; until the context is full by default.
+            temperature: 0 takes the likeliest token. This and the following settings
+                replace the model's own (:class:`~edge_sdk.bundle.record.Sampling`).
+            top_k: Keep this many likeliest tokens; 0 keeps all.
+            top_p: Keep the smallest set of tokens whose probabilities reach this sum.
+            min_p: Drop tokens below this share of the likeliest token's probability.
+            repetition_penalty: Makes tokens less likely that were seen before.
+            seed: Seed of the draws; a fresh one by default.
+            stop: Strings that end the text and are no part of it.
+            stop_tokens: Tokens that do so, beside the model's own.
+            raw: Whether a text is taken as it is, and not as a user's turn in the
+                model's chat template.
+            adapter: Name of an adapter of the variant.
+
+        Returns:
+            An iterator of text pieces. ``finish_reason`` is ``stop``, or ``length`` where
+            ``max_new_tokens`` or the context ended it, or ``cancelled``.
+
+        Raises:
+            InputError: The variant is no dialogue model, or a setting is out of its range.
+            DataError: The prompt is empty, or longer than the context.
+        """
+        return self._generator.generate(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            sampling={
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "min_p": min_p,
+                "repetition_penalty": repetition_penalty,
+                "seed": seed,
+            },
+            stop=stop,
+            stop_tokens=stop_tokens,
+            raw=raw,
+            adapter=adapter,
+        )
+
+    def logits(self, tokens: Sequence[int]) -> Float32:
+        """Logits after every one of these tokens: teacher forcing.
+
+        Args:
+            tokens: At most the model's context.
+
+        Returns:
+            ``[tokens, vocab]``, float32.
+
+        Raises:
+            InputError: The variant is no dialogue model.
+            DataError: Too many tokens, or one that the model does not know.
+        """
+        return self._generator.logits(tokens)
+
+    @property
+    def _generator(self) -> Generator:
+        from edge_sdk.runtime.generation.generator import Generator
+
+        if not isinstance(self._runner, Generator):
+            raise InputError(
+                "this variant does not generate text",
+                where=f"{self.record.name} ({self.record.profile})",
+                remedy="use run(), embed() or classify()",
+            )
+        return self._runner
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes, in order; none where the variant does not classify."""
@@ -159,7 +265,7 @@ class Model:
         Raises:
             EngineError: An output deviates by more than its tolerance.
         """
-        return golden.self_test(self.record.golden, self._pipeline.sessions, self._blobs)
+        return golden.self_test(self.record.golden, self._runner.sessions, self._blobs)
 
     def _initial(self, state: State, sizes: Mapping[str, int]) -> Array:
         """The value before the first call.

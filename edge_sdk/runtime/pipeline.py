@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edge_sdk.bundle.record import TensorSpec, VariantRecord, Wire
 from edge_sdk.errors import BundleError
@@ -17,6 +17,29 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Feeds, Outputs
 
 Port = tuple[str, str]  # graph, output
+
+
+class Runner(Protocol):
+    """What a loaded variant's calls go through, whatever kind it is."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the caller feeds."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the caller gets."""
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """Graph name -> session, for the self-test."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where this machine differs from what was asked for."""
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Runs the variant once on checked inputs."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +73,9 @@ class Pipeline:
     """
 
     def __init__(self, record: VariantRecord, sessions: Mapping[str, Session]) -> None:
-        self.sessions = dict(sessions)
+        self.sessions: Mapping[str, Session] = dict(sessions)
+        self.inputs: tuple[TensorSpec, ...] = caller_inputs(record)
+        self.outputs: tuple[TensorSpec, ...] = record.outputs
         self._stages = stages(record)
 
     @property

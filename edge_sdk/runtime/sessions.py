@@ -45,16 +45,28 @@ def open_pipeline(variant: Variant, threads: int | None, arena: bool) -> Pipelin
         EngineError: The engine refused a graph.
         BundleError: The engine does not read a graph's format, or the wiring is wrong.
     """
+    names = [graph.name for graph in variant.record.graphs]
+    opened = {name: open_graph(variant, name, threads, arena) for name in names}
+    return Pipeline(variant.record, opened)
+
+
+def open_graph(variant: Variant, name: str, threads: int | None, arena: bool) -> Session:
+    """Opens one graph of a variant with its engine; arguments and errors as above.
+
+    Raises:
+        BundleError: The variant has no graph of that name.
+    """
     record = variant.record
-    engine = find_engine(record.engine.name)
+    graph = next((graph for graph in record.graphs if graph.name == name), None)
+    if graph is None:
+        raise BundleError("the variant has no such graph", where=f"graph {name!r}")
     options = SessionOptions(
         threads=threads if threads is not None else default_threads(record.profile),
         providers=record.engine.providers,
         options=record.engine.options,
         arena=arena,
     )
-    opened = {graph.name: _open(engine, graph, variant, options) for graph in record.graphs}
-    return Pipeline(record, opened)
+    return _open(find_engine(record.engine.name), graph, variant, options)
 
 
 def default_threads(profile: str) -> int:

@@ -63,18 +63,23 @@ class Decoder:
         self._vocab = vocab
         self._bindings: dict[tuple[int, int], Binding] = {}
 
-    def prefill(self, row: int, tokens: Sequence[int], past: int) -> Logits:
+    def prefill(
+        self, row: int, tokens: Sequence[int], past: int, last: bool = True
+    ) -> Logits | None:
         """Appends tokens to a row.
 
         Args:
             row: The row.
             tokens: At least one; at most :data:`CHUNK` of them keep memory small.
             past: Tokens the row already holds.
+            last: Whether the logits after the last of these tokens are wanted.
 
         Returns:
-            Logits after the last token, ``[vocab]``.
+            Those logits, ``[vocab]``.
         """
-        return self._run(row, [tokens], [past], [len(tokens) - 1])[0, 0]
+        wanted = [len(tokens) - 1] if last else []
+        logits = self._run(row, [tokens], [past], wanted)[0]
+        return logits[0] if last else None
 
     def decode(self, first: int, tokens: Sequence[int], past: Sequence[int]) -> Logits:
         """Appends one token to each of several neighbouring rows in one call.

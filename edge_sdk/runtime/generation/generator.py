@@ -1,0 +1,282 @@
+"""A decoder variant, ready to generate: prompt to request, request to completion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.reader import Variant
+from edge_sdk.bundle.record import Generation, Sampling, TensorSpec, VariantRecord
+from edge_sdk.errors import BundleError, DataError, InputError
+from edge_sdk.runtime import sessions
+from edge_sdk.runtime.generation.chat_template import Message, render
+from edge_sdk.runtime.generation.completion import Completion
+from edge_sdk.runtime.generation.decoder import Decoder, Logits, kv_dtype
+from edge_sdk.runtime.generation.kv import KVCache
+from edge_sdk.runtime.generation.memory import ContextPlan, plan_context
+from edge_sdk.runtime.generation.sampling import Sampler
+from edge_sdk.runtime.generation.scheduler import Scheduler
+from edge_sdk.runtime.generation.stream import Request
+from edge_sdk.runtime.generation.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from edge_sdk.runtime.engine import Feeds, Outputs, Session
+
+Prompt = str | Sequence[Message | Mapping[str, str]] | Sequence[int]
+TOKENIZER = "tokenizer.json"
+TOKENIZER_LIMIT = 64 * 1024 * 1024  # largest tokenizer that is read, in bytes
+# Streams that may run at once where the caller does not say; more gain little on few cores.
+STREAMS = (4, 2, 1)
+GRAPHS = {"float32": "main", "int8": "main-kv8"}
+
+
+def open_generator(
+    variant: Variant,
+    threads: int | None,
+    limit: int | None,
+    context: int | None,
+    streams: int | None,
+) -> Generator:
+    """Plans the KV cache and opens the graph that goes with it.
+
+    Args:
+        variant: A verified variant with a ``generation`` part.
+        threads: Intra-op threads; the profile's by default.
+        limit: What the process may use, in bytes.
+        context: Tokens per stream; as many as the model and the limit allow by default.
+        streams: Streams that may run at once; up to four by default.
+
+    Raises:
+        MemoryLimitError: Not even a short context fits; nothing was loaded.
+        InputError: ``context`` or ``streams`` is out of range.
+        EngineError: The engine refused the graph.
+    """
+    record = variant.record
+    plan = plan_streams(record, limit, context, streams)
+    session = sessions.open_graph(variant, GRAPHS[plan.kv], threads, arena=limit is None)
+    return Generator(record, variant.blobs, session, plan)
+
+
+def plan_streams(
+    record: VariantRecord, limit: int | None, context: int | None, streams: int | None
+) -> ContextPlan:
+    """The KV cache for as many streams as were asked for.
+
+    Where nobody asked, more than one only if that neither shortens nor coarsens the context.
+    """
+    names = {graph.name for graph in record.graphs}
+    kv_types = tuple(kv for kv, graph in GRAPHS.items() if graph in names)
+
+    def plan(rows: int) -> ContextPlan:
+        return plan_context(
+            record.memory,
+            generation_of(record),
+            limit,
+            context=context,
+            rows=rows,
+            kv_types=kv_types,
+            where=f"{record.name} ({record.profile})",
+        )
+
+    if streams is not None:
+        return plan(streams)
+    one = plan(1)
+    for rows in STREAMS:
+        room = one.kv_bytes * rows
+        if limit is None or record.memory.peak + room <= limit:
+            return plan(rows)
+    return one
+
+
+def generation_of(record: VariantRecord) -> Generation:
+    """The record's ``generation`` part.
+
+    Raises:
+        BundleError: It has none.
+    """
+    if record.generation is None:
+        raise BundleError("the record says nothing of generation", where=record.name)
+    return record.generation
+
+
+class Generator:
+    """One loaded decoder variant. Safe to call from several threads.
+
+    Attributes:
+        inputs: What :meth:`run` takes: ``input_ids``.
+        outputs: What it returns: ``logits``.
+        sessions: Graph name -> session, for the self-test.
+        notes: Where this machine differs from what was asked for.
+        plan: The KV cache.
+        scheduler: Runs the streams.
+
+    Args:
+        record: The variant.
+        blobs: Where its tokenizer is.
+        session: The opened graph.
+        plan: The KV cache to make.
+    """
+
+    def __init__(
+        self, record: VariantRecord, blobs: BlobStore, session: Session, plan: ContextPlan
+    ) -> None:
+        self._record = record
+        self._blobs = blobs
+        self._generation = generation_of(record)
+        self._session = session
+        self.plan = plan
+        vocab = self._generation.vocab
+        self.inputs = (TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),)
+        self.outputs = (
+            TensorSpec(name="logits", dtype="float32", shape=("batch", "sequence", vocab)),
+        )
+        self.sessions: Mapping[str, Session] = {GRAPHS[plan.kv]: session}
+        self.notes = (*session.notes, *_notes(plan))
+        self.scheduler = Scheduler(self._decoder(plan.rows, plan.capacity))
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int | None,
+        sampling: Mapping[str, float | None],
+        stop: str | Sequence[str],
+        stop_tokens: Sequence[int],
+        raw: bool,
+        adapter: str | None,
+    ) -> Completion:
+        """Queues a prompt; see :meth:`edge_sdk.Model.generate`."""
+        tokens = self._tokens(prompt, raw)
+        room = self.plan.capacity - len(tokens)
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise InputError(f"must be at least 1, given {max_new_tokens}", where="max_new_tokens")
+        if adapter is not None:
+            raise InputError(
+                f"no adapter {adapter!r} in this variant", where="adapter", remedy="leave it out"
+            )
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        request = Request(
+            prompt=tokens,
+            sampler=Sampler(_overridden(self._generation.sampling, sampling), tokens),
+            text=TextStream(self.tokenizer, stops, tokens),
+            limit=min(room, max_new_tokens or room),
+            stop_tokens=frozenset((*self._generation.eos, *stop_tokens)),
+            adapter=adapter,
+        )
+        return Completion(self.scheduler, request)
+
+    def logits(self, tokens: Sequence[int]) -> Logits:
+        """Logits after every token, ``[tokens, vocab]``; see :meth:`edge_sdk.Model.logits`."""
+        if not len(tokens):
+            return np.zeros((0, self._generation.vocab), np.float32)
+        if len(tokens) > self._generation.context:
+            raise DataError(
+                f"{len(tokens)} tokens, the model's context is {self._generation.context}",
+                where="tokens",
+            )
+        self._check(tokens)
+        return self._decoder(1, len(tokens)).logits(tokens)
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Logits of each row of ``input_ids``."""
+        ids = feeds["input_ids"]
+        rows = [self.logits(row) for row in ids.tolist()]
+        shape = (*ids.shape, self._generation.vocab)
+        return {"logits": np.stack(rows) if rows else np.zeros(shape, np.float32)}
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, nothing added."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The variant's tokenizer.
+
+        Raises:
+            BundleError: It has none, or it cannot be read.
+        """
+        from tokenizers import Tokenizer
+
+        for file in self._record.files:
+            if file.path == TOKENIZER:
+                data = self._blobs.read(file.blob, TOKENIZER_LIMIT)
+                break
+        else:
+            raise BundleError("the variant has no such file", where=TOKENIZER)
+        try:
+            return Tokenizer.from_buffer(data)
+        except ValueError as error:
+            raise BundleError(f"not a readable tokenizer: {error}", where=TOKENIZER) from error
+
+    def _decoder(self, rows: int, capacity: int) -> Decoder:
+        cache = KVCache(self._generation, rows, capacity, kv_dtype(self._session))
+        return Decoder(self._session, cache, self._generation.vocab)
+
+    def _tokens(self, prompt: Prompt, raw: bool) -> tuple[int, ...]:
+        """The prompt's tokens, which must leave room for one more."""
+        if isinstance(prompt, str):
+            tokens = self._encode(prompt, raw)
+        elif all(isinstance(item, int) for item in prompt):
+            tokens = [int(item) for item in prompt if isinstance(item, int)]
+            self._check(tokens)
+        else:
+            tokens = self.encode(render(self._generation, _messages(prompt)))
+        if not tokens:
+            raise DataError("the prompt is empty", where="prompt")
+        if len(tokens) >= self.plan.capacity:
+            raise DataError(
+                f"the prompt has {len(tokens)} tokens; the context of {self.plan.capacity} "
+                "must hold it and an answer",
+                where="prompt",
+                remedy="shorten the prompt"
+                + (", or raise the memory limit" if self.plan.shortened else ""),
+            )
+        return tuple(tokens)
+
+    def _encode(self, text: str, raw: bool) -> list[int]:
+        generation = self._generation
+        if generation.chat_template and not raw:
+            return self.encode(render(generation, [Message("user", text)]))
+        begin = [generation.bos] if generation.add_bos and generation.bos is not None else []
+        return begin + self.encode(text)
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        vocab = self._generation.vocab
+        wrong = next((token for token in tokens if not 0 <= token < vocab), None)
+        if wrong is not None:
+            raise DataError(f"{wrong} is no token; they run from 0 to {vocab - 1}", where="tokens")
+
+
+def _messages(prompt: Sequence[Any]) -> list[Message]:
+    try:
+        return [
+            item if isinstance(item, Message) else msgspec.convert(item, Message) for item in prompt
+        ]
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f"not a message: {error}",
+            where="prompt",
+            remedy='give a text, or messages such as {"role": "user", "content": "…"}',
+        ) from error
+
+
+def _overridden(sampling: Sampling, given: Mapping[str, float | None]) -> Sampling:
+    return msgspec.structs.replace(
+        sampling, **{field: value for field, value in given.items() if value is not None}
+    )
+
+
+def _notes(plan: ContextPlan) -> tuple[str, ...]:
+    if not plan.shortened:
+        return ()
+    return (
+        f"the memory limit leaves a context of {plan.capacity} tokens, {plan.wished} were wished",
+    )

@@ -1,0 +1,115 @@
+"""The prefix cache: which tokens each row of the KV cache holds, and who gets which row. Pure.
+
+The rows are the cache. A finished sequence leaves its tokens in its row; a new
+one begins behind the longest prefix that any row holds, its own or copied from
+another, so that a system prompt or a chat's history is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+# Copying a token's keys and values takes a fiftieth of computing them, so a row is
+# continued in place only where at most this share of the match would be lost to it.
+LOST_SHARE = 8
+
+
+@dataclass
+class Row:
+    """What one row of the KV cache holds.
+
+    Attributes:
+        tokens: Tokens whose keys and values are there, in order.
+        adapter: The adapter they were computed with.
+        busy: A running sequence owns the row.
+        used: When it was last taken, copied from or given back, in steps of a counter.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    adapter: str | None = None
+    busy: bool = False
+    used: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new sequence goes.
+
+    Attributes:
+        row: Its row.
+        cached: Tokens of it that need not be computed.
+        source: The row they must be copied from; ``None`` where they are in place.
+    """
+
+    row: int
+    cached: int
+    source: int | None
+
+
+class Rows:
+    """The rows of one KV cache. Not to be shared between threads without a lock.
+
+    Args:
+        count: Number of rows.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._rows = [Row() for _ in range(count)]
+        self._clock = 0
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[index]
+
+    def take(self, prompt: Sequence[int], adapter: str | None) -> Place | None:
+        """Takes a row for a new sequence; ``None`` while all are busy.
+
+        The last token of the prompt is never counted as cached, because its logits
+        are needed. Of the rows that are free the one unused for longest is given up.
+        """
+        free = [i for i, row in enumerate(self._rows) if not row.busy]
+        if not free:
+            return None
+        matches = [
+            common_prefix(row.tokens, prompt[:-1]) if row.adapter == adapter else 0
+            for row in self._rows
+        ]
+        best = max(range(len(matches)), key=lambda i: (matches[i], not self._rows[i].busy))
+        cached = matches[best]
+        lost = len(self._rows[best].tokens) - cached
+        if cached and best in free and lost * LOST_SHARE <= cached:
+            target = best
+        else:
+            target = min(free, key=lambda i: self._rows[i].used)
+        self._touch(best)
+        row = self._rows[target]
+        row.tokens, row.adapter, row.busy = list(prompt[:cached]), adapter, True
+        self._touch(target)
+        return Place(target, cached, best if cached and best != target else None)
+
+    def release(self, index: int) -> None:
+        """Gives a row back; what it holds stays until someone needs the row."""
+        self._rows[index].busy = False
+        self._touch(index)
+
+    def forget(self) -> None:
+        """Empties every row that is not busy."""
+        for row in self._rows:
+            if not row.busy:
+                row.tokens, row.used = [], 0
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchanges two rows, after their keys and values were exchanged."""
+        self._rows[one], self._rows[other] = self._rows[other], self._rows[one]
+
+    def _touch(self, index: int) -> None:
+        self._clock += 1
+        self._rows[index].used = self._clock
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Number of leading tokens that two sequences share."""
+    for count, (left, right) in enumerate(zip(one, other)):  # noqa: B905  the shorter one ends it
+        if left != right:
+            return count
+    return min(len(one), len(other))

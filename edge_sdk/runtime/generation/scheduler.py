@@ -1,0 +1,195 @@
+"""Several streams through one decoder: continuous batching without a thread of its own.
+
+Whoever waits for a stream drives all of them: :meth:`Scheduler.advance` runs a
+step, or waits for the thread that is running one. A step draws one token of every
+running stream in one call of the graph and computes at most one chunk of a prompt.
+A server may call :meth:`Scheduler.step` from a thread of its own instead.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from itertools import groupby
+
+from edge_sdk.errors import EdgeSdkError
+from edge_sdk.runtime.generation.decoder import Decoder, Logits
+from edge_sdk.runtime.generation.pace import Pace
+from edge_sdk.runtime.generation.prefix import Rows
+from edge_sdk.runtime.generation.stream import Request, Stream
+
+
+class Scheduler:
+    """Runs streams over the rows of one decoder's KV cache. Safe to use from several threads.
+
+    Streams beyond the number of rows wait their turn. The step in progress alone
+    touches rows and decoder; the lock guards the streams, and is never held while
+    the graph runs.
+
+    Args:
+        decoder: Runs the graph.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._rows = Rows(decoder.cache.rows)
+        self._pace = Pace()
+        self._waiting: deque[Stream] = deque()
+        self._active: list[Stream] = []
+        self._changed = threading.Condition()
+        self._stepping = False
+
+    def submit(self, request: Request) -> Stream:
+        """Queues a request; it begins with the next step in which a row is free."""
+        stream = Stream(request)
+        with self._changed:
+            self._waiting.append(stream)
+        return stream
+
+    def cancel(self, stream: Stream) -> None:
+        """Ends a stream; a token that is being computed for it is dropped."""
+        with self._changed:
+            stream.finish("cancelled")
+            self._changed.notify_all()
+
+    def advance(self, stream: Stream) -> None:
+        """Returns once the stream has new text or has ended, or one more step was run."""
+        with self._changed:
+            while self._stepping and not (stream.pieces or stream.finished):
+                self._changed.wait()
+            if stream.pieces or stream.finished:
+                return
+            self._stepping = True
+        self._run_step()
+
+    def step(self) -> bool:
+        """Runs one step, after the one that is running.
+
+        Returns:
+            Whether streams remain that need more steps.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._stepping)
+            self._stepping = True
+        self._run_step()
+        with self._changed:
+            return bool(self._active or self._waiting)
+
+    def _run_step(self) -> None:
+        try:
+            self._admit()
+            self._decode_all()
+            self._prefill()
+        except EdgeSdkError as error:  # each stream's reader gets it
+            with self._changed:
+                for stream in self._active:
+                    stream.fail(error)
+        finally:
+            with self._changed:
+                self._retire()
+                self._stepping = False
+                self._changed.notify_all()
+
+    def _admit(self) -> None:
+        """Gives rows to waiting streams, first come, first served."""
+        with self._changed:
+            self._retire()
+            while self._waiting:
+                stream = self._waiting[0]
+                if not stream.finished:
+                    place = self._rows.take(stream.request.prompt, stream.request.adapter)
+                    if place is None:
+                        return
+                    if place.source is not None:
+                        self._decoder.cache.copy(place.source, place.row, place.cached)
+                    stream.row, stream.cached = place.row, place.cached
+                    self._active.append(stream)
+                self._waiting.popleft()
+
+    def _retire(self) -> None:
+        for stream in self._active:
+            if stream.finished:
+                self._rows.release(stream.row)
+        self._active = [stream for stream in self._active if not stream.finished]
+
+    def _missing(self, stream: Stream) -> int:
+        """Tokens of a stream that its row does not hold yet."""
+        return len(stream.tokens) - len(self._rows[stream.row].tokens)
+
+    def _decode_all(self) -> None:
+        """Draws a token of each stream that lacks one only, in one call per adapter."""
+        ready = [stream for stream in self._active if self._missing(stream) == 1]
+        if not ready:
+            return
+        begin = time.perf_counter()
+        ready.sort(key=lambda stream: stream.request.adapter or "")
+        for _, group in groupby(ready, key=lambda stream: stream.request.adapter):
+            self._decode(list(group))
+        self._pace.decoded(time.perf_counter() - begin)
+
+    def _decode(self, group: list[Stream]) -> None:
+        """Draws a token of each stream in one call over neighbouring rows.
+
+        A row between them that is not of the group computes something too: it is
+        written behind the row's own tokens, where nobody reads.
+        """
+        self._close_up(group)
+        streams = {stream.row: stream for stream in group}
+        rows = range(min(streams), max(streams) + 1)
+        past = [len(self._rows[row].tokens) for row in rows]
+        tokens = [streams[row].tokens[-1] if row in streams else 0 for row in rows]
+        logits = self._decoder.decode(rows[0], tokens, past)
+        for row, stream in streams.items():
+            # Drawn before the row is said to hold its token: a step that is interrupted
+            # between the two repeats it, and none is lost.
+            self._draw(stream, logits[row - rows[0]])
+            self._rows[row].tokens.append(tokens[row - rows[0]])
+
+    def _prefill(self) -> None:
+        """Computes a chunk of the oldest stream's prompt, if the pace of the others allows."""
+        behind = [stream for stream in self._active if self._missing(stream) > 1]
+        if not behind:
+            return
+        size = self._pace.chunk(running=len(behind) < len(self._active))
+        if not size:
+            return
+        begin = time.perf_counter()
+        stream = behind[0]
+        held = self._rows[stream.row].tokens
+        # Chunks begin at multiples of 16, so that the same prompt rounds the same way.
+        chunk = stream.tokens[len(held) : len(held) + size - len(held) % 16]
+        last = len(held) + len(chunk) == len(stream.tokens)
+        logits = self._decoder.prefill(stream.row, chunk, len(held), last)
+        self._pace.prefilled(len(chunk), time.perf_counter() - begin)
+        if logits is not None:
+            self._draw(stream, logits)
+        held += chunk
+
+    def _draw(self, stream: Stream, logits: Logits) -> None:
+        """Draws a stream's next token; what fails here ends this stream alone."""
+        try:
+            token = stream.request.sampler.next(logits)
+        except EdgeSdkError as error:
+            with self._changed:
+                stream.fail(error)
+            return
+        with self._changed:
+            if not stream.finished:
+                stream.accept(token)
+
+    def _close_up(self, group: list[Stream]) -> None:
+        """Moves the outermost stream into a gap between the group's rows, if there is one.
+
+        A stream more in a call costs a sixth of the first one, on every step; moving a
+        few hundred tokens costs as much as a few steps, once.
+        """
+        rows = {stream.row for stream in group}
+        last = max(rows)
+        gap = next((row for row in range(min(rows), last) if not self._rows[row].busy), None)
+        if gap is None:
+            return
+        tokens = max(len(self._rows[row].tokens) for row in (gap, last))
+        self._decoder.cache.swap(gap, last, tokens)
+        self._rows.swap(gap, last)
+        next(stream for stream in group if stream.row == last).row = gap
