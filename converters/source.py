@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -93,6 +94,11 @@ def open_source(
         where=str(path),
         remedy=f"give a model of one of these formats: {', '.join(sorted(names))}",
     )
+
+
+def bundle_name(text: str) -> str:
+    """A text as a bundle's name, without the characters that those may not have."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("._+-") or "model"
 
 
 def digest_files(paths: Iterable[Path]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from converters.decoder.stored import Stored
+from converters.decoder.weights import WeightFormat
+from converters.quantize import Blocks
 from edge_sdk.errors import SourceError
 
 INDEX = "model.safetensors.index.json"
 DTYPES = ("BF16", "F16", "F32", "F64")
 OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.msgpack", "*.h5")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where a tensor is: its file, element type and shape."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class Checkpoint:
@@ -66,6 +59,10 @@ class Checkpoint:
         with safe_open(stored.file, framework="np") as file:
             value: NDArray[Any] = file.get_tensor(name)
         return value.astype(np.float32, copy=False)
+
+    def blocks(self, name: str, wanted: WeightFormat) -> Blocks | None:
+        """``None``: checkpoints hold floats."""
+        return None
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:

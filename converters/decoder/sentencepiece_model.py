@@ -42,10 +42,9 @@ def read_model(file: Path, *, legacy: bool) -> Json:
             where=str(file),
             remedy="save the tokenizer as tokenizer.json beside it",
         )
-    dummy = "each" if legacy else "first"
     return tokenizer_json.sentencepiece(
         pieces,
-        prefix=dummy if normalizer.get(3, 1) else "none",
+        prefix="none" if not normalizer.get(3, 1) else "each" if legacy else "first",
         charsmap=normalizer.get(2, b""),
         collapse=bool(normalizer.get(4, 1)),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import google.protobuf.message
@@ -12,7 +11,7 @@ import onnx_ir as ir
 from converters import describe
 from converters.materialize import complaint
 from converters.passes.base import each_graph
-from converters.source import Source, digest_files
+from converters.source import Source, bundle_name, digest_files
 from edge_sdk.bundle.record import State
 from edge_sdk.errors import SourceError
 
@@ -98,8 +97,7 @@ def _external_files(model: ir.Model, path: Path) -> list[Path]:
 
 def _name(path: Path) -> str:
     """A bundle's name from the file's; from the folder's where the file is just a ``model``."""
-    stem = path.stem if path.stem != "model" else path.absolute().parent.name
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("._+-") or "model"
+    return bundle_name(path.stem if path.stem != "model" else path.absolute().parent.name)
 
 
 def _labels(folder: Path, classes: int | str | None) -> tuple[str, ...]:

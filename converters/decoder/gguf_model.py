@@ -1,0 +1,162 @@
+"""What a GGUF file's metadata say of the model: its architecture, and where its weights lie.
+
+Metadata become the fields of a ``config.json``, so that a family is described
+in one place only (:mod:`converters.decoder.families`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.decoder import families, names
+from converters.decoder.architecture import Architecture
+from converters.decoder.families import Part
+from converters.decoder.gguf_file import GgufFile
+from edge_sdk.errors import SourceError
+
+# Field of config.json -> key below the architecture's name.
+_REQUIRED = {
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+_OPTIONAL = {
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "rope_theta": "rope.freq_base",
+    "sliding_window": "attention.sliding_window",
+}
+_SCALING = {
+    "rope_type": "rope.scaling.type",
+    "factor": "rope.scaling.factor",
+    "original_max_position_embeddings": "rope.scaling.original_context_length",
+    "beta_fast": "rope.scaling.yarn_beta_fast",
+    "beta_slow": "rope.scaling.yarn_beta_slow",
+}
+_TOP = {"embed": "token_embd", "norm": "output_norm", "head": "output"}
+_LAYER = {
+    "attention_norm": "attn_norm",
+    "mlp_norm": "ffn_norm",
+    **{name: f"attn_{name}" for name in ("q", "k", "v", "q_norm", "k_norm")},
+    "o": "attn_output",
+    **{name: f"ffn_{name}" for name in ("gate", "up", "down")},
+    "post_attention_norm": "post_attention_norm",
+    "post_mlp_norm": "post_ffw_norm",
+}
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How an architecture of GGUF differs from its family.
+
+    Attributes:
+        model_type: The family's name in ``config.json``.
+        interleaved: Rows of queries and keys were reordered, rotary pairs neighbours.
+        fused: Gate and up are one tensor, gate first; so may be queries, keys and values.
+    """
+
+    model_type: str
+    interleaved: bool = False
+    fused: bool = False
+
+
+_FAMILIES = {
+    "llama": _Family("llama", interleaved=True),
+    "qwen2": _Family("qwen2"),
+    "qwen3": _Family("qwen3"),
+    "internlm2": _Family("internlm2", interleaved=True),
+    "glm4": _Family("glm4", fused=True),
+    "chatglm": _Family("glm", fused=True),
+}
+
+
+def read_model(file: GgufFile) -> tuple[Architecture, dict[str, Part]]:
+    """The architecture, and canonical name -> where the file keeps it.
+
+    Raises:
+        SourceError: The architecture is not supported, or metadata are missing.
+    """
+    where = str(file.files[0])
+    name = file.metadata.get("general.architecture")
+    family = _FAMILIES.get(str(name))
+    if family is None:
+        raise SourceError(
+            f"general.architecture = {name!r} is not supported",
+            where=where,
+            remedy=f"supported: {', '.join(_FAMILIES)}",
+        )
+    model, _ = families.read(_config(file, str(name), family), where)
+    model = replace(
+        model,
+        qkv_bias=not {"blk.0.attn_q.bias", "blk.0.attn_qkv.bias"}.isdisjoint(file.tensors),
+        output_bias="blk.0.attn_output.bias" in file.tensors,
+        mlp_bias="blk.0.ffn_up.bias" in file.tensors,
+    )
+    if ROPE_FACTORS in file.tensors:  # Llama 3.1's scaling comes resolved to a factor per pair
+        rope = np.array(model.rope.inverse_frequencies) / file.read(ROPE_FACTORS)
+        model = replace(model, rope=replace(model.rope, inverse_frequencies=tuple(rope.tolist())))
+    wanted = (*names.shapes(model), "head")
+    return model, {weight: _part(file, family, model, weight) for weight in wanted}
+
+
+def _config(file: GgufFile, name: str, family: _Family) -> dict[str, Any]:
+    """The metadata as ``config.json`` would say it."""
+    given, embedding = file.metadata, file.tensors.get("token_embd.weight")
+    lacking = [key for key in (f"{name}.{key}" for key in _REQUIRED.values()) if key not in given]
+    if lacking or embedding is None:
+        raise SourceError(
+            f"{lacking[0] if lacking else 'the tensor token_embd.weight'} is missing",
+            where=str(file.files[0]),
+            remedy="convert the model again with a current llama.cpp",
+        )
+
+    def fields(table: Mapping[str, str]) -> dict[str, Any]:
+        found = {ours: given.get(f"{name}.{theirs}") for ours, theirs in table.items()}
+        return {field: value for field, value in found.items() if value is not None}
+
+    config, scaling = fields(_REQUIRED | _OPTIONAL), fields(_SCALING)
+    if scaling.get("rope_type", "none") != "none":
+        config["rope_scaling"] = scaling
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    windowed = family.model_type == "llama" and "sliding_window" in config
+    return config | {
+        "model_type": "mistral" if windowed else family.model_type,
+        "vocab_size": embedding.shape[0],
+        "partial_rotary_factor": given.get(f"{name}.rope.dimension_count", head_dim) / head_dim,
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+    }
+
+
+def _part(file: GgufFile, family: _Family, model: Architecture, name: str) -> Part:
+    if name in _TOP:
+        return Part(f"{_TOP[name]}.weight")
+    _, index, rest = name.split(".", 2)
+    what, _, bias = rest.partition(".")
+    suffix = bias or "weight"
+    fused = f"blk.{index}.attn_qkv.{suffix}"
+    if what in ("q", "k", "v") and fused in file.tensors:
+        queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+        start, rows = {"q": (0, queries), "k": (queries, keys), "v": (queries + keys, keys)}[what]
+        return Part(fused, slice(start, start + rows))
+    if what in ("gate", "up") and family.fused:
+        start = model.intermediate * (what == "up")
+        return Part(f"blk.{index}.ffn_up.{suffix}", slice(start, start + model.intermediate))
+    tensor = f"blk.{index}.{_LAYER[what]}.{suffix}"
+    if what in ("q", "k") and family.interleaved:
+        return Part(tensor, _halves(model.heads if what == "q" else model.kv_heads, model.head_dim))
+    return Part(tensor)
+
+
+def _halves(heads: int, head_dim: int) -> NDArray[np.intp]:
+    """Rows that bring rotary pairs from neighbours back to halves of a head."""
+    rows = np.arange(heads * head_dim).reshape(heads, head_dim // 2, 2)
+    return rows.swapaxes(1, 2).reshape(-1)
