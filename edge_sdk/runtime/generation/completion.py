@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
 
 from edge_sdk.runtime.generation.scheduler import Scheduler
+from edge_sdk.runtime.generation.stats import Stats
 from edge_sdk.runtime.generation.stream import FinishReason, Request
 
-
-@dataclass(frozen=True)
-class Stats:
-    """What a completion took.
-
-    Attributes:
-        prompt_tokens: Tokens of the prompt.
-        cached_tokens: Those of them that an earlier request had left in the KV cache.
-        new_tokens: Tokens drawn so far.
-        ttft_ms: From the request to the first token, in milliseconds; ``None`` before it.
-        tokens_per_second: Pace of the tokens after the first; ``None`` before the second.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    new_tokens: int
-    ttft_ms: float | None
-    tokens_per_second: float | None
+__all__ = ["Completion", "Stats"]
 
 
 class Completion(Iterator[str]):
