@@ -14,6 +14,11 @@ def rss() -> int:
     return _field(SELF / "status", "VmRSS")
 
 
+def anonymous() -> int:
+    """Resident memory now that no file backs: heaps, stacks, pages copied on write."""
+    return _field(SELF / "status", "RssAnon")
+
+
 def peak_rss() -> int:
     """Largest resident memory since the process began (or since the last reset)."""
     return _field(SELF / "status", "VmHWM")

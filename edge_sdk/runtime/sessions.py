@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.reader import Bundle, Variant
-from edge_sdk.bundle.record import Graph
 from edge_sdk.errors import BundleError, ProfileError
-from edge_sdk.runtime.engine import Engine, Session, SessionOptions, find_engine
+from edge_sdk.runtime import prepared
+from edge_sdk.runtime.engine import Session, SessionOptions, find_engine
 from edge_sdk.runtime.pipeline import Pipeline
-from edge_sdk.runtime.prepared import graph_path
 
 
 def choose_variant(bundle: Bundle, profile: str) -> Variant:
@@ -32,25 +30,46 @@ def choose_variant(bundle: Bundle, profile: str) -> Variant:
     return bundle.variant(select(available, detect_machine()))
 
 
-def open_pipeline(variant: Variant, threads: int | None, arena: bool) -> Pipeline:
+def open_pipeline(
+    variant: Variant,
+    threads: int | None,
+    arena: bool,
+    *,
+    prepare: bool = True,
+    verify: bool = False,
+) -> Pipeline:
     """Opens all graphs of a variant with its engine.
 
     Args:
-        variant: A verified variant.
+        variant: A variant.
         threads: Intra-op threads; the profile's by default.
         arena: Whether the engine may keep a growing memory arena.
+        prepare: Whether weights may be packed for this CPU into files that sessions share.
+        verify: Whether to hash each graph and the weights that it reads.
 
     Raises:
         MissingEngineError: The engine, or its library, is not installed.
         EngineError: The engine refused a graph.
         BundleError: The engine does not read a graph's format, or the wiring is wrong.
+        DigestError: A graph or weight is damaged.
     """
     names = [graph.name for graph in variant.record.graphs]
-    opened = {name: open_graph(variant, name, threads, arena) for name in names}
+    opened = {
+        name: open_graph(variant, name, threads, arena, prepare=prepare, verify=verify)
+        for name in names
+    }
     return Pipeline(variant.record, opened)
 
 
-def open_graph(variant: Variant, name: str, threads: int | None, arena: bool) -> Session:
+def open_graph(
+    variant: Variant,
+    name: str,
+    threads: int | None,
+    arena: bool,
+    *,
+    prepare: bool = True,
+    verify: bool = False,
+) -> Session:
     """Opens one graph of a variant with its engine; arguments and errors as above.
 
     Raises:
@@ -66,7 +85,8 @@ def open_graph(variant: Variant, name: str, threads: int | None, arena: bool) ->
         options=record.engine.options,
         arena=arena,
     )
-    return _open(find_engine(record.engine.name), graph, variant, options)
+    engine = find_engine(record.engine.name)
+    return prepared.open_graph(engine, graph, variant, options, prepare=prepare, verify=verify)
 
 
 def default_threads(profile: str) -> int:
@@ -82,13 +102,3 @@ def default_threads(profile: str) -> int:
         return min(cores, load_profile(profile).cpu.threads)
     except ProfileError:
         return cores  # a profile of the machine that converted, unknown here
-
-
-def _open(engine: Engine, graph: Graph, variant: Variant, options: SessionOptions) -> Session:
-    if graph.format not in engine.formats:
-        raise BundleError(
-            f"is {graph.format!r}, which the engine {engine.name!r} does not read",
-            where=f"graph {graph.name!r}",
-        )
-    folder = variant.blobs.root / "prepared" / hex_of(variant.digest)
-    return engine.open(graph_path(graph, variant.blobs, folder), options)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Array, Feeds, Outputs
 
 CPU = "CPUExecutionProvider"
+EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 # ONNX Runtime reports failures by exception as well; its log would say them twice on stderr.
 FATAL_ONLY = 4
 # ONNX Runtime's element types whose numpy name differs.
@@ -51,6 +52,20 @@ class OnnxEngine:
             MissingEngineError: onnxruntime is not installed.
             EngineError: onnxruntime refused the graph or an option.
         """
+        return self._open(str(graph), str(graph), options, {})
+
+    def open_bytes(self, model: bytes, folder: Path, options: SessionOptions) -> OnnxSession:
+        """Opens a graph held in memory; its external data are found relative to ``folder``.
+
+        Raises:
+            MissingEngineError: onnxruntime is not installed.
+            EngineError: onnxruntime refused the graph or an option.
+        """
+        return self._open(model, f"graph over {folder}", options, {EXTERNAL_DATA: str(folder)})
+
+    def _open(
+        self, model: str | bytes, where: str, options: SessionOptions, extra: Mapping[str, str]
+    ) -> OnnxSession:
         if find_spec("onnxruntime") is None:
             raise MissingEngineError(
                 "this variant runs on ONNX Runtime, which is not installed",
@@ -65,14 +80,14 @@ class OnnxEngine:
         )
         try:
             session = onnxruntime.InferenceSession(
-                str(graph),
-                sess_options=_session_options(onnxruntime, options, config),
+                model,
+                sess_options=native_options(onnxruntime, options, config | dict(extra)),
                 providers=[(name, provider_options.get(name, {})) for name in providers],
             )
         except Exception as error:
             raise EngineError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot open the graph: {error}",
-                where=str(graph),
+                where=where,
             ) from error
         return OnnxSession(session, notes)
 
@@ -207,7 +222,8 @@ def tensor_spec(node: Any) -> TensorSpec:
     return TensorSpec(name=node.name, dtype=NUMPY_NAMES.get(element, element), shape=shape)
 
 
-def _session_options(onnxruntime: Any, options: SessionOptions, config: Mapping[str, str]) -> Any:
+def native_options(onnxruntime: Any, options: SessionOptions, config: Mapping[str, str]) -> Any:
+    """ONNX Runtime's own options object."""
     native = onnxruntime.SessionOptions()
     native.log_severity_level = FATAL_ONLY
     native.intra_op_num_threads = options.threads

@@ -1,0 +1,159 @@
+"""Opening a graph over its prepared weights, or plainly and saying why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container
+
+from edge_sdk.bundle.blobs import hex_of
+from edge_sdk.bundle.reader import Variant
+from edge_sdk.bundle.record import Graph, VariantRecord
+from edge_sdk.errors import BundleError, EdgeSdkError, EngineError
+from edge_sdk.runtime import golden
+from edge_sdk.runtime.engine import Engine, Session, SessionOptions
+from edge_sdk.runtime.engines.onnx import CPU, OnnxEngine, OnnxSession
+from edge_sdk.runtime.prepared.artefact import Index, Place, Preparation
+from edge_sdk.runtime.prepared.joined import graph_path
+from edge_sdk.runtime.prepared.packing import TESTED, layout_id
+from edge_sdk.runtime.prepared.prepare import Progress
+from edge_sdk.runtime.prepared.prepare import prepare as make
+
+
+def open_graph(
+    engine: Engine,
+    graph: Graph,
+    variant: Variant,
+    options: SessionOptions,
+    *,
+    prepare: bool = True,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> Session:
+    """Opens a graph: a decoder's over prepared weights, which are made where absent.
+
+    What stands against that is a note of the session, which is then a plain one.
+
+    Args:
+        engine: The variant's engine.
+        graph: One of the variant's graphs.
+        variant: The variant.
+        options: How to open it.
+        prepare: Whether prepared weights may be used and made.
+        verify: Whether to hash everything that is about to be read.
+        progress: Called while weights are being prepared.
+
+    Raises:
+        BundleError: The engine does not read the graph's format, or a file is damaged.
+        EngineError: The engine refused the graph.
+    """
+    if graph.format not in engine.formats:
+        raise BundleError(
+            f"is {graph.format!r}, which the engine {engine.name!r} does not read",
+            where=f"graph {graph.name!r}",
+        )
+    note = None
+    if prepare and isinstance(engine, OnnxEngine) and _runs_on_cpu(variant.record, options):
+        try:
+            return _open_prepared(engine, graph, variant, options, verify, progress)
+        except (OSError, EdgeSdkError) as error:
+            note = f"graph {graph.name!r} is loaded plainly, not over prepared weights: {error}"
+    if verify:
+        _verify(variant, graph, unread=())
+    folder = variant.blobs.root / "prepared" / hex_of(variant.digest)
+    session = engine.open(graph_path(graph, variant.blobs, folder), options)
+    return session if note is None else _noted(session, note)
+
+
+def prepare_graph(
+    graph: Graph, variant: Variant, options: SessionOptions, progress: Progress | None = None
+) -> Index:
+    """Prepares a graph ahead of its first use, or finds what was prepared.
+
+    Raises:
+        EngineError: The engine refused, or is not one that this was tested with.
+        BundleError: The graph is damaged, or has no golden case to be checked with.
+        WorkError: The file system refused.
+    """
+    return make(_place(graph, variant, options), options, progress)
+
+
+def _open_prepared(
+    engine: OnnxEngine,
+    graph: Graph,
+    variant: Variant,
+    options: SessionOptions,
+    verify: bool,
+    progress: Progress | None,
+) -> Session:
+    place = _place(graph, variant, options)
+    index = _found(place)
+    fresh = index is None
+    if verify:
+        _verify(variant, graph, index.unread if index else ())
+    if index is None:
+        index = make(place, options, progress)
+    if index.refused:
+        raise EngineError(index.refused)
+    try:
+        if verify and not fresh:
+            place.verify(index)
+        model = place.model(index)
+        lean = dataclasses.replace(options, arena=False)
+        session = engine.open_bytes(model, variant.blobs.root.resolve(), lean)
+        cases = [case for case in variant.record.golden if case.graph == graph.name]
+        golden.self_test(cases, {graph.name: session}, variant.blobs)
+    except (OSError, EdgeSdkError) as error:
+        place.remove(index, refused=str(error) if fresh else "")
+        raise
+    return _noted(session, _said(index.preparation)) if fresh else session
+
+
+def _place(graph: Graph, variant: Variant, options: SessionOptions) -> Place:
+    """Where the graph's prepared files belong.
+
+    Raises:
+        EngineError: onnxruntime is of a version whose internal format is not known.
+        BundleError: Nothing could tell whether the prepared graph computes the right thing.
+    """
+    import onnxruntime
+
+    if onnxruntime.__version__ not in TESTED:
+        raise EngineError(
+            f"onnxruntime {onnxruntime.__version__} may pack weights in another form "
+            f"than {' or '.join(TESTED)}, which this was tested with"
+        )
+    if not any(case.graph == graph.name for case in variant.record.golden):
+        raise BundleError("the variant has no golden case to check them with")
+    return Place.of(variant, graph, layout_id(options))
+
+
+def _found(place: Place) -> Index | None:
+    try:
+        return place.find()
+    except BundleError:
+        place.remove()
+        raise
+
+
+def _runs_on_cpu(record: VariantRecord, options: SessionOptions) -> bool:
+    return record.kind == "decoder" and all(name == CPU for name in options.providers)
+
+
+def _verify(variant: Variant, graph: Graph, unread: Container[str]) -> None:
+    for blob in (*graph.parts, *graph.weights):
+        if blob.digest not in unread:
+            variant.verify_blob(blob)
+
+
+def _noted(session: Session, note: str) -> Session:
+    if isinstance(session, OnnxSession):
+        session.notes = (*session.notes, note)
+    return session
+
+
+def _said(done: Preparation) -> str:
+    return (
+        f"prepared {done.weights} weights in {done.seconds:.1f} s: "
+        f"{done.disk / 1e6:.1f} MB, {done.new / 1e6:.1f} MB of them new; "
+        f"{done.memory / 1e6:.1f} MB of memory at most"
+    )

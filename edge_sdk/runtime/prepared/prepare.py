@@ -1,0 +1,235 @@
+"""Preparing a graph: weight by weight, so that it needs the memory of one weight.
+
+For each node: pack its raw weight, write the packed bytes with scales and zero points
+into a file, ask for the key under which they stand in for the raw weight, and check
+that the node computes the very same bits from that file. The index comes last; a
+process that is killed before leaves files that the next one replaces or sweeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from edge_sdk.bundle import files
+from edge_sdk.bundle.blobs import CHUNK, hex_of
+from edge_sdk.bundle.record import Blob
+from edge_sdk.errors import BundleError, EngineError
+from edge_sdk.runtime import process
+from edge_sdk.runtime.engine import SessionOptions
+from edge_sdk.runtime.prepared import packing
+from edge_sdk.runtime.prepared.artefact import (
+    Index,
+    Place,
+    Preparation,
+    Weight,
+    page_end,
+    read_index,
+    verify_file,
+)
+from edge_sdk.runtime.prepared.graph import Packable, read_model
+from edge_sdk.runtime.prepared.packing import Packed
+
+Progress = Callable[[int, int], None]
+"""Called with the number of weights done and of all weights."""
+
+
+def prepare(place: Place, options: SessionOptions, progress: Progress | None = None) -> Index:
+    """Prepares a graph, or waits for the process that is doing it.
+
+    Args:
+        place: The graph, and where its files go.
+        options: Those of the sessions that will use them.
+        progress: Called after each weight.
+
+    Raises:
+        EngineError: The engine refused, or does not compute the same from what it packed.
+        BundleError: The graph is damaged.
+        WorkError: The file system refused.
+    """
+    with files.writing(place.folder):
+        place.folder.mkdir(parents=True, exist_ok=True)
+        with files.locked(place.folder / "lock"):
+            found = place.find()
+            if found is not None:
+                return found
+            with _working(place.folder) as work:
+                index = _Preparing(place, options, work).run(progress)
+            _drop_other_layouts(place)
+            return index
+
+
+class _Preparing:
+    """One preparation, under the lock of its folder."""
+
+    def __init__(self, place: Place, options: SessionOptions, work: Path) -> None:
+        self._place = place
+        self._options = options
+        self._work = work
+        self._root = place.blobs.root.resolve()
+        self._model = read_model(_read_graph(place))
+        self._known = {weight.source: (path, weight) for path, weight in _others(place)}
+        self._new = self._packed = self._memory = 0
+        self._before = process.anonymous()
+
+    def run(self, progress: Progress | None) -> Index:
+        start = time.monotonic()
+        done: dict[str, Weight] = {}
+        for count, node in enumerate(self._model.packable, 1):
+            weight = self._shared(node) or self._pack(node)
+            if weight is not None:
+                done[node.output] = weight
+                self._known[node.source] = (self._place.path(weight.blob), weight)
+            if progress is not None:
+                progress(count, len(self._model.packable))
+        model = self._store([self._rewritten(done)])
+        sizes = {blob.digest: blob.size for blob in (model, *(w.blob for w in done.values()))}
+        index = Index(
+            layout=self._place.layout,
+            graph=self._place.graph.parts[0].digest,
+            model=model,
+            weights=tuple(done.values()),
+            unread=tuple(f"sha256:{name}" for name in sorted(self._model.unread(done))),
+            preparation=Preparation(
+                seconds=time.monotonic() - start,
+                memory=self._memory,
+                disk=sum(sizes.values()),
+                new=self._new,
+                weights=len(done),
+                packed=self._packed,
+            ),
+        )
+        self._place.write(index)
+        return index
+
+    def _shared(self, node: Packable) -> Weight | None:
+        """The weight where any variant here has prepared it for this layout already."""
+        path, weight = self._known.get(node.source, (None, None))
+        if path is None or weight is None:
+            return None
+        target = self._place.path(weight.blob)
+        try:
+            verify_file(path, weight.blob)
+        except (OSError, BundleError):
+            return None
+        if path == target or files.link(path, target, self._work):
+            return weight
+        return None
+
+    def _pack(self, node: Packable) -> Weight | None:
+        """Packs one weight; ``None`` where the engine uses it as it is on this CPU."""
+        place, name = self._place, node.weight.name
+        raw = node.alone(self._model.header)
+        session, packed = packing.save(raw, place.blobs.folder.resolve(), self._options, self._work)
+        self._sample()
+        if name not in packed or packed[name].length < node.weight.length:
+            return None
+        expected = packing.product(session, node.width)
+        del session  # and with it the engine's own copy
+        blob = self._store(_content(node, packed[name], place))
+        weight = Weight(source=node.source, blob=blob, key="", packed=packed[name].length)
+        stand_in = node.alone(self._model.header, weight.tensors(node, place.relative))
+        _, packed = packing.save(stand_in, self._root, self._options, self._work)
+        weight = msgspec.structs.replace(weight, key=packed[name].key)
+        tensors = weight.tensors(node, place.relative)
+        alone = node.alone(self._model.header, tensors)
+        session = packing.open_model(alone, self._root, self._options)
+        if packing.product(session, node.width).tobytes() != expected.tobytes():
+            raise EngineError(
+                "computes something else from the bytes it packed", where=f"node {node.name!r}"
+            )
+        self._packed += 1
+        return weight
+
+    def _rewritten(self, done: Mapping[str, Weight]) -> bytes:
+        tensors = {
+            node.output: done[node.output].tensors(node, self._place.relative)
+            for node in self._model.packable
+            if node.output in done
+        }
+        folder = self._place.blobs.folder.relative_to(self._place.blobs.root).as_posix()
+        return self._model.rewritten(tensors, folder)
+
+    def _store(self, chunks: Iterable[bytes]) -> Blob:
+        """Writes a file named by its digest, in place of one that a killed process left."""
+        digest, size = hashlib.sha256(), 0
+        with files.temporary(self._work) as file:
+            for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                file.write(chunk)
+            blob = Blob(digest=f"sha256:{digest.hexdigest()}", size=size)
+            files.commit(file, self._place.path(blob))
+        self._new += size
+        return blob
+
+    def _sample(self) -> None:
+        self._memory = max(self._memory, process.anonymous() - self._before)
+
+
+def _content(node: Packable, packed: Packed, place: Place) -> Iterator[bytes]:
+    """Packed bytes, scales, zero points; each begins on a page of its own."""
+    at = packed.length
+    yield from _part(packed.file, packed.offset, packed.length)
+    for position, tensor in sorted(node.tensors.items()):
+        if position > 1:
+            yield bytes(page_end(at) - at)
+            yield from _part(place.blobs.folder / tensor.location, tensor.offset, tensor.length)
+            at = page_end(at) + tensor.length
+
+
+def _part(path: Path, offset: int, length: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while length:
+            chunk = file.read(min(CHUNK, length))
+            if not chunk:
+                raise BundleError("ends early", where=str(path))
+            length -= len(chunk)
+            yield chunk
+
+
+def _read_graph(place: Place) -> bytes:
+    [part] = place.graph.parts
+    return place.blobs.read(part, part.size)
+
+
+def _others(place: Place) -> Iterator[tuple[Path, Weight]]:
+    """Weights that any variant here has prepared for the same layout, with their files."""
+    for path in place.folder.parent.parent.glob(f"*/{place.layout}/*.json"):
+        with suppress(BundleError, OSError):
+            index = read_index(path)
+            for weight in index.weights if index and index.layout == place.layout else ():
+                yield path.parent / hex_of(weight.blob.digest), weight
+
+
+@contextmanager
+def _working(folder: Path) -> Iterator[Path]:
+    """A folder for temporary files, after those of killed processes are gone."""
+    needed = {"lock"}
+    for path in folder.glob("*.json"):
+        with suppress(BundleError):
+            index = read_index(path)
+            if index:
+                needed |= {path.name, *(hex_of(blob.digest) for blob in index.blobs)}
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in needed:
+            path.unlink()
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        yield Path(work)
+
+
+def _drop_other_layouts(place: Place) -> None:
+    """What an engine of another version has packed is of no use any more."""
+    for path in place.folder.parent.iterdir():
+        if path.is_dir() and path != place.folder:
+            shutil.rmtree(path, ignore_errors=True)
