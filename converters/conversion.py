@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from converters.decoder.job import DecoderJob
+from converters.decoder.source import DecoderSource
 from converters.job import Job, Say
-from converters.metrics import find_metric
+from converters.metrics import Metric, find_metric
 from converters.recipes import load_recipe
 from converters.report import Report, render_html
 from converters.request import Request
@@ -49,15 +51,13 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     metric = find_metric(request.metric) if request.metric else None
     say(f"reading {request.source}")
     source = open_source(request.source, states=request.states, task=request.task)
-    say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
     with (
         files.writing(Path(tempfile.gettempdir())),
         tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder,
         BundleWriter(request.out, overwrite=request.overwrite) as writer,
     ):
         with _source_runs(source):
-            data = dataset_for(source, request.data, request.fixed)
-            job = Job(request, source, data, metric, Path(folder), say)
+            job = _job(request, source, metric, Path(folder), say)
         summaries = [job.variant(profile, writer, forced, base) for profile in profiles]
         result = Report(
             name=job.name,
@@ -72,8 +72,18 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     return result
 
 
+def _job(
+    request: Request, source: Source | DecoderSource, metric: Metric | None, folder: Path, say: Say
+) -> Job | DecoderJob:
+    if isinstance(source, DecoderSource):
+        return DecoderJob(request, source, folder, say)
+    say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
+    data = dataset_for(source, request.data, request.fixed)
+    return Job(request, source, data, metric, folder, say)
+
+
 @contextmanager
-def _source_runs(source: Source) -> Iterator[None]:
+def _source_runs(source: Source | DecoderSource) -> Iterator[None]:
     """What an engine says here, it says of the user's own model or data."""
     try:
         yield

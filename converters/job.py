@@ -217,7 +217,7 @@ class Job:
                 source_digest=self.source.digest,
                 data_digest=self.data.digest,
                 data_origin=self.data.origin,
-                tools=_tools(),
+                tools=tools(),
             ),
             golden=[(call, session.run(call)) for call in self.calls],
             agreement=self.workshop.agreement(chosen.built),
@@ -229,6 +229,7 @@ def _with_rss(row: Candidate, rss: Mapping[str, int]) -> Candidate:
     return row if found is None else msgspec.structs.replace(row, peak_rss_bytes=found)
 
 
-def _tools() -> dict[str, str]:
+def tools() -> dict[str, str]:
+    """Versions of what takes part in a conversion."""
     found = {package.name: package.version for package in distributions()}
     return {name: found[name] for name in sorted(TOOLS & found.keys())}

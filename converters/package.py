@@ -122,11 +122,16 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
     )
 
 
-def store_graph(blobs: BlobStore, model: ir.Model) -> Graph:
+def store_graph(blobs: BlobStore, model: ir.Model, name: str = "main") -> Graph:
     """Stores weights in groups by node and the graph without them.
 
     The graph names each weight's blob by its bare hex digest, so ``blobs/sha256``
     is itself the folder in which an engine finds them.
+
+    Args:
+        blobs: Where to.
+        model: The graph; its weights refer to their blobs afterwards.
+        name: The graph's name in the record.
     """
     tensors = {
         f"{index}/{name}": value
@@ -156,7 +161,7 @@ def store_graph(blobs: BlobStore, model: ir.Model) -> Graph:
             )
     proto = ir.to_proto(model).SerializeToString(deterministic=True)
     return Graph(
-        name="main",
+        name=name,
         format="onnx",
         parts=(blobs.put([proto]),),
         weights=tuple(weights.values()),
@@ -261,8 +266,8 @@ def _golden(
         cases.append(
             GoldenCase(
                 graph="main",
-                inputs={name: _array(blobs, array) for name, array in inputs.items()},
-                outputs={name: _array(blobs, array) for name, array in outputs.items()},
+                inputs={name: store_array(blobs, array) for name, array in inputs.items()},
+                outputs={name: store_array(blobs, array) for name, array in outputs.items()},
                 atol=float(f"{max(share * largest, 1e-5):.3g}"),
                 rtol=share,
             )
@@ -278,7 +283,8 @@ def _floats(outputs: Mapping[str, Array]) -> list[Array]:
     return [array for array in outputs.values() if array.dtype.kind == "f" and array.size]
 
 
-def _array(blobs: BlobStore, array: Array) -> ArrayRef:
+def store_array(blobs: BlobStore, array: Array) -> ArrayRef:
+    """Stores an array as a blob of its own."""
     data = np.ascontiguousarray(array)
     little = data.astype(data.dtype.newbyteorder("<"), copy=False)
     blob = blobs.put([little.tobytes()])

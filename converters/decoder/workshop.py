@@ -17,6 +17,7 @@ from converters.decoder.candidates import Spec
 from converters.decoder.perplexity import Scores, cosine, increase, score
 from converters.decoder.rounding import Rounded
 from converters.decoder.source import DecoderSource
+from converters.decoder.tensors import FloatType
 from converters.decoder.texts import WINDOW, Texts, Tokens
 from converters.decoder.weights import WeightFormat, WeightPlan, Weights
 from converters.materialize import open_path, save
@@ -76,12 +77,7 @@ class DecoderWorkshop:
         if (known := self._built.get(key)) is None:
             weights = self.weights(spec)
             self.say(f"building {spec.name}")
-            model = graph.build(
-                self.source.architecture,
-                weights,
-                spec.plan,
-                float_type="float16" if spec.half else "float32",
-            )
+            model = self._graph(spec, weights)
             size = shipped_bytes(model)
             folder = self.folder / f"candidate-{len(self._built)}"
             folder.mkdir()
@@ -93,12 +89,20 @@ class DecoderWorkshop:
             )
         return known
 
+    def size(self, spec: Spec) -> int:
+        """Bytes of a candidate as it would ship; nothing is quantized for the answer."""
+        return shipped_bytes(self._graph(spec, self.source.weights))
+
     def decoder(self, path: Path, capacity: int = WINDOW, threads: int | None = None) -> Decoder:
         """A graph file opened over a cache of one row, as a device would."""
         session = open_path(path, SessionOptions(threads=threads or self.threads, arena=False))
         generation = self.source.generation
         cache = KVCache(generation, 1, capacity, kv_dtype(session))
         return Decoder(session, cache, generation.vocab)
+
+    def _graph(self, spec: Spec, weights: Weights) -> ir.Model:
+        precision: FloatType = "float16" if spec.half else "float32"
+        return graph.build(self.source.architecture, weights, spec.plan, float_type=precision)
 
     def loss(self, path: Path, windows: Sequence[Tokens]) -> Scores:
         """Scores of a graph file on some windows."""

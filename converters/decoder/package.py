@@ -1,0 +1,216 @@
+"""From a chosen decoder to a variant: graphs over shared blobs, tokenizer, golden logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from converters.dataset import Array
+from converters.decoder import graph
+from converters.decoder.candidates import Spec
+from converters.decoder.graph import KvScales
+from converters.decoder.texts import Tokens
+from converters.decoder.workshop import DecoderWorkshop
+from converters.materialize import open_path, save
+from converters.package import (
+    FLOAT_TOLERANCE,
+    GOLDEN_BYTES,
+    QUANTIZED_TOLERANCE,
+    TOKENIZER_FILE,
+    store_array,
+    store_graph,
+)
+from converters.target import target_engine
+from device_profiles.schema import Profile
+from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.record import (
+    Agreement,
+    Engine,
+    File,
+    Generation,
+    GoldenCase,
+    MemoryPlan,
+    Provenance,
+    VariantRecord,
+)
+from edge_sdk.runtime.engine import SessionOptions, find_engine
+from edge_sdk.runtime.generation.decoder import CHUNK, Decoder
+
+MAIN, MAIN_KV8 = "main", "main-kv8"
+GOLDEN_TOKENS = 24
+# Windows that the ranges of keys and values are taken from.
+KV_WINDOWS = 16
+TASK = "text-generation"
+# No parser of TensorRT's takes GroupQueryAttention.
+UNFIT_PROVIDER = "TensorrtExecutionProvider"
+
+
+@dataclass(frozen=True)
+class DecoderPacking:
+    """What packaging needs beside the candidate.
+
+    Attributes:
+        profile: The device.
+        name: Name of the bundle.
+        version: Version of the bundle.
+        provenance: Where the variant comes from.
+        agreement: Against the source.
+        memory: Predicted peak memory.
+    """
+
+    profile: Profile
+    name: str
+    version: str
+    provenance: Provenance
+    agreement: Agreement
+    memory: MemoryPlan
+
+
+def pack(
+    blobs: BlobStore, workshop: DecoderWorkshop, spec: Spec, packing: DecoderPacking
+) -> VariantRecord:
+    """Stores everything a decoder's variant consists of and describes it.
+
+    Args:
+        blobs: The bundle's blobs.
+        workshop: Where the candidate was built.
+        spec: The candidate.
+        packing: The rest.
+    """
+    source, built = workshop.source, workshop.build(spec)
+    paths = {MAIN: built.path}
+    if not spec.half:
+        paths[MAIN_KV8] = int8_cache(workshop, spec)
+    tokens = workshop.texts.evaluation[0][:GOLDEN_TOKENS]
+    engine = engine_for(packing.profile)
+    return VariantRecord(
+        name=packing.name,
+        version=packing.version,
+        profile=packing.profile.name,
+        task=TASK,
+        kind="decoder",
+        graphs=tuple(store_graph(blobs, ir.load(path), name) for name, path in paths.items()),
+        engine=engine,
+        recipe=msgspec.structs.replace(built.recipe, engine=engine.name, forced=spec.forced),
+        memory=packing.memory,
+        agreement=packing.agreement,
+        provenance=packing.provenance,
+        files=(File(path=TOKENIZER_FILE, blob=blobs.put([source.tokenizer])),),
+        unquantized=built.unquantized,
+        golden=tuple(
+            golden_case(blobs, path, name, source.generation, tokens, spec)
+            for name, path in paths.items()
+        ),
+        notes=source.notes,
+        generation=source.generation,
+    )
+
+
+def engine_for(profile: Profile) -> Engine:
+    """The profile's engine, without the provider that cannot run decoders."""
+    choice = target_engine(profile)
+    return Engine(
+        name=choice.name,
+        providers=tuple(name for name in choice.providers if name != UNFIT_PROVIDER),
+        options={k: v for k, v in choice.options.items() if not k.startswith(UNFIT_PROVIDER)},
+        version=find_engine(choice.name).version() or "",
+    )
+
+
+def int8_cache(workshop: DecoderWorkshop, spec: Spec) -> Path:
+    """The candidate's graph over an int8 KV cache; its weights are those of the graph beside it."""
+    main = workshop.build(spec).path
+    path = main.with_name(f"{MAIN_KV8}.onnx")
+    if not path.exists():
+        source = workshop.source
+        windows = workshop.texts.calibration[:KV_WINDOWS]
+        scales = kv_scales(workshop.decoder(main), source.generation, windows)
+        weights = workshop.weights(spec)
+        model = graph.build(source.architecture, weights, spec.plan, kv="int8", kv_scales=scales)
+        written = ir.load(main).graph.initializers
+        for name, value in model.graph.initializers.items():
+            if name in written:
+                value.const_value = written[name].const_value
+        save(model, main.parent, MAIN_KV8)
+    return path
+
+
+def kv_scales(
+    decoder: Decoder, generation: Generation, windows: Sequence[Tokens]
+) -> list[KvScales]:
+    """Scales of int8 keys and values per head and channel: their largest magnitude on text.
+
+    Args:
+        decoder: The candidate over a float32 cache.
+        generation: Its shape.
+        windows: The text.
+    """
+    shape = (generation.kv_heads, generation.head_dim)
+    largest: dict[str, NDArray[np.float32]] = {}
+    for window in windows:
+        for past in range(0, len(window), CHUNK):
+            decoder.prefill(0, window[past : past + CHUNK].tolist(), past, last=False)
+        for name, part in decoder.cache.slices(0, 1):
+            seen = np.abs(part[0, :, : len(window)].astype(np.float32)).max(axis=1)
+            largest[name] = np.maximum(largest.get(name, np.zeros(shape, np.float32)), seen)
+    scale = {
+        name: np.maximum(values / np.float32(127), np.finfo(np.float32).tiny)
+        for name, values in largest.items()
+    }
+    return [
+        KvScales(scale[f"{layer}.key"], scale[f"{layer}.value"])
+        for layer in range(generation.layers)
+    ]
+
+
+def golden_case(
+    blobs: BlobStore, path: Path, name: str, generation: Generation, tokens: Tokens, spec: Spec
+) -> GoldenCase:
+    """Teacher-forced logits after the last of some tokens, from an empty cache.
+
+    Args:
+        blobs: Where arrays go.
+        path: The graph file.
+        name: The graph's name.
+        generation: The decoder's shape.
+        tokens: What it reads.
+        spec: The candidate; block kernels differ between CPUs by whole steps.
+    """
+    session = open_path(path, SessionOptions())
+    count = len(tokens)
+    wanted = max(1, min(count, GOLDEN_BYTES // (4 * generation.vocab)))
+    shape = (1, generation.kv_heads, count, generation.head_dim)
+    inputs: dict[str, Array] = {
+        "input_ids": tokens[None],
+        "seqlens_k": np.array([count - 1], np.int32),
+        "total_sequence_length": np.array(count, np.int32),
+        "logits_at": np.arange(count - wanted, count, dtype=np.int64),
+    }
+    for each in session.inputs:
+        inputs.setdefault(each.name, np.zeros(shape, each.dtype))
+    logits = session.run(inputs)["logits"]
+    share = FLOAT_TOLERANCE if spec.plan.default.bits == 32 else QUANTIZED_TOLERANCE
+    return GoldenCase(
+        graph=name,
+        inputs={key: store_array(blobs, array) for key, array in inputs.items()},
+        outputs={"logits": store_array(blobs, logits)},
+        atol=float(f"{max(share * float(np.abs(logits).max()), 1e-5):.3g}"),
+        rtol=share,
+    )
+
+
+def simple_memory(size: int, generation: Generation) -> MemoryPlan:
+    """Weights mapped and packed, in plain sums."""
+    return MemoryPlan(
+        weights_mapped=size,
+        weights_private=size,
+        activations=8 << 20,
+        engine=59 << 20,
+        kv_per_token=8 * generation.layers * generation.kv_heads * generation.head_dim,
+    )

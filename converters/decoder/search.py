@@ -1,0 +1,202 @@
+"""The search for one profile's decoder: build, score, time, mix where needed, choose.
+
+GPTQ comes last and only to formats that could still win: a format's value without
+any loss bounds what rounding it better can bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from converters.choose import Judged, Limits, choose, is_slower, objection, value
+from converters.decoder.candidates import Spec
+from converters.decoder.speed import PROMPT, Speed, Stopwatch
+from converters.decoder.workshop import DecoderWorkshop
+from converters.workshop import Built
+from device_profiles.schema import Profile
+from edge_sdk.bundle.measurements import Candidate, DecoderFigures
+from edge_sdk.bundle.record import MemoryPlan
+from edge_sdk.errors import EdgeSdkError
+
+# A decoder that has no room for this much text is of no use.
+LEAST_CONTEXT = 512
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        chosen: The winner, or ``None`` if nothing holds the limits.
+        reason: Why it won, or which limit failed by how much.
+        rows: The table of all candidates.
+    """
+
+    chosen: Spec | None
+    reason: str
+    rows: tuple[Candidate, ...]
+
+
+class DecoderSearch:
+    """Searches one profile's best variant of a decoder.
+
+    Args:
+        workshop: Builds and scores candidates; shared between profiles.
+        stopwatch: Times them; shared between profiles.
+        profile: The device.
+        limits: What a candidate must hold.
+        decisive: Whether speed measured here decides.
+        memory: Predicts a candidate's memory on the device from its weights' bytes.
+        say: Told what happens.
+    """
+
+    def __init__(
+        self,
+        workshop: DecoderWorkshop,
+        stopwatch: Stopwatch,
+        profile: Profile,
+        limits: Limits,
+        *,
+        decisive: bool,
+        memory: Callable[[Spec], MemoryPlan],
+        say: Say,
+    ) -> None:
+        self.workshop = workshop
+        self.stopwatch = stopwatch
+        self.profile = profile
+        self.limits = limits
+        self.decisive = decisive
+        self.memory = memory
+        self.say = say
+        self.judged: dict[str, tuple[Spec, Judged]] = {}
+        self.others: list[Candidate] = []
+
+    def run(self, specs: Sequence[Spec]) -> Outcome:
+        """Tries all candidates and chooses among them."""
+        fitting = [spec for spec in specs if self._fits(spec)]
+        self._judge(spec for spec in fitting if spec.method != "gptq")
+        late = [spec for spec in fitting if spec.method == "gptq"]
+        for spec in sorted(late, key=self._bound, reverse=True):
+            if self._bound(spec) > self._best():
+                self._judge([spec])
+            else:
+                bound = f"at best value {self._bound(spec):.2f}, even without any loss"
+                self._leave_out(spec, "rejected", f"not calibrated: {bound}")
+        return self._settle()
+
+    def run_only(self, spec: Spec, reason: str) -> Outcome:
+        """Measures one candidate; a forced one ships whatever it is like."""
+        self._judge([spec])
+        if not self.judged:
+            return Outcome(None, self.others[-1].reason, tuple(self.others))
+        judged = self.judged[spec.name][1]
+        problem = None if spec.forced else objection(judged, self.limits)
+        rows = (self._row(judged, spec, is_chosen=problem is None, reason=reason),)
+        return Outcome(None if problem else spec, problem or reason, rows)
+
+    def _fits(self, spec: Spec) -> bool:
+        plan = self.memory(spec)
+        peak, budget = _peak(self.workshop, plan), self.limits.budget_bytes
+        if peak <= budget:
+            return True
+        why = f"peak memory {peak / 2**20:.0f} MiB exceeds the budget of {budget / 2**20:.0f} MiB"
+        self._leave_out(spec, "rejected", why)
+        return False
+
+    def _judge(self, specs: Iterable[Spec]) -> None:
+        built = [(spec, made) for spec in specs if (made := self._try(spec))]
+        self.say(f"{self.profile.name}: timing {', '.join(spec.name for spec, _ in built)}")
+        times = self.stopwatch.time([spec for spec, _ in built])
+        for (spec, made), time in zip(built, times, strict=True):
+            self.judged[spec.name] = (
+                spec,
+                Judged(
+                    built=made,
+                    agreement=self.workshop.agreement(made),
+                    speedup=self._speedup(spec, time),
+                    measured=self.decisive,
+                    peak_bytes=_peak(self.workshop, self.memory(spec)),
+                    latency_ms=round(time.answer_ms, 3),
+                ),
+            )
+
+    def _try(self, spec: Spec) -> Built | None:
+        """Builds and scores a candidate; one that fails is a row in the report."""
+        try:
+            built = self.workshop.build(spec)
+            self.workshop.scores(built)
+        except EdgeSdkError as error:
+            if spec.forced:
+                raise
+            self._leave_out(spec, "failed", error.message)
+            return None
+        return built
+
+    def _speedup(self, spec: Spec, time: Speed) -> float:
+        return time.speedup if self.decisive else self.profile.speedups.get(spec.family, 1.0)
+
+    def _bound(self, spec: Spec) -> float:
+        """A format's value if rounding lost nothing, from a sibling that was timed."""
+        wanted = spec.plan.default
+        for other, judged in self.judged.values():
+            if (other.plan.default.bits, other.plan.default.block_size) == (
+                wanted.bits,
+                wanted.block_size,
+            ):
+                return value(judged, self.limits, drop=0.0)
+        return float("inf")
+
+    def _best(self) -> float:
+        allowed = [j for _, j in self.judged.values() if objection(j, self.limits) is None]
+        return max((value(j, self.limits) for j in allowed if not is_slower(j)), default=0.0)
+
+    def _settle(self) -> Outcome:
+        best, reason = choose([judged for _, judged in self.judged.values()], self.limits)
+        rows = [
+            self._row(judged, spec, is_chosen=judged is best, reason=reason)
+            for spec, judged in self.judged.values()
+        ]
+        chosen = None if best is None else self.judged[best.name][0]
+        return Outcome(chosen, reason, (*rows, *self.others))
+
+    def _row(self, judged: Judged, spec: Spec, *, is_chosen: bool, reason: str) -> Candidate:
+        problem = objection(judged, self.limits)
+        if is_chosen:
+            status, why = "chosen", reason
+        elif problem:
+            status, why = "rejected", problem
+        elif is_slower(judged):
+            status, why = "rejected", f"slower than fp32: {judged.speedup:.2f}x"
+        else:
+            status, why = "qualified", f"value {value(judged, self.limits):.2f}"
+        time = self.stopwatch.time([spec])[0]
+        row = Candidate(
+            name=spec.name,
+            status=status,
+            reason=why,
+            size_bytes=judged.built.size_bytes,
+            agreement=judged.agreement,
+            latency_ms=judged.latency_ms,
+            decoder=DecoderFigures(
+                perplexity=round(self.workshop.scores(judged.built).perplexity, 4),
+                source_perplexity=round(self.workshop.reference.perplexity, 4),
+                tokens_per_second=round(1e3 / time.step_ms, 2),
+                ttft_ms=round(time.ttft_ms, 2),
+                prompt_tokens=PROMPT,
+            ),
+        )
+        if judged.measured:
+            return msgspec.structs.replace(row, speedup=round(judged.speedup, 3))
+        return msgspec.structs.replace(row, predicted_speedup=round(judged.speedup, 3))
+
+    def _leave_out(self, spec: Spec, status: str, reason: str) -> None:
+        self.others.append(Candidate(name=spec.name, status=status, reason=reason))
+
+
+def _peak(workshop: DecoderWorkshop, plan: MemoryPlan) -> int:
+    context = min(LEAST_CONTEXT, workshop.source.generation.context)
+    return plan.peak + context * plan.kv_per_token

@@ -1,0 +1,161 @@
+"""How fast decoders answer: candidates take turns at the same prompt."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from converters.decoder.candidates import Spec
+from converters.decoder.workshop import DecoderWorkshop
+from converters.measure_process import Footprint
+from edge_sdk.bundle.record import Generation
+from edge_sdk.errors import EngineError
+from edge_sdk.runtime.generation.decoder import CHUNK, Decoder
+
+# The answer that stands for all: this long a prompt, this many new tokens.
+PROMPT, ANSWER = 128, 64
+# Tokens decoded in a turn; the rest of the answer takes as long each.
+TIMED = 16
+MIN_ROUNDS, MAX_ROUNDS = 3, 40
+SECONDS = 1.5  # per candidate
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One candidate's speed; medians over all rounds.
+
+    Attributes:
+        ttft_ms: Time to the first token after a prompt of :data:`PROMPT` tokens.
+        step_ms: Time per further token.
+        speedup: Of the first candidate's whole answer over this one's, round by round.
+    """
+
+    ttft_ms: float
+    step_ms: float
+    speedup: float
+
+    @property
+    def answer_ms(self) -> float:
+        """Prompt and answer together."""
+        return self.ttft_ms + ANSWER * self.step_ms
+
+
+def race(decoders: Mapping[str, Decoder], prompt: Sequence[int]) -> dict[str, Speed]:
+    """Times decoders in turn, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        decoders: Name -> decoder with room for prompt and answer, the baseline first.
+        prompt: Its tokens.
+
+    Raises:
+        EngineError: A decoder failed.
+    """
+    names = list(decoders)
+    for decoder in decoders.values():
+        _turn(decoder, prompt)
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    deadline = time.perf_counter() + SECONDS * len(names)
+    for number in range(MAX_ROUNDS):
+        if number >= MIN_ROUNDS and time.perf_counter() > deadline:
+            break
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            turns[name].append(_turn(decoders[name], prompt))
+    times = {name: np.array(taken) * 1e3 for name, taken in turns.items()}
+    whole = {name: found @ [1, ANSWER] for name, found in times.items()}
+    return {
+        name: Speed(
+            ttft_ms=float(np.median(times[name][:, 0])),
+            step_ms=float(np.median(times[name][:, 1])),
+            speedup=float(np.median(whole[names[0]] / whole[name])),
+        )
+        for name in names
+    }
+
+
+def prompt_of(tokens: Sequence[int], context: int) -> list[int]:
+    """A prompt of :data:`PROMPT` tokens, or as many as leave room for an answer."""
+    wanted = min(PROMPT, max(1, context - TIMED))
+    repeats = -(-wanted // len(tokens))
+    return (list(tokens) * repeats)[:wanted]
+
+
+def footprint(
+    graph: Path, generation: Generation, prompt: Sequence[int], threads: int
+) -> Footprint:
+    """Loads a decoder plainly in a fresh process, lets it answer, and asks for its memory.
+
+    Args:
+        graph: The graph file; external data beside it.
+        generation: The decoder's shape.
+        prompt: Tokens of the prompt.
+        threads: Intra-op threads.
+
+    Raises:
+        EngineError: The process failed; says what it printed last.
+    """
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    question = msgspec.json.encode((str(graph), generation, list(prompt), TIMED, threads))
+    command = [sys.executable, "-m", "converters.decoder.measure_process"]
+    done = subprocess.run(command, input=question, capture_output=True, env=environment)
+    if done.returncode != 0:
+        last = (done.stderr.decode().strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise EngineError(f"measuring memory in a fresh process failed: {last}", where=str(graph))
+    return msgspec.json.decode(done.stdout, type=Footprint)
+
+
+def _turn(decoder: Decoder, prompt: Sequence[int]) -> tuple[float, float]:
+    """Seconds to the first token, and per further token."""
+    started = time.perf_counter()
+    for past in range(0, len(prompt), CHUNK):
+        decoder.prefill(0, prompt[past : past + CHUNK], past)
+    first = time.perf_counter()
+    for past in range(len(prompt), len(prompt) + TIMED):
+        decoder.decode(0, [prompt[past % len(prompt)]], [past])
+    return first - started, (time.perf_counter() - first) / TIMED
+
+
+class Stopwatch:
+    """Times candidates' formats and remembers them: how weights were rounded changes no speed.
+
+    Args:
+        workshop: Where candidates are built.
+        baseline: What speedups are ratios to.
+        prompt: Tokens of the prompt.
+    """
+
+    def __init__(self, workshop: DecoderWorkshop, baseline: Spec, prompt: Sequence[int]) -> None:
+        self.workshop = workshop
+        self.baseline = baseline
+        self.prompt = prompt
+        self._known: dict[str, Speed] = {}
+
+    def time(self, specs: Sequence[Spec]) -> list[Speed]:
+        """The speed of each candidate, timed in turn with the baseline where it is not known.
+
+        Args:
+            specs: What to time; the files of candidates that were timed are not opened again.
+        """
+        fresh = {_format(spec): spec for spec in specs if _format(spec) not in self._known}
+        if fresh:
+            contest = {_format(self.baseline): self.baseline} | fresh
+            capacity = len(self.prompt) + TIMED
+            decoders = {
+                # One thread: idle threads of several sessions spin in each other's way.
+                name: self.workshop.decoder(self.workshop.build(spec).path, capacity, threads=1)
+                for name, spec in contest.items()
+            }
+            self._known = race(decoders, self.prompt) | self._known
+        return [self._known[_format(spec)] for spec in specs]
+
+
+def _format(spec: Spec) -> str:
+    return repr((spec.plan, spec.half))
