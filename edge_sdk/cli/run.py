@@ -1,4 +1,4 @@
-"""``edge-sdk run``: one call of a bundle, on arrays or on text."""
+"""``edge-sdk run``: one call of a bundle, on arrays, on text or on a prompt."""
 
 from __future__ import annotations
 
@@ -11,16 +11,35 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge_sdk.bundle import files
+from edge_sdk.cli import generation
 from edge_sdk.cli.arguments import thread_count
 from edge_sdk.cli.output import emit_json, note, table
 from edge_sdk.errors import DataError, InputError, WorkError
+from edge_sdk.runtime.generation.stats import Stats
 from edge_sdk.runtime.steps import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge_sdk.runtime.generation.completion import Completion
     from edge_sdk.runtime.inputs import Array
     from edge_sdk.runtime.model import Model
+
+
+EPILOG = """\
+examples:
+  edge-sdk run digits.bundle --input x.npz --output y.npz
+  edge-sdk run minilm.bundle --text "a text"
+  edge-sdk run assistant.bundle --prompt "What is the boiler's set-point?"
+  edge-sdk run assistant.bundle --prompt - --temperature 0.7 --seed 1 < question.txt
+
+An array in X.npz is named like the input it feeds. One of the input's rank is one
+call; one of rank + 1 is a list of samples (the steps of one sequence, if the model
+has recurrent states), and the outputs get the same leading axis.
+
+The answer to a prompt is streamed to stdout, its figures go to stderr. The prompt is
+one user's turn in the model's chat template, unless --raw; `edge-sdk chat` goes on.
+"""
 
 
 class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +62,10 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         output_file: Where they were written.
         embedding: The text's vector, for a variant that embeds.
         classes: The text's best classes, for a variant that classifies.
+        text: The answer (``--prompt``), without what ended it.
+        tokens: The answer's tokens.
+        finish_reason: Why it ended: ``stop``, ``length`` or ``cancelled``.
+        stats: What it took.
         notes: Where this machine differs from what the variant asks for.
     """
 
@@ -55,45 +78,53 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     output_file: str | None = None
     embedding: tuple[float, ...] | None = None
     classes: tuple[Classification, ...] | None = None
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    finish_reason: str | None = None
+    stats: Stats | None = None
     notes: tuple[str, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.epilog = (
-        "An array in X.npz is named like the input it feeds. One of the input's rank is one\n"
-        "call; one of rank + 1 is a list of samples (the steps of one sequence, if the model\n"
-        "has recurrent states), and the outputs get the same leading axis."
-    )
+    parser.epilog = EPILOG
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the bundle's directory")
     parser.add_argument("--profile", default="auto", help="variant (default: this machine's)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--input", metavar="X.npz", type=Path, help="one array per model input")
     what.add_argument("--text", help="text to embed or to classify")
-    what.add_argument("--prompt", help="text to continue (a decoder)")
+    what.add_argument("--prompt", metavar="TEXT", help="what to answer; - reads it from stdin")
+    parser.add_argument("--raw", action="store_true", help="continue the prompt as it is")
     parser.add_argument("--output", metavar="Y.npz", type=Path, help="where the outputs go")
     parser.add_argument("--top", type=int, default=5, help="classes to print (default 5)")
     parser.add_argument("--threads", type=thread_count, help="threads (default: the profile's)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="refuse to exceed it, as in 256MiB")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    generation.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Loads the variant, runs it, and writes or prints what comes out."""
     if bool(args.input) != bool(args.output):
         raise InputError("--input X.npz and --output Y.npz belong together")
-    if args.prompt is not None:
-        raise InputError(
-            "its variants do not generate text",
-            where=str(args.bundle),
-            remedy="use --text to embed or classify, or --input with arrays",
-        )
+    if args.raw and args.system is not None:
+        raise InputError("--raw takes no --system", remedy="write it into the prompt")
+    prompt = None if args.prompt is None else generation.read_prompt(args.prompt)
     from edge_sdk.runtime.model import load
 
     arrays = read_npz(args.input) if args.input else {}
-    model = load(args.bundle, args.profile, args.memory_limit, threads=args.threads)
+    model = load(
+        args.bundle,
+        args.profile,
+        args.memory_limit,
+        context=args.context,
+        streams=1,
+        threads=args.threads,
+    )
     for line in model.notes:
         note(line)
+    if prompt is not None:
+        return _run_prompt(model, prompt, args)
     result = _run_arrays(model, arrays, args.output) if args.input else _run_text(model, args)
     if args.json:
         emit_json(result)
@@ -171,6 +202,33 @@ def _run_text(model: Model, args: argparse.Namespace) -> RunResult:
         return _result(model, seconds=perf_counter() - start, classes=tuple(classes))
     [vector] = model.embed(args.text).tolist()
     return _result(model, seconds=perf_counter() - start, embedding=tuple(vector))
+
+
+def _run_prompt(model: Model, prompt: str, args: argparse.Namespace) -> int:
+    from edge_sdk.runtime.generation.chat_template import Message
+
+    asked = [*generation.instructions(args.system), Message("user", prompt)]
+    start = perf_counter()
+    options = generation.settings(args)
+    with model.generate(prompt if args.raw else asked, raw=args.raw, **options) as completion:
+        finished = generation.show(completion, silent=args.json)
+        seconds = perf_counter() - start
+        if args.json:
+            emit_json(_answer(model, completion, seconds))
+        else:
+            note(generation.figures(completion))
+    return 0 if finished else generation.INTERRUPTED
+
+
+def _answer(model: Model, completion: Completion, seconds: float) -> RunResult:
+    return _result(
+        model,
+        seconds=seconds,
+        text=completion.text,
+        tokens=completion.tokens,
+        finish_reason=completion.finish_reason,
+        stats=completion.stats,
+    )
 
 
 def _result(model: Model, **fields: Any) -> RunResult:

@@ -114,7 +114,7 @@ def test_input_without_output_is_bad_input(bundle, given):
 
 def test_prompt_for_a_model_that_generates_nothing_is_bad_input(bundle, capsys):
     assert run(bundle, "--prompt", "Once upon a time") == 2
-    assert "do not generate text" in capsys.readouterr().err
+    assert "does not generate text" in capsys.readouterr().err
 
 
 def test_text_for_a_model_without_tokenizer_is_bad_input(bundle, capsys):
