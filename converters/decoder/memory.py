@@ -1,0 +1,63 @@
+"""Predicts the peak memory of a process that loads a decoder and answers. Pure.
+
+ONNX Runtime's CPU provider, graph opened by path, prompts taken in chunks. What
+it does with the weights was measured on graphs of 0.1 to 360 million parameters:
+
+* each matrix is copied to the heap in packed form, and the mapping of what it was
+  made of is dropped, except for its scales, which stay mapped beside their copies;
+* rows of the embedding table are read where they are mapped, and bring their
+  neighbourhood in, so that sooner or later all of it is resident;
+* activations of one chunk are alive, and the heap grows to about three times as
+  much; attention needs nothing that grows with the context.
+
+Weights prepared on the device (:mod:`edge_sdk.runtime.prepared`) are mapped and not
+copied: as many bytes, but shared and evictable.
+"""
+
+from __future__ import annotations
+
+from converters.decoder import costs
+from converters.decoder.architecture import Architecture
+from converters.decoder.weights import WeightPlan
+from converters.memory import NODE_BYTES
+from edge_sdk.bundle.record import MemoryPlan
+from edge_sdk.runtime.generation.decoder import CHUNK
+
+# Python, numpy, ONNX Runtime, tokenizers, chat templates, this SDK and an empty session;
+# then what each entry of a tokenizer's vocabulary adds.
+ENGINE_BYTES = 72 << 20
+VOCABULARY_BYTES = 420
+# What the heap holds beyond its useful bytes once tokens have been computed.
+HEAP_BYTES = 6 << 20
+HEAP_FACTOR = 3
+
+
+def memory_plan(architecture: Architecture, plan: WeightPlan, chunk: int = CHUNK) -> MemoryPlan:
+    """Peak memory of a process that loads a decoder plainly and answers, without its KV cache.
+
+    Args:
+        architecture: The decoder.
+        plan: Formats of its weights.
+        chunk: Tokens of a prompt that are computed at a time.
+    """
+    matrices = costs.matrices(architecture, plan)
+    scales = sum(matrix.scale_bytes for matrix in matrices)
+    nodes = costs.node_count(architecture)
+    # Gate and up together, then apart, beside the residual and what is added to it.
+    live = costs.FLOAT_BYTES * (4 * architecture.intermediate + 2 * architecture.hidden)
+    return MemoryPlan(
+        weights_mapped=costs.table(architecture, plan).nbytes
+        + scales
+        + costs.other_bytes(architecture),
+        weights_private=sum(matrix.packed_bytes for matrix in matrices),
+        activations=HEAP_BYTES + HEAP_FACTOR * chunk * live,
+        engine=ENGINE_BYTES + VOCABULARY_BYTES * architecture.vocab + NODE_BYTES * nodes,
+        kv_per_token=kv_bytes(architecture),
+        reference_shapes={"batch": 1, "sequence": chunk},
+    )
+
+
+def kv_bytes(architecture: Architecture) -> int:
+    """KV cache per token in float32: keys and values of all layers."""
+    per_layer = 2 * architecture.kv_heads * architecture.head_dim
+    return costs.FLOAT_BYTES * architecture.layers * per_layer
