@@ -73,6 +73,7 @@ _FAMILIES = {
     "llama": _Family("llama", interleaved=True),
     "qwen2": _Family("qwen2"),
     "qwen3": _Family("qwen3"),
+    "smollm3": _Family("smollm3", interleaved=True),
     "internlm2": _Family("internlm2", interleaved=True),
     "glm4": _Family("glm4", fused=True),
     "chatglm": _Family("glm", fused=True),
@@ -124,13 +125,20 @@ def _config(file: GgufFile, name: str, family: _Family) -> dict[str, Any]:
         return {field: value for field, value in found.items() if value is not None}
 
     config, scaling = fields(_REQUIRED | _OPTIONAL), fields(_SCALING)
-    if scaling.get("rope_type", "none") != "none":
-        config["rope_scaling"] = scaling
+    kind = scaling.get("rope_type", "none")
+    if kind not in ("none", "linear", "yarn"):
+        raise SourceError(
+            f"{name}.rope.scaling.type = {kind!r} is not supported",
+            where=str(file.files[0]),
+            remedy="supported: linear, yarn; or give the Hugging Face folder",
+        )
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     windowed = family.model_type == "llama" and "sliding_window" in config
     return config | {
         "model_type": "mistral" if windowed else family.model_type,
         "vocab_size": embedding.shape[0],
+        "head_dim": head_dim,
+        "rope_scaling": None if kind == "none" else scaling,
         "partial_rotary_factor": given.get(f"{name}.rope.dimension_count", head_dim) / head_dim,
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
