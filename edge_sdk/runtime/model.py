@@ -36,6 +36,7 @@ def load(
     streams: int | None = None,
     threads: int | None = None,
     verify: bool = True,
+    prepare: bool = True,
     nan: NanPolicy = "error",
 ) -> Model:
     """Loads one variant of a bundle.
@@ -51,7 +52,9 @@ def load(
         streams: Streams of a dialogue model that may run at once, and whose prompts stay
             cached; up to four by default, as far as the context does not suffer.
         threads: Intra-op threads; the profile's by default, at most the cores there are.
-        verify: Whether to hash every blob before anything is loaded.
+        verify: Whether to hash every file before it is used.
+        prepare: Whether a dialogue model's weights may be packed for this CPU, once,
+            into files that all its sessions share; see ``notes`` for what was done.
         nan: What to do about NaN in float inputs.
 
     Raises:
@@ -67,13 +70,17 @@ def load(
     if limit is not None:
         memory.admit(record.memory, limit, f"{record.name} ({record.profile})")
     if verify:
-        variant.verify()
+        variant.verify(graphs=False)  # those as they are opened
     if record.generation is not None:
         from edge_sdk.runtime.generation.generator import open_generator
 
-        generator = open_generator(variant, threads, limit, context, streams)
+        generator = open_generator(
+            variant, threads, limit, context, streams, prepare=prepare, verify=verify
+        )
         return Model(record, generator, variant.blobs, nan=nan)  # the plan has seen to the limit
-    pipeline = sessions.open_pipeline(variant, threads, arena=limit is None)
+    pipeline = sessions.open_pipeline(
+        variant, threads, arena=limit is None, prepare=prepare, verify=verify
+    )
     return Model(record, pipeline, variant.blobs, memory_limit=limit, nan=nan)
 
 

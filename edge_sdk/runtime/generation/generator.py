@@ -18,7 +18,7 @@ from edge_sdk.runtime.generation.chat_template import Message, render
 from edge_sdk.runtime.generation.completion import Completion
 from edge_sdk.runtime.generation.decoder import Decoder, Logits, kv_dtype
 from edge_sdk.runtime.generation.kv import KVCache
-from edge_sdk.runtime.generation.memory import ContextPlan, plan_context
+from edge_sdk.runtime.generation.memory import ContextPlan, KvType, plan_context
 from edge_sdk.runtime.generation.sampling import Sampler
 from edge_sdk.runtime.generation.scheduler import Scheduler
 from edge_sdk.runtime.generation.stream import Request
@@ -34,7 +34,8 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_LIMIT = 64 * 1024 * 1024  # largest tokenizer that is read, in bytes
 # Streams that may run at once where the caller does not say; more gain little on few cores.
 STREAMS = (4, 2, 1)
-GRAPHS = {"float32": "main", "int8": "main-kv8"}
+# By the KV cache's element type, the preferred one first.
+GRAPHS: dict[KvType, str] = {"float32": "main", "int8": "main-kv8"}
 
 
 def open_generator(
@@ -43,15 +44,20 @@ def open_generator(
     limit: int | None,
     context: int | None,
     streams: int | None,
+    *,
+    prepare: bool = True,
+    verify: bool = False,
 ) -> Generator:
     """Plans the KV cache and opens the graph that goes with it.
 
     Args:
-        variant: A verified variant with a ``generation`` part.
+        variant: A variant with a ``generation`` part.
         threads: Intra-op threads; the profile's by default.
         limit: What the process may use, in bytes.
         context: Tokens per stream; as many as the model and the limit allow by default.
         streams: Streams that may run at once; up to four by default.
+        prepare: Whether weights may be packed for this CPU into files that sessions share.
+        verify: Whether to hash the graph and the weights that it reads.
 
     Raises:
         MemoryLimitError: Not even a short context fits; nothing was loaded.
@@ -60,7 +66,9 @@ def open_generator(
     """
     record = variant.record
     plan = plan_streams(record, limit, context, streams)
-    session = sessions.open_graph(variant, GRAPHS[plan.kv], threads, arena=limit is None)
+    session = sessions.open_graph(
+        variant, GRAPHS[plan.kv], threads, limit is None, prepare=prepare, verify=verify
+    )
     return Generator(record, variant.blobs, session, plan)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 TARGET = 1 / 30
 # Seconds that one chunk may keep running streams waiting.
 STALL = 0.1
-# Longer chunks are no faster and need more memory. Multiples of 16 round like one another.
+# Longer chunks are no faster and need more memory.
 CHUNKS = (64, 32, 16)
 # Share of the time that a prompt gets on a machine that misses the target anyway.
 LEAST_SHARE = 0.25

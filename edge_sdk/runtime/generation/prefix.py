@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 # Copying a token's keys and values takes a fiftieth of computing them, so a row is
 # continued in place only where at most this share of the match would be lost to it.
 LOST_SHARE = 8
+# The logits of the last token are needed; and while two tokens or two hundred give a row the
+# same bits, a single one goes through another kernel, which rounds otherwise.
+FRESH = 2
 
 
 @dataclass
@@ -64,14 +67,14 @@ class Rows:
     def take(self, prompt: Sequence[int], adapter: str | None) -> Place | None:
         """Takes a row for a new sequence; ``None`` while all are busy.
 
-        The last token of the prompt is never counted as cached, because its logits
-        are needed. Of the rows that are free the one unused for longest is given up.
+        At least :data:`FRESH` tokens of the prompt are left to compute. Of the rows that
+        are free the one unused for longest is given up.
         """
         free = [i for i, row in enumerate(self._rows) if not row.busy]
         if not free:
             return None
         matches = [
-            common_prefix(row.tokens, prompt[:-1]) if row.adapter == adapter else 0
+            common_prefix(row.tokens, prompt[:-FRESH]) if row.adapter == adapter else 0
             for row in self._rows
         ]
         best = max(range(len(matches)), key=lambda i: (matches[i], not self._rows[i].busy))

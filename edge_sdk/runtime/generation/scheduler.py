@@ -157,8 +157,9 @@ class Scheduler:
         begin = time.perf_counter()
         stream = behind[0]
         held = self._rows[stream.row].tokens
-        # Chunks begin at multiples of 16, so that the same prompt rounds the same way.
-        chunk = stream.tokens[len(held) : len(held) + size - len(held) % 16]
+        # A prompt's last token alone would be rounded otherwise (see FRESH).
+        size += self._missing(stream) == size + 1
+        chunk = stream.tokens[len(held) : len(held) + size]
         last = len(held) + len(chunk) == len(stream.tokens)
         logits = self._decoder.prefill(stream.row, chunk, len(held), last)
         self._pace.prefilled(len(chunk), time.perf_counter() - begin)
