@@ -69,18 +69,18 @@ def load(
     limit = None if memory_limit is None else memory.parse_size(memory_limit)
     if limit is not None:
         memory.admit(record.memory, limit, f"{record.name} ({record.profile})")
-    if verify:
-        variant.verify(graphs=False)  # those as they are opened
     if record.generation is not None:
         from edge_sdk.runtime.generation.generator import open_generator
 
+        if verify:
+            variant.verify(graphs=False)  # the graph as it is opened: packed weights spare raw ones
         generator = open_generator(
             variant, threads, limit, context, streams, prepare=prepare, verify=verify
         )
         return Model(record, generator, variant.blobs, nan=nan)  # the plan has seen to the limit
-    pipeline = sessions.open_pipeline(
-        variant, threads, arena=limit is None, prepare=prepare, verify=verify
-    )
+    if verify:
+        variant.verify()
+    pipeline = sessions.open_pipeline(variant, threads, arena=limit is None)
     return Model(record, pipeline, variant.blobs, memory_limit=limit, nan=nan)
 
 

@@ -1,7 +1,8 @@
-"""What the kernel says about this process's memory, in bytes (Linux ``/proc``)."""
+"""This process's memory, in bytes (Linux ``/proc``)."""
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 from edge_sdk.errors import WorkError
@@ -27,6 +28,13 @@ def peak_rss() -> int:
 def pss() -> int:
     """Resident memory now, each shared page divided among the processes that map it."""
     return _field(SELF / "smaps_rollup", "Pss")
+
+
+def trim() -> None:
+    """Gives free heap back to the kernel, where the C library can (glibc)."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def _field(path: Path, name: str) -> int:

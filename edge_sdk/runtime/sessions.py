@@ -30,34 +30,21 @@ def choose_variant(bundle: Bundle, profile: str) -> Variant:
     return bundle.variant(select(available, detect_machine()))
 
 
-def open_pipeline(
-    variant: Variant,
-    threads: int | None,
-    arena: bool,
-    *,
-    prepare: bool = True,
-    verify: bool = False,
-) -> Pipeline:
+def open_pipeline(variant: Variant, threads: int | None, arena: bool) -> Pipeline:
     """Opens all graphs of a variant with its engine.
 
     Args:
-        variant: A variant.
+        variant: A verified variant.
         threads: Intra-op threads; the profile's by default.
         arena: Whether the engine may keep a growing memory arena.
-        prepare: Whether weights may be packed for this CPU into files that sessions share.
-        verify: Whether to hash each graph and the weights that it reads.
 
     Raises:
         MissingEngineError: The engine, or its library, is not installed.
         EngineError: The engine refused a graph.
         BundleError: The engine does not read a graph's format, or the wiring is wrong.
-        DigestError: A graph or weight is damaged.
     """
     names = [graph.name for graph in variant.record.graphs]
-    opened = {
-        name: open_graph(variant, name, threads, arena, prepare=prepare, verify=verify)
-        for name in names
-    }
+    opened = {name: open_graph(variant, name, threads, arena) for name in names}
     return Pipeline(variant.record, opened)
 
 
@@ -72,8 +59,18 @@ def open_graph(
 ) -> Session:
     """Opens one graph of a variant with its engine; arguments and errors as above.
 
+    Args:
+        variant: A variant; graph and weights are verified where ``verify`` is set.
+        name: The graph's name.
+        threads: Intra-op threads.
+        arena: Whether the engine may keep a growing memory arena.
+        prepare: Whether a decoder's weights may be packed for this CPU into files that
+            sessions share.
+        verify: Whether to hash the graph and the weights that it reads.
+
     Raises:
         BundleError: The variant has no graph of that name.
+        DigestError: The graph or a weight is damaged.
     """
     record = variant.record
     graph = next((graph for graph in record.graphs if graph.name == name), None)

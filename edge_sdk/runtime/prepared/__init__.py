@@ -15,6 +15,6 @@ on any of it.
 from __future__ import annotations
 
 from edge_sdk.runtime.prepared.joined import graph_path
-from edge_sdk.runtime.prepared.opening import open_graph, prepare_graph
+from edge_sdk.runtime.prepared.opening import open_graph
 
-__all__ = ["graph_path", "open_graph", "prepare_graph"]
+__all__ = ["graph_path", "open_graph"]

@@ -23,7 +23,7 @@ from edge_sdk.bundle import files
 from edge_sdk.bundle.blobs import CHUNK, BlobStore, hex_of
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Blob, Frozen, Graph
-from edge_sdk.errors import BundleError, DigestError, WorkError
+from edge_sdk.errors import BundleError, DigestError
 from edge_sdk.runtime.prepared.graph import Packable, Tensor
 
 SCHEMA = "org.edge-sdk.prepared/1"
@@ -96,6 +96,7 @@ class Index(Frozen, frozen=True, kw_only=True):
         weights: Its weights' files.
         unread: Digests of the variant's blobs that the rewritten graph does not read.
         preparation: What it took.
+        witness: Some of what the rewritten graph computes; none before it was checked.
         refused: Why the result is not to be used; empty where it is.
     """
 
@@ -105,6 +106,7 @@ class Index(Frozen, frozen=True, kw_only=True):
     weights: tuple[Weight, ...]
     unread: tuple[str, ...]
     preparation: Preparation
+    witness: tuple[float, ...] = ()
     refused: str = ""
     schema: str = SCHEMA
 
@@ -192,25 +194,22 @@ class Place:
             raise DigestError("does not match its digest", where=str(self.path(index.model)))
         return data
 
-    def remove(self, index: Index | None = None, refused: str = "") -> None:
-        """Takes a graph's index away, so that nothing counts as prepared, then its files.
-
-        Args:
-            index: Where its files are known.
-            refused: Leave an index that says why it is of no use to prepare again here.
-        """
-        with suppress(OSError, WorkError):
+    def remove(self, index: Index | None = None) -> None:
+        """Takes a graph's index away, so that nothing counts as prepared, then its files."""
+        with suppress(OSError):
             self.index_path.unlink(missing_ok=True)
             for blob in index.blobs if index else ():
                 self.path(blob).unlink(missing_ok=True)
-            if index and refused:
-                none = msgspec.structs.replace(index, weights=(), unread=(), refused=refused)
-                self.write(none)
 
     def write(self, index: Index) -> None:
-        """Makes an index durable; the files it lists must be so already."""
-        files.sync(self.folder)
-        files.replace(self.index_path, msgspec.json.encode(index), self.folder)
+        """Makes an index durable, and the names of the files it lists.
+
+        Raises:
+            WorkError: The file system refused.
+        """
+        with files.writing(self.folder):
+            files.sync(self.folder)
+            files.replace(self.index_path, msgspec.json.encode(index), self.folder)
 
 
 def read_index(path: Path) -> Index | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Container
 
+import msgspec
+
 from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Graph, VariantRecord
 from edge_sdk.errors import BundleError, EdgeSdkError, EngineError
-from edge_sdk.runtime import golden
+from edge_sdk.runtime import golden, process
 from edge_sdk.runtime.engine import Engine, Session, SessionOptions
 from edge_sdk.runtime.engines.onnx import CPU, OnnxEngine, OnnxSession
+from edge_sdk.runtime.prepared import witness
 from edge_sdk.runtime.prepared.artefact import Index, Place, Preparation
 from edge_sdk.runtime.prepared.joined import graph_path
 from edge_sdk.runtime.prepared.packing import TESTED, layout_id
@@ -64,19 +67,6 @@ def open_graph(
     return session if note is None else _noted(session, note)
 
 
-def prepare_graph(
-    graph: Graph, variant: Variant, options: SessionOptions, progress: Progress | None = None
-) -> Index:
-    """Prepares a graph ahead of its first use, or finds what was prepared.
-
-    Raises:
-        EngineError: The engine refused, or is not one that this was tested with.
-        BundleError: The graph is damaged, or has no golden case to be checked with.
-        WorkError: The file system refused.
-    """
-    return make(_place(graph, variant, options), options, progress)
-
-
 def _open_prepared(
     engine: OnnxEngine,
     graph: Graph,
@@ -87,25 +77,42 @@ def _open_prepared(
 ) -> Session:
     place = _place(graph, variant, options)
     index = _found(place)
-    fresh = index is None
     if verify:
         _verify(variant, graph, index.unread if index else ())
     if index is None:
         index = make(place, options, progress)
+    elif verify:
+        place.verify(index)
     if index.refused:
         raise EngineError(index.refused)
     try:
-        if verify and not fresh:
-            place.verify(index)
-        model = place.model(index)
-        lean = dataclasses.replace(options, arena=False)
-        session = engine.open_bytes(model, variant.blobs.root.resolve(), lean)
-        cases = [case for case in variant.record.golden if case.graph == graph.name]
-        golden.self_test(cases, {graph.name: session}, variant.blobs)
-    except (OSError, EdgeSdkError) as error:
-        place.remove(index, refused=str(error) if fresh else "")
+        return _open_checked(engine, place, index, variant.record, options)
+    except (OSError, EdgeSdkError):
+        if index.witness:  # it was right once, so its files or the engine have changed
+            place.remove(index)
         raise
-    return _noted(session, _said(index.preparation)) if fresh else session
+
+
+def _open_checked(
+    engine: OnnxEngine, place: Place, index: Index, record: VariantRecord, options: SessionOptions
+) -> Session:
+    """A session that computes what it should; what was prepared just now is checked in full."""
+    lean = dataclasses.replace(options, arena=False)
+    session = engine.open_bytes(place.model(index), place.blobs.root.resolve(), lean)
+    process.trim()
+    cases = [case for case in record.golden if case.graph == place.graph.name]
+    if index.witness:
+        witness.compare(witness.testify(session, cases[0], place.blobs), index.witness)
+        return session
+    try:
+        golden.self_test(cases, {place.graph.name: session}, place.blobs)
+        found = witness.testify(session, cases[0], place.blobs)
+    except EdgeSdkError as error:
+        place.remove(index)
+        place.write(msgspec.structs.replace(index, refused=str(error)))  # not tried at every load
+        raise
+    place.write(msgspec.structs.replace(index, witness=found))
+    return _noted(session, _said(index.preparation))
 
 
 def _place(graph: Graph, variant: Variant, options: SessionOptions) -> Place:
