@@ -31,59 +31,88 @@ GENERATION = rec.Generation(
     eos=(257,),
     chat_template=TEMPLATE,
 )
+KV = [f"{i}.{kind}" for i in range(LAYERS) for kind in ("key", "value")]
 KV_PER_TOKEN = 2 * LAYERS * KV_HEADS * HEAD_DIM * 4
 
 
-def bundle(path: Path, **fields) -> Path:
-    """The decoder as a bundle; ``fields`` replace those of its record."""
-    fields.setdefault("generation", GENERATION)
+def bundle(path: Path, kv8: bool = False, golden: bool = False, **fields) -> Path:
+    """The decoder as a bundle; ``fields`` replace those of its record.
+
+    Args:
+        path: Where it goes.
+        kv8: Whether a graph with int8 KV is there too.
+        golden: Whether each graph has a golden case (that accepts anything).
+    """
     memory = plan()
+    graphs = ["main", "main-kv8"] if kv8 else ["main"]
     with Builder(path) as builder:
-        Graph().add_to(builder)
+        for name in graphs:
+            Graph(kv8=name == "main-kv8").add_to(builder, name)
         file = rec.File(path="tokenizer.json", blob=builder.blob(tokenizer_json()))
-        builder.variant(
-            **{
-                "kind": "decoder",
-                "task": "text-generation",
-                "files": (file,),
-                "memory": rec.MemoryPlan(
-                    weights_mapped=memory.weights_mapped,
-                    weights_private=memory.weights_private,
-                    activations=memory.activations,
-                    engine=memory.engine,
-                    kv_per_token=KV_PER_TOKEN,
-                ),
-                **fields,
-            }
-        )
+        defaults = {
+            "kind": "decoder",
+            "task": "text-generation",
+            "generation": GENERATION,
+            "files": (file,),
+            "golden": tuple(golden_case(builder, name) for name in graphs if golden),
+            "memory": rec.MemoryPlan(
+                weights_mapped=memory.weights_mapped,
+                weights_private=memory.weights_private,
+                activations=memory.activations,
+                engine=memory.engine,
+                kv_per_token=KV_PER_TOKEN,
+            ),
+        }
+        builder.variant(**(defaults | fields))
     return path
+
+
+def golden_case(builder: Builder, graph: str) -> rec.GoldenCase:
+    """One token without a past."""
+    dtype = np.int8 if graph == "main-kv8" else np.float32
+    past = {f"past_key_values.{name}": np.zeros((1, KV_HEADS, 4, HEAD_DIM), dtype) for name in KV}
+    inputs = {
+        "input_ids": np.array([[1]]),
+        "seqlens_k": np.array([0], np.int32),
+        "total_sequence_length": np.array(1, np.int32),
+        "logits_at": np.array([0]),
+        **past,
+    }
+    return rec.GoldenCase(
+        graph=graph,
+        inputs={name: builder.array(array) for name, array in inputs.items()},
+        outputs={"logits": builder.array(np.zeros((1, 1, VOCAB), np.float32))},
+        atol=100,
+        rtol=0,
+    )
 
 
 class Graph:
     """Collects nodes and weights of the decoder graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, kv8: bool = False) -> None:
+        self._kv8 = kv8
         self._rng = np.random.default_rng(0)
         self._nodes: list[bytes] = []
         self._weights: dict[str, np.ndarray] = {}
 
-    def add_to(self, builder: Builder) -> None:
-        """Writes the graph over its weight blobs, named ``main``."""
+    def add_to(self, builder: Builder, name: str) -> None:
+        """Writes the graph over its weight blobs."""
         past = ["batch", KV_HEADS, "capacity", HEAD_DIM]
-        kv = [f"{i}.{kind}" for i in range(LAYERS) for kind in ("key", "value")]
+        dtype = "int8" if self._kv8 else "float32"
         inputs = [
             spec("input_ids", ["batch", "sequence"], "int64"),
             spec("seqlens_k", ["batch"], "int32"),
             spec("total_sequence_length", [], "int32"),
             spec("logits_at", ["positions"], "int64"),
-            *(spec(f"past_key_values.{name}", past) for name in kv),
+            *(spec(f"past_key_values.{name}", past, dtype) for name in KV),
         ]
         outputs = [
             spec("logits", ["batch", "positions", VOCAB]),
-            *(spec(f"present.{name}", past) for name in kv),
+            *(spec(f"present.{name}", past, dtype) for name in KV),
         ]
         self._build()
-        builder.graph(self._nodes, inputs, outputs, self._weights)
+        builder.graph(self._nodes, inputs, outputs, self._weights, name)
 
     def _build(self) -> None:
         angles = np.outer(np.arange(CONTEXT), 10000.0 ** (-np.arange(HEAD_DIM // 2) / 8))
@@ -93,6 +122,8 @@ class Graph:
             "embedding": self._rng.normal(size=(VOCAB, HIDDEN)).astype(np.float32),
             "gamma": np.ones(HIDDEN, np.float32),
         }
+        if self._kv8:
+            self._weights["kv_scale"] = np.full((KV_HEADS, HEAD_DIM), 0.05, np.float32)
         self._nodes.append(ob.node("Gather", ["embedding", "input_ids"], ["x0"]))
         for layer in range(LAYERS):
             self._layer(layer, f"x{layer}", f"x{layer + 1}")
@@ -104,15 +135,28 @@ class Graph:
         self._norm(x, f"n{i}")
         self._linear(f"n{i}", f"qkv{i}", HIDDEN, (HEADS + 2 * KV_HEADS) * HEAD_DIM)
         past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
+        int8 = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+        scales = ["", "", "", "kv_scale", "kv_scale"] if self._kv8 else []
         self._nodes.append(
             ob.node(
                 "GroupQueryAttention",
-                [f"qkv{i}", "", "", *past, "seqlens_k", "total_sequence_length", "cos", "sin"],
+                [
+                    f"qkv{i}",
+                    "",
+                    "",
+                    *past,
+                    "seqlens_k",
+                    "total_sequence_length",
+                    "cos",
+                    "sin",
+                    *scales,
+                ],
                 [f"attended{i}", f"present.{i}.key", f"present.{i}.value"],
                 domain="com.microsoft",
                 num_heads=HEADS,
                 kv_num_heads=KV_HEADS,
                 do_rotary=1,
+                **({**int8, "kv_cache_bit_width": 8} if self._kv8 else {}),
             )
         )
         self._linear(f"attended{i}", f"o{i}", HEADS * HEAD_DIM, HIDDEN)

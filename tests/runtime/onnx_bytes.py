@@ -36,9 +36,9 @@ def node(
     outputs: Sequence[str],
     name: str = "",
     domain: str = "",
-    **ints: int,
+    **attributes: int | str,
 ) -> bytes:
-    """A node with integer attributes."""
+    """A node with integer and text attributes."""
     return b"".join(
         (
             *(field(1, item) for item in inputs),
@@ -46,10 +46,7 @@ def node(
             field(3, name or outputs[0]),
             field(4, op),
             field(7, domain),
-            *(
-                field(5, field(1, key) + field(3, number) + field(20, 2))
-                for key, number in ints.items()
-            ),
+            *(field(5, _attribute(key, given)) for key, given in attributes.items()),
         )
     )
 
@@ -96,6 +93,12 @@ def model(
     )
     extensions = field(8, field(1, "com.microsoft") + field(2, 1))
     return field(1, 8) + field(7, graph) + field(8, field(2, opset)) + extensions
+
+
+def _attribute(name: str, given: int | str) -> bytes:
+    if isinstance(given, str):
+        return field(1, name) + field(4, given) + field(20, 3)
+    return field(1, name) + field(3, given) + field(20, 2)
 
 
 def _varint(number: int) -> bytes:

@@ -81,6 +81,8 @@ def plan_streams(
     """
     names = {graph.name for graph in record.graphs}
     kv_types = tuple(kv for kv, graph in GRAPHS.items() if graph in names)
+    if not kv_types:
+        raise BundleError("the variant has no such graph", where="graph 'main'")
 
     def plan(rows: int) -> ContextPlan:
         return plan_context(
