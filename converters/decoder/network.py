@@ -188,9 +188,9 @@ class Network:
         made = self.initializer(name, self.tensors.matrix(names, element, transposed=transposed))
         if element == self.float_type:
             return made
-        if f"{name}.wide" not in self._wide:
-            self._wide[f"{name}.wide"] = self.cast(made, self.dtype, f"{name}.wide")
-        return self._wide[f"{name}.wide"]
+        if name not in self._wide:
+            self._wide[name] = self.cast(made, self.dtype, f"{name}.wide")
+        return self._wide[name]
 
     def embed(self, ids: ir.Value) -> ir.Value:
         """Rows of the embedding table, in the head's format where both are one table."""
