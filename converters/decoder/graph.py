@@ -12,7 +12,7 @@ nothing but its keys and values there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from converters.decoder import rope
 from converters.decoder.architecture import Architecture
-from converters.decoder.network import CONTRIB, Attribute, Network
+from converters.decoder.network import CONTRIB, Attribute, Network, Shape, typed
 from converters.decoder.tensors import FloatType, lazy
 from converters.decoder.weights import WeightFormat, WeightPlan, Weights
 
 FLOAT32 = WeightPlan(WeightFormat(bits=32))
 KvType = Literal["float32", "int8"]
-Shape = Sequence[int | str]
 Angles = NDArray[np.float64]
 
 
@@ -73,6 +72,7 @@ def build(
     kv: KvType = "float32",
     kv_scales: Sequence[KvScales] | None = None,
     float_type: FloatType = "float32",
+    adapted: Collection[str] = (),
 ) -> ir.Model:
     """Builds the whole decoder.
 
@@ -83,6 +83,10 @@ def build(
     ``logits`` float32 [batch, positions, vocab] and ``present.{i}.key`` / ``.value``, bound to
     the same buffers as the past.
 
+    Each ``adapted`` node adds inputs ``lora.{node}.a`` [in, rank] and ``lora.{node}.b``
+    [rank, out] of ``float_type``, the adapter's scale already in them; a rank of 0 is no
+    adapter. Where a node stacks several matrices, so do its ``b``, block by block.
+
     Args:
         architecture: What to build; its ``context`` is the length of the rotary tables.
         weights: Its weights; read when the model's tensors are written.
@@ -90,8 +94,9 @@ def build(
         kv: Element type of the caches; ``float32`` means ``float_type``.
         kv_scales: One per layer, for int8 caches only.
         float_type: Type of activations and float weights.
+        adapted: Nodes that take a low-rank adapter.
     """
-    net = Network(architecture, weights, plan, float_type)
+    net = Network(architecture, weights, plan, float_type, adapted)
     ids = _value("input_ids", ir.DataType.INT64, ("batch", "sequence"))
     seqlens = _value("seqlens_k", ir.DataType.INT32, ("batch",))
     total = _value("total_sequence_length", ir.DataType.INT32, ())
@@ -111,7 +116,8 @@ def build(
         pasts += [past_key, past_value]
         presents += present
     logits = _head(net, stream, ("batch", "positions", architecture.vocab))
-    return net.model([ids, seqlens, total, wanted, *pasts], [logits, *presents])
+    inputs = [ids, seqlens, total, wanted, *pasts, *net.adapters]
+    return net.model(inputs, [logits, *presents])
 
 
 def embed(architecture: Architecture, weights: Weights, plan: WeightPlan = FLOAT32) -> ir.Model:
@@ -120,7 +126,7 @@ def embed(architecture: Architecture, weights: Weights, plan: WeightPlan = FLOAT
     ids = _value("input_ids", ir.DataType.INT64, (1, "sequence"))
     hidden = net.op("Identity", [net.embed(ids)], "hidden")
     shape = (1, "sequence", architecture.hidden)
-    return net.model([ids], [_typed(hidden, ir.DataType.FLOAT, shape)])
+    return net.model([ids], [typed(hidden, ir.DataType.FLOAT, shape)])
 
 
 def layer(
@@ -143,7 +149,7 @@ def layer(
     stream, presents = _layer(net, index, _Stream(hidden), _whole_sequence(net, hidden))
     assert stream.delta is not None
     output = net.op("Add", [stream.residual, stream.delta], "output")
-    outputs = [_typed(output, ir.DataType.FLOAT, (1, "sequence", architecture.hidden))]
+    outputs = [typed(output, ir.DataType.FLOAT, (1, "sequence", architecture.hidden))]
     return net.model([hidden], [*outputs, *_tapped(net), *presents])
 
 
@@ -212,7 +218,7 @@ def _attention(
         **attributes,
     )
     dtype = net.dtype if cache.scales is None else ir.DataType.INT8
-    return context, [_typed(present, dtype, cache.shape) for present in presents]
+    return context, [typed(present, dtype, cache.shape) for present in presents]
 
 
 def _rotary_tables(net: Network) -> tuple[ir.Value, ir.Value]:
@@ -267,7 +273,7 @@ def _head(net: Network, stream: _Stream, shape: Shape) -> ir.Value:
     if net.dtype != ir.DataType.FLOAT:
         logits = net.cast(logits, ir.DataType.FLOAT, "head.float32")
     logits.name = "logits"
-    return _typed(logits, ir.DataType.FLOAT, shape)
+    return typed(logits, ir.DataType.FLOAT, shape)
 
 
 def _whole_sequence(net: Network, hidden: ir.Value) -> _Cache:
@@ -284,7 +290,7 @@ def _whole_sequence(net: Network, hidden: ir.Value) -> _Cache:
 def _tapped(net: Network) -> list[ir.Value]:
     """What the nodes with weights multiply, as outputs of a graph that stands alone."""
     return [
-        _typed(
+        typed(
             net.op("Identity", [data], f"{node}.input"),
             ir.DataType.FLOAT,
             (1, "sequence", net.width(node)),
@@ -294,9 +300,4 @@ def _tapped(net: Network) -> list[ir.Value]:
 
 
 def _value(name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
-
-
-def _typed(value: ir.Value, dtype: ir.DataType, shape: Shape) -> ir.Value:
-    value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
-    return value
+    return typed(ir.Value(name=name), dtype, shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ IR_VERSION = 10
 INT8_ACTIVATIONS = 4
 
 Attribute = int | float | str | Sequence[int]
+Shape = Sequence[int | str]
 
 
 class Network:
@@ -32,9 +33,11 @@ class Network:
         weights: Its weights; read when the graph is written.
         plan: Formats of the nodes' weights.
         float_type: Type of activations and of weights that are not quantized.
+        adapted: Nodes that a low-rank adapter is added to.
 
     Attributes:
         taps: Node with weights -> what it multiplies.
+        adapters: Graph inputs for the adapters of ``adapted`` nodes.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Network:
         weights: Weights,
         plan: WeightPlan,
         float_type: FloatType = "float32",
+        adapted: Collection[str] = (),
     ) -> None:
         self.architecture = architecture
         self.plan = plan
@@ -53,7 +57,9 @@ class Network:
         self._nodes: list[ir.Node] = []
         self._initializers: dict[str, ir.Value] = {}
         self._wide: dict[str, ir.Value] = {}
+        self._adapted = frozenset(adapted)
         self.taps: dict[str, ir.Value] = {}
+        self.adapters: list[ir.Value] = []
 
     def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
         """The model of everything collected."""
@@ -122,9 +128,13 @@ class Network:
         return self.op("Cast", [value], name, to=int(dtype))
 
     def linear(self, node: str, data: ir.Value) -> ir.Value:
-        """A dense layer in the format its plan says, with its bias."""
-        names, wanted = self._matrices(node), self.plan.of(node)
+        """A dense layer in the format its plan says, with its bias and its adapter."""
         self.taps[node] = data
+        product = self._dense(node, data)
+        return self._adapt(node, data, product) if node in self._adapted else product
+
+    def _dense(self, node: str, data: ir.Value) -> ir.Value:
+        names, wanted = self._matrices(node), self.plan.of(node)
         biased = [f"{name}.bias" for name in names]
         bias = None
         if biased[0] in self._names:
@@ -133,6 +143,16 @@ class Network:
             return self._blocks(node, names, data, bias)
         product = self._product(node, names, data)
         return product if bias is None else self.op("Add", [product, bias], f"{node}.biased")
+
+    def _adapt(self, node: str, data: ir.Value, product: ir.Value) -> ir.Value:
+        """Adds ``data @ a @ b`` (LoRA, arXiv:2106.09685); its rank is up to the call."""
+        rows, width = self.tensors.shape(self._matrices(node))
+        down = typed(ir.Value(name=f"lora.{node}.a"), self.dtype, (width, f"rank.{node}"))
+        up = typed(ir.Value(name=f"lora.{node}.b"), self.dtype, (f"rank.{node}", rows))
+        self.adapters += [down, up]
+        narrow = self.op("MatMul", [data, down], f"{node}.lora.narrow")
+        delta = self.op("MatMul", [narrow, up], f"{node}.lora.wide")
+        return self.op("Add", [product, delta], f"{node}.adapted")
 
     def _blocks(
         self, node: str, names: Sequence[str], data: ir.Value, bias: ir.Value | None
@@ -273,3 +293,9 @@ class Network:
 
     def _norm_weight(self, name: str) -> ir.Value:
         return self.initializer(name, self.tensors.vector([name]))
+
+
+def typed(value: ir.Value, dtype: ir.DataType, shape: Shape) -> ir.Value:
+    """The value, with its element type and shape set."""
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,11 @@ class Runner:
         }
 
     def __call__(
-        self, ids: Sequence[Sequence[int]], lengths: Sequence[int], logits_at: Sequence[int]
+        self,
+        ids: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        logits_at: Sequence[int],
+        adapter: Mapping[str, Array] | None = None,
     ) -> Array:
         """Logits of ``ids`` [batch, sequence]; ``lengths`` are each row's tokens after it."""
         binding = self.session.io_binding()
@@ -43,6 +47,7 @@ class Runner:
             "seqlens_k": np.array(lengths, np.int32) - 1,
             "total_sequence_length": np.array(max(lengths), np.int32),
             "logits_at": np.array(logits_at, np.int64),
+            **(adapter or {}),
         }.items():
             binding.bind_cpu_input(name, value)
         for name, cache in self.caches.items():

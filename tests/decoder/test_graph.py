@@ -184,6 +184,62 @@ def test_layer_gives_what_its_nodes_multiply(tmp_path: Path) -> None:
     np.testing.assert_allclose(cached, values_of, atol=1e-5)
 
 
+class Merged(RandomWeights):
+    """Weights with an adapter added to them."""
+
+    def __init__(self, architecture, adapter) -> None:
+        super().__init__(architecture)
+        self._delta = {}
+        for node in {name.removeprefix("lora.").rpartition(".")[0] for name in adapter}:
+            delta = (adapter[f"lora.{node}.a"] @ adapter[f"lora.{node}.b"]).T
+            for part in names.parts(node):
+                rows = self.shape(part)[0]
+                self._delta[part], delta = delta[:rows], delta[rows:]
+
+    def read(self, name: str):
+        return super().read(name) + self._delta.get(name, np.float32(0))
+
+
+def adapter_for(model, rank: int):
+    rng = np.random.default_rng(3)
+    return {
+        value.name: 0.2
+        * rng.standard_normal(
+            [size if isinstance(size, int) else rank for size in value.shape], np.float32
+        )
+        for value in model.graph.inputs
+        if value.name.startswith("lora.")
+    }
+
+
+def test_adapter_equals_merged_weights(tmp_path: Path) -> None:
+    architecture = replace(llama(), qkv_bias=True)
+    weights = RandomWeights(architecture)
+    nodes = [node for node in names.nodes(architecture) if node != "head"]
+    model = graph.build(architecture, weights, graph.FLOAT32, adapted=nodes)
+    adapter = adapter_for(model, rank=3)
+    assert len(adapter) == 2 * len(nodes)
+    found = Runner(model, tmp_path)(IDS, [20], range(20), adapter)
+    merged = graph.build(architecture, Merged(architecture, adapter), graph.FLOAT32)
+    np.testing.assert_allclose(found, run(merged, tmp_path), atol=1e-4)
+
+
+def test_adapter_of_rank_0_is_the_base(tmp_path: Path) -> None:
+    weights = RandomWeights(TABLE)
+    base = run(graph.build(TABLE, weights, INT4), tmp_path)
+    model = graph.build(TABLE, weights, INT4, adapted=["layers.0.qkv", "layers.1.down"])
+    adapter = adapter_for(model, rank=0)
+    assert [value.shape for value in adapter.values()] == [(128, 0), (0, 256), (256, 0), (0, 128)]
+    np.testing.assert_array_equal(Runner(model, tmp_path)(IDS, [20], range(20), adapter), base)
+
+
+def test_adapted_graph_shares_every_weight(tmp_path: Path) -> None:
+    weights = RandomWeights(TABLE)
+    plain = stored(graph.build(TABLE, weights, INT4), tmp_path)
+    adapted = graph.build(TABLE, weights, INT4, adapted=names.nodes(TABLE))
+    assert stored(adapted, tmp_path) == plain
+
+
 def test_window_wider_than_the_context_is_none() -> None:
     def windows(architecture) -> list[int]:
         model = graph.build(architecture, RandomWeights(architecture), INT4)
