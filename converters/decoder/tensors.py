@@ -19,8 +19,6 @@ from converters.decoder.weights import WeightFormat, Weights
 from converters.quantize import Blocks
 
 FloatType = Literal["float32", "float16"]
-# Rows are quantized in portions, so that temporaries do not grow with the matrix.
-PORTION_ELEMENTS = 2**20
 
 
 class Tensors:
@@ -105,31 +103,12 @@ class Tensors:
 
     def _part(self, name: str, wanted: WeightFormat) -> Blocks:
         given = self.weights.blocks(name, wanted)
-        return given if given is not None else quantized(self.weights.read(name), wanted)
-
-
-def quantized(matrix: NDArray[np.float32], wanted: WeightFormat, *, clip: bool = False) -> Blocks:
-    """Rounds a matrix [out, in] to blocks along ``in``, a portion of rows at a time.
-
-    Args:
-        matrix: float32.
-        wanted: 4 or 8 bits.
-        clip: Choose each block's range for the least squared error.
-    """
-    assert wanted.bits == 4 or wanted.bits == 8
-    step = max(1, PORTION_ELEMENTS // matrix.shape[1])
-    return _stack(
-        [
-            quantize.blockwise(
-                matrix[start : start + step].T,
-                wanted.bits,
-                wanted.block_size,
-                symmetric=wanted.symmetric,
-                clip=clip,
-            )
-            for start in range(0, len(matrix), step)
-        ]
-    )
+        if given is not None:
+            return given
+        assert wanted.bits == 4 or wanted.bits == 8, "other formats are floats"
+        return quantize.blockwise(
+            self.weights.read(name).T, wanted.bits, wanted.block_size, symmetric=wanted.symmetric
+        )
 
 
 def _stack(parts: Sequence[Blocks]) -> Blocks:

@@ -12,8 +12,8 @@ import pytest
 pytestmark = pytest.mark.converts
 pytest.importorskip("onnx_ir")
 
+from converters import quantize  # noqa: E402
 from converters.decoder import graph, names  # noqa: E402
-from converters.decoder.tensors import quantized  # noqa: E402
 from converters.decoder.weights import WeightFormat, WeightPlan  # noqa: E402
 from converters.materialize import save  # noqa: E402
 from converters.package import store_graph  # noqa: E402
@@ -38,19 +38,11 @@ class Rounded(RandomWeights):
         weight = super().read(name)
         if weight.ndim == 1:
             return weight
-        blocks, wanted = quantized(weight, self._wanted), self._wanted
-        codes, zeros = unpacked(blocks.values, wanted.bits), 2.0 ** (wanted.bits - 1)
-        if blocks.zero_point is not None:
-            packed = unpacked(blocks.zero_point, wanted.bits)
-            zeros = packed[:, : blocks.scale.shape[1], None].astype(np.float32)
-        real = (codes.astype(np.float32) - zeros) * blocks.scale[..., None]
-        return real.reshape(len(weight), -1)[:, : weight.shape[1]].astype(np.float32)
-
-
-def unpacked(codes, bits: int):
-    if bits == 8:
-        return codes
-    return np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], -1)
+        wanted, width = self._wanted, weight.shape[1]
+        blocks = quantize.blockwise(
+            weight.T, wanted.bits, wanted.block_size, symmetric=wanted.symmetric
+        )
+        return quantize.dequantize(blocks, wanted.bits, width)
 
 
 def run(model, folder: Path):
