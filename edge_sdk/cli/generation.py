@@ -25,6 +25,8 @@ _ENDINGS = {
     "length": "ended by its length",
     "cancelled": "interrupted",
 }
+# A model may be made to say what moves the cursor, sets the title or answers for the user.
+_HARMLESS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 # Options that go to Model.generate by their own names.
 _SETTINGS = (
     "max_new_tokens",
@@ -117,10 +119,11 @@ def show(completion: Completion, silent: bool = False) -> bool:
     Returns:
         Whether it came to its end; Ctrl-C cuts it short.
     """
+    harmless = _HARMLESS if sys.stdout.isatty() else {}
     with _cancelled_by_ctrl_c(completion) as interrupted:
         for piece in completion:
             if not silent:
-                print(piece, end="", flush=True)
+                print(piece.translate(harmless), end="", flush=True)
     if not silent and not completion.text.endswith("\n"):
         print(flush=True)
     return not interrupted.is_set()
