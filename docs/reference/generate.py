@@ -52,10 +52,11 @@ def render(struct: type[msgspec.Struct]) -> bytes:
 
 def main() -> None:
     """Writes all files; those of structs that are gone are removed."""
+    schemas = {f"{stem}.json": render(struct) for stem, struct in documents().items()}
     for old in HERE.glob("*.json"):
         old.unlink()
-    for stem, struct in documents().items():
-        (HERE / f"{stem}.json").write_bytes(render(struct))
+    for name, schema in schemas.items():
+        (HERE / name).write_bytes(schema)
 
 
 if __name__ == "__main__":
