@@ -13,8 +13,9 @@ import msgspec
 
 from converters.choose import Limits, measurable
 from converters.decoder.candidates import Spec, spec_from, specs_for, specs_of
+from converters.decoder.memory import memory_plan
 from converters.decoder.names import shapes
-from converters.decoder.package import DecoderPacking, pack, simple_memory
+from converters.decoder.package import DecoderPacking, pack
 from converters.decoder.sampled import sample_documents
 from converters.decoder.search import DecoderSearch, Outcome
 from converters.decoder.source import DecoderSource
@@ -34,8 +35,10 @@ from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import ConversionError
 
 MAX_DROP = 0.05
-# Calibration and evaluation each read as many tokens as make this many multiplications.
+# Calibration, and half as much evaluation, read as many tokens as make this many multiplications.
 WORK = 3e12
+# A larger fp32 graph is not opened beside the others, nor at all if something smaller will do.
+LARGE_BYTES = 512 << 20
 LEAST_TOKENS, MOST_TOKENS = 4096, 32768
 
 
@@ -59,9 +62,10 @@ class DecoderJob:
         self.max_drop = MAX_DROP if request.max_drop is None else request.max_drop
         self.texts = self._texts()
         self.workshop = DecoderWorkshop(source, self.texts, folder, self.threads, say)
-        (baseline,) = specs_of("fp32", source.architecture, source.weights)
+        (float32,) = specs_of("fp32", source.architecture, source.weights)
+        large = self.workshop.size(float32) > LARGE_BYTES
         prompt = prompt_of(self.texts.evaluation[0].tolist(), source.generation.context)
-        self.stopwatch = Stopwatch(self.workshop, baseline, prompt)
+        self.stopwatch = Stopwatch(self.workshop, None if large else float32, prompt)
 
     def variant(
         self, profile: Profile, writer: BundleWriter, forced: Recipe | None, base: Bundle | None
@@ -106,16 +110,16 @@ class DecoderJob:
         return search.run(specs_for(rules, source.architecture, source.weights))
 
     def _memory(self, spec: Spec) -> MemoryPlan:
-        return simple_memory(self.workshop.size(spec), self.source.generation)
+        return memory_plan(self.source.architecture, spec.plan)
 
     def _texts(self) -> Texts:
         """The user's text, or the model's own."""
         limit = _affordable_tokens(self.source)
         if self.request.data is not None:
-            return read_texts(self.source, self.request.data, limit, limit)
+            return read_texts(self.source, self.request.data, limit, limit // 2)
         self.say("sampling text from the model itself: perplexity will say less than on your data")
         documents = sample_documents(self.source, 2 * LEAST_TOKENS, self.threads)
-        return divide(documents, "generated", self.source.generation.context, limit, limit)
+        return divide(documents, "generated", self.source.generation.context, limit, limit // 2)
 
     def _report(
         self, profile: Profile, outcome: Outcome, chosen: Spec, decisive: bool, started: float
@@ -129,7 +133,7 @@ class DecoderJob:
             else row
             for row in outcome.rows
         )
-        (baseline,) = self.stopwatch.time([self.stopwatch.baseline])
+        baseline = self.stopwatch.baseline
         return VariantReport(
             profile=profile.name,
             chosen=chosen.name,
@@ -137,7 +141,9 @@ class DecoderJob:
             candidates=rows,
             machine=machine(),
             source_size_bytes=self.source.size_bytes,
-            source_latency_ms=round(baseline.answer_ms, 3),
+            source_latency_ms=round(self.stopwatch.time([baseline])[0].answer_ms, 3)
+            if baseline
+            else 0.0,
             threads=1,
             decisive=decisive,
             seconds=round(time.monotonic() - started, 1),

@@ -40,7 +40,7 @@ def reference(source: DecoderSource, windows: Sequence[Tokens], threads: int, sa
     model, options = _short(source.architecture), _options(threads)
     states = _embedded(model, source.weights, FLOAT32, windows, options)
     for index in range(model.layers):
-        say(f"source in fp32: layer {index + 1} of {model.layers}")
+        _progress(say, "source in fp32", index, model.layers)
         with opened(graph.layer(model, source.weights, index), options) as session:
             states = [_float(session, {"hidden": state}, "output") for state in states]
     left = iter(states)
@@ -67,7 +67,12 @@ def calibrate(
     model, options = _short(source.architecture), _options(threads)
     states = _embedded(model, rounded, plan, windows, options)
     for index in range(model.layers):
-        say(f"GPTQ: layer {index + 1} of {model.layers}")
+        _progress(
+            say,
+            f"GPTQ {plan.default.bits} bits, block {plan.default.block_size}",
+            index,
+            model.layers,
+        )
         with opened(graph.layer(model, source.weights, index), options) as session:
             inputs = _second_moments(session, states, layer_nodes(index))
         for node in layer_nodes(index):
@@ -118,6 +123,12 @@ def _embedded(
 
 def _float(session: Session, feeds: dict[str, NDArray[np.generic]], output: str) -> Hidden:
     return session.run(feeds)[output].astype(np.float32, copy=False)
+
+
+def _progress(say: Say, what: str, index: int, layers: int) -> None:
+    """About eight sentences, however deep the model is."""
+    if index % max(1, layers // 8) == 0:
+        say(f"{what}: layer {index + 1} of {layers}")
 
 
 def _options(threads: int) -> SessionOptions:

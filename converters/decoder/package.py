@@ -203,14 +203,3 @@ def golden_case(
         atol=float(f"{max(share * float(np.abs(logits).max()), 1e-5):.3g}"),
         rtol=share,
     )
-
-
-def simple_memory(size: int, generation: Generation) -> MemoryPlan:
-    """Weights mapped and packed, in plain sums."""
-    return MemoryPlan(
-        weights_mapped=size,
-        weights_private=size,
-        activations=8 << 20,
-        engine=59 << 20,
-        kv_per_token=8 * generation.layers * generation.kv_heads * generation.head_dim,
-    )

@@ -50,7 +50,7 @@ class DecoderSearch:
         profile: The device.
         limits: What a candidate must hold.
         decisive: Whether speed measured here decides.
-        memory: Predicts a candidate's memory on the device from its weights' bytes.
+        memory: Predicts a candidate's memory on the device.
         say: Told what happens.
     """
 
@@ -78,7 +78,8 @@ class DecoderSearch:
     def run(self, specs: Sequence[Spec]) -> Outcome:
         """Tries all candidates and chooses among them."""
         fitting = [spec for spec in specs if self._fits(spec)]
-        self._judge(spec for spec in fitting if spec.method != "gptq")
+        last_resort = "fp32" if self.stopwatch.baseline is None else None
+        self._judge(s for s in fitting if s.method != "gptq" and s.family != last_resort)
         late = [spec for spec in fitting if spec.method == "gptq"]
         for spec in sorted(late, key=self._bound, reverse=True):
             if self._bound(spec) > self._best():
@@ -86,6 +87,8 @@ class DecoderSearch:
             else:
                 bound = f"at best value {self._bound(spec):.2f}, even without any loss"
                 self._leave_out(spec, "rejected", f"not calibrated: {bound}")
+        if not self._best():
+            self._judge(spec for spec in fitting if spec.family == last_resort)
         return self._settle()
 
     def run_only(self, spec: Spec, reason: str) -> Outcome:
@@ -137,7 +140,12 @@ class DecoderSearch:
         return built
 
     def _speedup(self, spec: Spec, time: Speed) -> float:
-        return time.speedup if self.decisive else self.profile.speedups.get(spec.family, 1.0)
+        """Over fp32; where that is too large to be timed, by what the profile expects."""
+        expected = self.profile.speedups
+        if not self.decisive:
+            return expected.get(spec.family, 1.0)
+        first = self.stopwatch.reference
+        return time.speedup * (expected.get(first.family, 1.0) if first else 1.0)
 
     def _bound(self, spec: Spec) -> float:
         """A format's value if rounding lost nothing, from a sibling that was timed."""
@@ -189,7 +197,7 @@ class DecoderSearch:
                 prompt_tokens=PROMPT,
             ),
         )
-        if judged.measured:
+        if judged.measured and self.stopwatch.baseline:
             return msgspec.structs.replace(row, speedup=round(judged.speedup, 3))
         return msgspec.structs.replace(row, predicted_speedup=round(judged.speedup, 3))
 

@@ -128,14 +128,20 @@ class Stopwatch:
 
     Args:
         workshop: Where candidates are built.
-        baseline: What speedups are ratios to.
+        baseline: What speedups are ratios to; the first candidate timed when ``None``.
         prompt: Tokens of the prompt.
+
+    Attributes:
+        reference: What speedups are ratios to, once something was timed.
     """
 
-    def __init__(self, workshop: DecoderWorkshop, baseline: Spec, prompt: Sequence[int]) -> None:
+    def __init__(
+        self, workshop: DecoderWorkshop, baseline: Spec | None, prompt: Sequence[int]
+    ) -> None:
         self.workshop = workshop
         self.baseline = baseline
         self.prompt = prompt
+        self.reference = baseline
         self._known: dict[str, Speed] = {}
 
     def time(self, specs: Sequence[Spec]) -> list[Speed]:
@@ -146,7 +152,8 @@ class Stopwatch:
         """
         fresh = {_format(spec): spec for spec in specs if _format(spec) not in self._known}
         if fresh:
-            contest = {_format(self.baseline): self.baseline} | fresh
+            self.reference = self.reference or next(iter(fresh.values()))
+            contest = {_format(self.reference): self.reference} | fresh
             capacity = len(self.prompt) + TIMED
             decoders = {
                 # One thread: idle threads of several sessions spin in each other's way.
