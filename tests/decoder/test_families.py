@@ -72,7 +72,7 @@ def test_internlm2_keeps_each_key_head_behind_its_queries() -> None:
     ("changes", "message"),
     [
         ({"model_type": "gpt2"}, "model_type = 'gpt2' is not supported"),
-        ({"model_type": None}, "model_type is missing"),
+        ({"model_type": None}, "model_type = None is not supported"),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"hidden_size": "64"}, "hidden_size = '64' must be a whole number from 1 up"),
         ({"num_hidden_layers": 0}, "num_hidden_layers = 0 must be a whole number"),
