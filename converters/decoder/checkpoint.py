@@ -68,27 +68,34 @@ class Checkpoint:
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     index = folder / INDEX
     if index.is_file():
-        names = set(read_json(index).get("weight_map", {}).values())
-        for name in sorted(names):
-            if not (folder / name).is_file():
+        table = read_json(index).get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise SourceError("has no weight_map", where=str(index), remedy="download it again")
+        files = tuple(folder / name for name in sorted(set(map(str, table.values()))))
+        for file in files:
+            if not file.is_file():
                 raise SourceError(
-                    f"names the file {name!r}, which is not there",
+                    f"names the file {file.name!r}, which is not there",
                     where=str(index),
                     remedy="download all files of the model",
                 )
-        return tuple(folder / name for name in sorted(names))
-    files = tuple(sorted(folder.glob("*.safetensors")))
-    if files:
         return files
-    others = [file.name for pattern in OTHER_FORMATS for file in sorted(folder.glob(pattern))]
-    graphs = [file.name for file in sorted(folder.glob("**/*.onnx"))]
-    if graphs:
-        remedy = f"give the graph itself: {folder / graphs[0]}"
-    elif others:
-        remedy = f"{others[0]} is not read, as it can run code: save the model as safetensors"
-    else:
-        remedy = "download the model's *.safetensors files"
-    raise SourceError("holds no *.safetensors file", where=str(folder), remedy=remedy)
+    # Some repositories hold the weights once more, in their authors' own layout.
+    whole = folder / "model.safetensors"
+    files = (whole,) if whole.is_file() else tuple(sorted(folder.glob("*.safetensors")))
+    if not files:
+        raise SourceError("holds no *.safetensors file", where=str(folder), remedy=_instead(folder))
+    return files
+
+
+def _instead(folder: Path) -> str:
+    """What to do about a folder without safetensors."""
+    for file in sorted(folder.rglob("*.onnx")):
+        return f"give the graph itself: {file}"
+    for pattern in OTHER_FORMATS:
+        for file in sorted(folder.glob(pattern)):
+            return f"{file.name} is not read, as it may hold code: save the model as safetensors"
+    return "download the model's *.safetensors files"
 
 
 def _header(file: Path) -> dict[str, Stored]:

@@ -55,7 +55,14 @@ def read(config: Mapping[str, Any], where: str) -> tuple[Architecture, dict[str,
         SourceError: The model is of a kind that is not supported.
     """
     fields = Config(config, where)
-    family = _FAMILIES[fields.choice("model_type", tuple(_FAMILIES))]
+    family = _FAMILIES.get(str(config.get("model_type")))
+    if family is None:
+        raise fields.wrong(
+            "model_type",
+            "is not supported",
+            f"supported: {', '.join(_FAMILIES)}; "
+            "export any other model to ONNX and convert the .onnx file",
+        )
     if fields.has("quantization_config"):
         raise fields.wrong(
             "quantization_config",

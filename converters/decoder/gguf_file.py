@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from converters.decoder.stored import Stored
 from converters.decoder.weights import WeightFormat
-from converters.quantize import Blocks
+from converters.quantize import Blocks, pack
 from edge_sdk.errors import SourceError
 
 MAGIC = b"GGUF"
@@ -116,7 +116,7 @@ class GgufFile:
             return Blocks(codes ^ np.uint8(128), scale, None)  # two's complement -> middle 128
         # A byte holds values i and i + 16 of its block; MatMulNBits has neighbours.
         halves = np.concatenate([codes & 15, codes >> 4], axis=-1)
-        return Blocks(halves[..., 0::2] | (halves[..., 1::2] << 4), scale, None)
+        return Blocks(pack(halves, 4), scale, None)
 
     def _raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:
         """The tensor's bytes; floats of 32 and 16 bits as such."""
@@ -163,7 +163,10 @@ class _Header:
 
     def _shape(self) -> tuple[int, ...]:
         """GGUF names the innermost dimension first."""
-        return tuple(reversed(self._numbers("Q", self._number("I"))))
+        count = self._number("I")
+        if not 1 <= count <= 4:
+            raise self._damaged(f"a tensor of {count} dimensions")
+        return tuple(reversed(self._numbers("Q", count)))
 
     def _tensor(self, info: _Info, start: int) -> GgufTensor:
         name, shape = info.name, info.shape

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.decoder import families, names
-from converters.decoder.architecture import Architecture
+from converters.decoder.architecture import Architecture, Rope
+from converters.decoder.config import Config
 from converters.decoder.families import Part
 from converters.decoder.gguf_file import GgufFile
 from edge_sdk.errors import SourceError
@@ -102,44 +103,61 @@ def read_model(file: GgufFile) -> tuple[Architecture, dict[str, Part]]:
         output_bias="blk.0.attn_output.bias" in file.tensors,
         mlp_bias="blk.0.ffn_up.bias" in file.tensors,
     )
-    if ROPE_FACTORS in file.tensors:  # Llama 3.1's scaling comes resolved to a factor per pair
-        rope = np.array(model.rope.inverse_frequencies) / file.read(ROPE_FACTORS)
-        model = replace(model, rope=replace(model.rope, inverse_frequencies=tuple(rope.tolist())))
+    if ROPE_FACTORS in file.tensors:
+        model = replace(model, rope=_with_factors(file, model.rope))
     wanted = (*names.shapes(model), "head")
     return model, {weight: _part(file, family, model, weight) for weight in wanted}
 
 
+def _with_factors(file: GgufFile, rope: Rope) -> Rope:
+    """Llama 3.1's scaling, which comes resolved to a divisor per pair."""
+    plain, factors = np.array(rope.inverse_frequencies), file.read(ROPE_FACTORS)
+    if factors.shape != plain.shape or not (factors > 0).all():
+        raise SourceError(
+            f"tensor {ROPE_FACTORS!r} is not {len(plain)} positive factors",
+            where=str(file.files[0]),
+            remedy="download it again",
+        )
+    return replace(rope, inverse_frequencies=tuple((plain / factors).tolist()))
+
+
 def _config(file: GgufFile, name: str, family: _Family) -> dict[str, Any]:
     """The metadata as ``config.json`` would say it."""
-    given, embedding = file.metadata, file.tensors.get("token_embd.weight")
+    given, where = file.metadata, str(file.files[0])
+    embedding = file.tensors.get("token_embd.weight")
     lacking = [key for key in (f"{name}.{key}" for key in _REQUIRED.values()) if key not in given]
     if lacking or embedding is None:
         raise SourceError(
             f"{lacking[0] if lacking else 'the tensor token_embd.weight'} is missing",
-            where=str(file.files[0]),
+            where=where,
             remedy="convert the model again with a current llama.cpp",
         )
 
-    def fields(table: Mapping[str, str]) -> dict[str, Any]:
+    def taken(table: Mapping[str, str]) -> dict[str, Any]:
         found = {ours: given.get(f"{name}.{theirs}") for ours, theirs in table.items()}
         return {field: value for field, value in found.items() if value is not None}
 
-    config, scaling = fields(_REQUIRED | _OPTIONAL), fields(_SCALING)
+    config, scaling = taken(_REQUIRED | _OPTIONAL), taken(_SCALING)
     kind = scaling.get("rope_type", "none")
     if kind not in ("none", "linear", "yarn"):
         raise SourceError(
             f"{name}.rope.scaling.type = {kind!r} is not supported",
-            where=str(file.files[0]),
+            where=where,
             remedy="supported: linear, yarn; or give the Hugging Face folder",
         )
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    fields = Config(config, where)
+    head_dim = fields.integer("hidden_size") // fields.integer("num_attention_heads")
+    head_dim = fields.integer("head_dim", head_dim)
+    rotated = Config(given, where).integer(f"{name}.rope.dimension_count", head_dim)
+    if fields.integer("num_hidden_layers") > len(file.tensors):
+        raise fields.wrong("num_hidden_layers", f"with {len(file.tensors)} tensors in all")
     windowed = family.model_type == "llama" and "sliding_window" in config
     return config | {
         "model_type": "mistral" if windowed else family.model_type,
         "vocab_size": embedding.shape[0],
         "head_dim": head_dim,
         "rope_scaling": None if kind == "none" else scaling,
-        "partial_rotary_factor": given.get(f"{name}.rope.dimension_count", head_dim) / head_dim,
+        "partial_rotary_factor": rotated / head_dim,
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from converters.decoder import tokenizer_json
 from converters.decoder.architecture import Architecture
@@ -21,6 +21,7 @@ from edge_sdk.bundle.record import Generation, Sampling
 from edge_sdk.errors import SourceError
 
 Metadata = Mapping[str, Any]
+_T = TypeVar("_T", str, int, float)
 
 _PREFIX = "tokenizer.ggml."
 # Other names of the same way to cut words.
@@ -41,7 +42,7 @@ def read_tokenizer(metadata: Metadata, where: str) -> bytes:
     Raises:
         SourceError: The kind of tokenizer is not supported, or metadata are missing.
     """
-    model = _get(metadata, "model", where)
+    model = metadata.get(f"{_PREFIX}model")
     if model == "gpt2":
         content = _byte_level(metadata, where)
     elif model == "llama":
@@ -55,9 +56,13 @@ def read_tokenizer(metadata: Metadata, where: str) -> bytes:
     return checked(content, where)
 
 
-def read_generation(metadata: Metadata, architecture: Architecture) -> Generation:
-    """Special tokens, chat template and sampling defaults."""
-    texts: list[str] = metadata[f"{_PREFIX}tokens"]
+def read_generation(metadata: Metadata, architecture: Architecture, where: str) -> Generation:
+    """Special tokens, chat template and sampling defaults.
+
+    Raises:
+        SourceError: A field has a wrong type.
+    """
+    texts, kinds = _list(metadata, "tokens", str, where), _list(metadata, "token_type", int, where)
 
     def token(name: str) -> int | None:
         number = metadata.get(f"{_PREFIX}{name}_token_id")
@@ -65,27 +70,27 @@ def read_generation(metadata: Metadata, architecture: Architecture) -> Generatio
 
     named = {f"{ours}_token": token(theirs) for ours, theirs in _NAMED.items()}
     ends = [token(name) for name in ("eos", "eot", "eom")]
-    kinds = metadata.get(f"{_PREFIX}token_type", ())
     ends += [
         number
-        for number, kind in enumerate(kinds)
-        if kind == PieceType.CONTROL and texts[number] in _ENDS
+        for number, (text, kind) in enumerate(zip(texts, kinds, strict=True))
+        if kind == PieceType.CONTROL and text in _ENDS
     ]
     bos = token("bos")
     return generation_of(
         architecture,
         eos=(number for number in ends if number is not None),
         bos=bos,
-        add_bos=bos is not None and metadata.get(f"{_PREFIX}add_bos_token", _begins(metadata)),
+        add_bos=bos is not None
+        and bool(metadata.get(f"{_PREFIX}add_bos_token", _begins(metadata))),
         chat_template=str(metadata.get("tokenizer.chat_template", "")),
         tokens={name: texts[number] for name, number in named.items() if number is not None},
-        sampling=_sampling(metadata),
+        sampling=_sampling(metadata, where),
     )
 
 
 def _byte_level(metadata: Metadata, where: str) -> Json:
-    texts, kinds = _get(metadata, "tokens", where), _get(metadata, "token_type", where)
-    merges = [merge.split(" ", 1) for merge in _get(metadata, "merges", where)]
+    texts, kinds = _list(metadata, "tokens", str, where), _list(metadata, "token_type", int, where)
+    merges = [merge.partition(" ") for merge in _list(metadata, "merges", str, where)]
     added = [
         added_token(number, text, special=kind == PieceType.CONTROL)
         for number, (text, kind) in enumerate(zip(texts, kinds, strict=True))
@@ -93,16 +98,19 @@ def _byte_level(metadata: Metadata, where: str) -> Json:
     ]
     return tokenizer_json.byte_level(
         {text: number for number, text in enumerate(texts)},
-        [(left, right) for left, right in merges],
+        [(left, right) for left, _, right in merges],
         _words(metadata, where),
         added,
     )
 
 
 def _sentencepiece(metadata: Metadata, where: str) -> Json:
-    columns = [_get(metadata, name, where) for name in ("tokens", "scores", "token_type")]
+    texts, kinds = _list(metadata, "tokens", str, where), _list(metadata, "token_type", int, where)
+    scores = _list(metadata, "scores", float, where)
+    known = frozenset(PieceType)
     pieces = [
-        Piece(text, score, PieceType(kind)) for text, score, kind in zip(*columns, strict=True)
+        Piece(text, score, PieceType(kind) if kind in known else PieceType.UNUSED)
+        for text, score, kind in zip(texts, scores, kinds, strict=True)
     ]
     return tokenizer_json.sentencepiece(
         pieces, prefix="each" if metadata.get(f"{_PREFIX}add_space_prefix", True) else "none"
@@ -135,9 +143,12 @@ def _begins(metadata: Metadata) -> bool:
     return _splitter(metadata) in ("llama-bpe", "tekken")
 
 
-def _sampling(metadata: Metadata) -> Sampling:
+def _sampling(metadata: Metadata, where: str) -> Sampling:
     def number(name: str, default: float) -> float:
-        return float(metadata.get(f"general.sampling.{name}", default))
+        value = metadata.get(f"general.sampling.{name}", default)
+        if not isinstance(value, int | float):
+            raise _wrong(f"general.sampling.{name}", "is not a number", where)
+        return float(value)
 
     return Sampling(
         temperature=number("temp", 0),
@@ -148,12 +159,19 @@ def _sampling(metadata: Metadata) -> Sampling:
     )
 
 
-def _get(metadata: Metadata, name: str, where: str) -> Any:
-    try:
-        return metadata[f"{_PREFIX}{name}"]
-    except KeyError:
-        raise SourceError(
-            f"{_PREFIX}{name} is missing",
-            where=where,
-            remedy="convert the model again with a current llama.cpp",
-        ) from None
+def _list(metadata: Metadata, name: str, kind: type[_T], where: str) -> list[_T]:
+    """A column of the vocabulary, as long as its tokens."""
+    key = f"{_PREFIX}{name}"
+    value = metadata.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        raise _wrong(key, f"is not a list of {kind.__name__}", where)
+    tokens = metadata.get(f"{_PREFIX}tokens")
+    if name != "merges" and isinstance(tokens, list) and len(value) != len(tokens):
+        raise _wrong(key, f"has {len(value)} entries for {len(tokens)} tokens", where)
+    return value
+
+
+def _wrong(key: str, what: str, where: str) -> SourceError:
+    return SourceError(
+        f"{key} {what}", where=where, remedy="convert the model again with a current llama.cpp"
+    )

@@ -10,6 +10,7 @@ import tokenizers
 
 from converters.decoder.architecture import Architecture
 from converters.decoder.checkpoint import read_json
+from converters.decoder.config import Config
 from edge_sdk.bundle.record import Generation, Sampling
 from edge_sdk.errors import SourceError
 
@@ -35,12 +36,13 @@ def read_generation(
     """
     text = tokenizers.Tokenizer.from_str(tokenizer.decode())
     file = folder / "generation_config.json"
-    defaults = read_json(file) if file.is_file() else {}
+    defaults = Config(read_json(file) if file.is_file() else {}, str(file))
     tokens = _tokens(settings)
     bos = text.token_to_id(tokens["bos_token"]) if "bos_token" in tokens else None
     if bos is None and isinstance(config.get("bos_token_id"), int):
         bos = config["bos_token_id"]
-    eos = [*_ids(defaults, config), text.token_to_id(tokens.get("eos_token", ""))]
+    named = defaults if defaults.has("eos_token_id") else Config(config, "config.json")
+    eos = [*_ids(named), text.token_to_id(tokens.get("eos_token", ""))]
     add_bos = settings.get("add_bos_token")
     if add_bos is None:
         add_bos = text.encode("").ids[:1] == [bos]
@@ -80,10 +82,13 @@ def _tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _ids(defaults: Mapping[str, Any], config: Mapping[str, Any]) -> list[int]:
-    """Tokens that end a turn: what generation uses, else what the model was made with."""
-    found = defaults.get("eos_token_id", config.get("eos_token_id"))
-    return [found] if isinstance(found, int) else list(found or ())
+def _ids(config: Config) -> list[int]:
+    """Tokens that end a turn."""
+    given = config.values.get("eos_token_id")
+    found = given if isinstance(given, list) else [] if given is None else [given]
+    if not all(isinstance(token, int) for token in found):
+        raise config.wrong("eos_token_id", "must be a token's number or a list of them")
+    return found
 
 
 def _template(folder: Path, settings: Mapping[str, Any]) -> str:
@@ -92,9 +97,9 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     if file.is_file():
         return file.read_text(encoding="utf-8")
     given = settings.get("chat_template") or ""
-    if isinstance(given, str):
-        return given
     try:
+        if isinstance(given, str):
+            return given
         named = {entry["name"]: entry["template"] for entry in given}
     except (TypeError, KeyError):
         raise SourceError(
@@ -104,15 +109,17 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     return str(named.get("default") or next(iter(named.values()), ""))
 
 
-def _sampling(defaults: Mapping[str, Any]) -> Sampling:
-    penalty = defaults.get("repetition_penalty") or 1.0
-    if not defaults.get("do_sample"):
+def _sampling(defaults: Config) -> Sampling:
+    def number(field: str, default: float) -> float:
+        return defaults.number(field, default) if defaults.values.get(field) else default
+
+    penalty = number("repetition_penalty", 1.0)
+    if not defaults.flag("do_sample", False):
         return Sampling(repetition_penalty=penalty)
-    top_k = defaults.get("top_k", DEFAULT_TOP_K)
     return Sampling(
-        temperature=defaults.get("temperature") or 1.0,
-        top_k=top_k or 0,
-        top_p=defaults.get("top_p") or 1.0,
-        min_p=defaults.get("min_p") or 0.0,
+        temperature=number("temperature", 1.0),
+        top_k=int(number("top_k", 0 if "top_k" in defaults.values else DEFAULT_TOP_K)),
+        top_p=number("top_p", 1.0),
+        min_p=number("min_p", 0.0),
         repetition_penalty=penalty,
     )

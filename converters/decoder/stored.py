@@ -80,6 +80,8 @@ class StoredWeights:
                 where=str(where),
                 remedy="give a complete model of this family, adapters merged",
             )
+        for name, part in self._parts.items():
+            _check_shape(name, part, store.tensors[part.tensor], shapes[name])
 
     def names(self) -> frozenset[str]:
         """Canonical names that are there."""
@@ -93,21 +95,11 @@ class StoredWeights:
         """One weight in float32.
 
         Raises:
-            SourceError: The file holds it in another shape or in a type that is not supported.
+            SourceError: Its element type is not supported, or its file was cut off since.
         """
         part = self._parts[name]
         value = self._store.read(part.tensor)
-        if part.rows is not None:
-            value = value[part.rows]
-        if value.shape != self._shapes[name]:
-            stored = self._store.tensors[part.tensor]
-            raise SourceError(
-                f"tensor {part.tensor!r} has shape {list(stored.shape)}, "
-                f"which gives {list(value.shape)} for {name}, not {list(self._shapes[name])}",
-                where=str(stored.file),
-                remedy="the configuration and the weights are of different models",
-            )
-        return value
+        return value if part.rows is None else value[part.rows]
 
     def blocks(self, name: str, wanted: WeightFormat) -> Blocks | None:
         """The weight in the blocks it is stored in, where those are exactly as wanted."""
@@ -116,3 +108,19 @@ class StoredWeights:
         if found is None or part.rows is None:
             return found
         return Blocks(found.values[part.rows], found.scale[part.rows], None)
+
+
+def _check_shape(name: str, part: Part, stored: Stored, wanted: tuple[int, ...]) -> None:
+    """Compares shapes before anything is read."""
+    rows = np.broadcast_to(np.uint8(0), stored.shape[:1])
+    try:
+        fits = (*rows[... if part.rows is None else part.rows].shape, *stored.shape[1:]) == wanted
+    except IndexError:
+        fits = False
+    if not fits:
+        raise SourceError(
+            f"tensor {part.tensor!r} of shape {list(stored.shape)} does not give "
+            f"{name} of shape {list(wanted)}",
+            where=str(stored.file),
+            remedy="the configuration and the weights are of different models",
+        )

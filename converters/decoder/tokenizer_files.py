@@ -42,7 +42,14 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> bytes:
         SourceError: The folder has no tokenizer, or it is damaged.
     """
     file, content = _content(folder, config)
-    content["added_tokens"] = _with_added(content.get("added_tokens", []), folder, config)
+    try:
+        content["added_tokens"] = _with_added(content.get("added_tokens", []), folder, config)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SourceError(
+            "added tokens are not as tokenizer.json and tokenizer_config.json have them",
+            where=str(file),
+            remedy="save the tokenizer again",
+        ) from None
     return checked(content, str(file))
 
 
@@ -50,11 +57,9 @@ def _content(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Json]:
     if (file := folder / "tokenizer.json").is_file():
         return file, read_json(file)
     if (file := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-        words = WORDS["qwen2" if "Qwen" in config.get("tokenizer_class", "") else "gpt-2"]
-        pairs = [(left, right) for left, right in merges]
-        return file, tokenizer_json.byte_level(read_json(file), pairs, words, ())
+        words = WORDS["qwen2" if "Qwen" in str(config.get("tokenizer_class")) else "gpt-2"]
+        merges = _merges(folder / "merges.txt")
+        return file, tokenizer_json.byte_level(read_json(file), merges, words, ())
     if (file := folder / "tokenizer.model").is_file():
         return file, sentencepiece_model.read_model(file, legacy=config.get("legacy", True))
     raise SourceError(
@@ -62,6 +67,19 @@ def _content(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Json]:
         where=str(folder),
         remedy="put tokenizer.json (or tokenizer.model) into the folder",
     )
+
+
+def _merges(file: Path) -> list[tuple[str, str]]:
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+    wrong = next((pair for pair in pairs if len(pair) != 2), None)
+    if wrong:
+        raise SourceError(
+            f"{' '.join(wrong)[:40]!r} is not a pair of tokens",
+            where=str(file),
+            remedy="download it again",
+        )
+    return [(left, right) for left, right in pairs]
 
 
 def _with_added(tokens: Iterable[Json], folder: Path, config: Mapping[str, Any]) -> list[Json]:

@@ -192,7 +192,7 @@ def _spaces(prefix: str, charsmap: bytes, collapse: bool) -> Json | None:
         encoded = base64.b64encode(charsmap).decode()
         steps.append({"type": "Precompiled", "precompiled_charsmap": encoded})
     if collapse:
-        steps.append({"type": "Strip", "strip_left": True, "strip_right": True})
+        steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
     if prefix == "each":
         steps.append({"type": "Prepend", "prepend": "▁"})

@@ -42,7 +42,7 @@ class GgufSource:
             architecture=architecture,
             weights=weights,
             tokenizer=gguf_tokenizer.read_tokenizer(file.metadata, str(path)),
-            generation=gguf_tokenizer.read_generation(file.metadata, architecture),
+            generation=gguf_tokenizer.read_generation(file.metadata, architecture, str(path)),
             licence=str(licence) if licence else None,
         )
 
