@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmarks.candidates import measure_all
 from benchmarks.result import Outcome, Row
-from converters.fit import SPREAD, Ratios, Spread, family_fit, gather, load_spread
+from converters.fit import family_fit, gather
+from converters.fit_report import SPREAD, Ratios, Spread, load_spread
 from converters.measure import machine
 from converters.predict import treatment
 from converters.recipes import families, prepare

@@ -83,12 +83,12 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
-            raise Died(f"exit code {code}: {self.process.stderr.read()[-2000:]}")
+            raise DiedError(f"exit code {code}: {self.process.stderr.read()[-2000:]}")
         found: dict[str, Any] = json.loads(line)
         return found
 
 
-class Died(RuntimeError):
+class DiedError(RuntimeError):
     """A worker ended where an answer was expected."""
 
 

@@ -31,7 +31,9 @@ def write_gguf(source: DecoderSource, path: Path, kind: gguf.GGMLQuantizationTyp
     _tokenizer(writer, json.loads(source.tokenizer), source)
     names = {"token_embd": "embed", "output_norm": "norm"}
     for index in range(source.architecture.layers):
-        names |= {f"blk.{index}.{theirs}": f"layers.{index}.{ours}" for ours, theirs in LAYER.items()}
+        names |= {
+            f"blk.{index}.{theirs}": f"layers.{index}.{ours}" for ours, theirs in LAYER.items()
+        }
     for theirs, ours in names.items():
         weight = source.weights.read(ours)
         if ours.endswith((".q", ".k")):

@@ -32,12 +32,15 @@ HEAP_BYTES = 6 << 20
 HEAP_FACTOR = 3
 
 
-def memory_plan(architecture: Architecture, plan: WeightPlan, chunk: int = CHUNK) -> MemoryPlan:
+def memory_plan(
+    architecture: Architecture, plan: WeightPlan, *, half: bool = False, chunk: int = CHUNK
+) -> MemoryPlan:
     """Peak memory of a process that loads a decoder plainly and answers, without its KV cache.
 
     Args:
         architecture: The decoder.
         plan: Formats of its weights.
+        half: Activations, KV cache and float weights are float16, nothing is widened.
         chunk: Tokens of a prompt that are computed at a time.
     """
     matrices = costs.matrices(architecture, plan)
@@ -49,10 +52,10 @@ def memory_plan(architecture: Architecture, plan: WeightPlan, chunk: int = CHUNK
         weights_mapped=costs.table(architecture, plan).nbytes
         + scales
         + costs.other_bytes(architecture),
-        weights_private=sum(matrix.packed_bytes for matrix in matrices),
+        weights_private=sum(m.nbytes if half else m.packed_bytes for m in matrices),
         activations=HEAP_BYTES + HEAP_FACTOR * chunk * live,
         engine=ENGINE_BYTES + VOCABULARY_BYTES * architecture.vocab + NODE_BYTES * nodes,
-        kv_per_token=kv_bytes(architecture),
+        kv_per_token=kv_bytes(architecture) // (2 if half else 1),
         reference_shapes={"batch": 1, "sequence": chunk},
     )
 

@@ -18,7 +18,7 @@ from edge_sdk.bundle.record import Recipe
 HERE = Path(__file__).parent
 # Modules whose structs with a ``schema`` field are printed by --json or stored in bundles.
 MODULES = (
-    "converters.fit",
+    "converters.fit_report",
     "converters.report.model",
     "edge_sdk.bundle.measurements",
     "edge_sdk.bundle.record",

@@ -12,12 +12,13 @@ from edge_sdk.cli.output import emit_json, human_bytes, table
 from edge_sdk.errors import InputError
 
 if TYPE_CHECKING:
-    from converters.fit import FitReport, ProfileFit, Range
+    from converters.fit_report import FitReport, ProfileFit, Range
 
 EPILOG = """\
 examples:
   edge-sdk fit model.onnx -p board-512mb -p arm64
   edge-sdk fit encoder.onnx -p x86-64 --dim sequence_length=256 --json
+  edge-sdk fit SmolLM2-360M-Instruct/ -p board-512mb --dim context=1024 --dim prompt=200
 
 Nothing is converted and the model is not run. Ranges are what was measured in eight of
 ten cases on the benchmark models; accuracy is only known after `edge-sdk convert`.
@@ -27,14 +28,15 @@ ten cases on the benchmark models; accuracy is only known after `edge-sdk conver
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = EPILOG
-    parser.add_argument("source", type=Path, help="model file")
+    parser.add_argument("source", type=Path, help="model file or folder")
     parser.add_argument(
         "-p", "--profile", action="append", required=True, metavar="PROFILE",
         help="device profile, by name or .toml file; repeat for several",
     )  # fmt: skip
     parser.add_argument(
         "--dim", action="append", default=[], metavar="NAME=SIZE",
-        help="value of a symbolic input dimension (default: batch 1, 224 pixels, 128 steps)",
+        help="value of a symbolic input dimension (default: batch 1, 224 pixels, 128 steps); "
+        "dialogue models have context (2048) and prompt (128), in tokens",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -57,12 +59,16 @@ def render(report: FitReport) -> str:
     dimensions = ", ".join(f"{name} = {size}" for name, size in report.dimensions.items())
     lines = [
         f"{report.source}: {report.kind}, {human_bytes(report.size_bytes)}, "
-        f"{report.gflops:.3g} GFLOP per call" + (f" with {dimensions}" if dimensions else "")
+        f"{report.gflops:.3g} GFLOP per {'token' if report.kind == 'decoder' else 'call'}"
+        + (f" with {dimensions}" if dimensions else "")
     ]
     if report.unknown_nodes:
         lines.append(f"{report.unknown_nodes} nodes could not be costed: predictions are too low")
     for profile in report.profiles:
-        lines += ["", _headline(profile), table(HEADER, _rows(profile))]
+        decoders = any(family.decoder for family in profile.families)
+        rows = (_decoder_rows if decoders else _rows)(profile)
+        header = DECODER_HEADER if decoders else HEADER
+        lines += ["", _headline(profile), table(header, rows)]
         if profile.note:
             lines.append(f"note: {profile.note}")
     spread = report.spread
@@ -75,6 +81,9 @@ def render(report: FitReport) -> str:
 
 
 HEADER = ("recipe", "size", "peak memory", "latency ms", "verdict", "")
+DECODER_HEADER = (
+    "candidate", "size", "peak memory", "KV cache", "tokens/s", "first token ms", "verdict", "",
+)  # fmt: skip
 
 
 def _headline(profile: ProfileFit) -> str:
@@ -93,6 +102,21 @@ def _rows(profile: ProfileFit) -> Iterator[tuple[str, ...]]:
             family.verdict,
             family.reason,
         )
+
+
+def _decoder_rows(profile: ProfileFit) -> Iterator[tuple[str, ...]]:
+    for family in profile.families:
+        if family.decoder is not None:
+            yield (
+                family.decoder.candidate,
+                _text(family.size_bytes, human_bytes),
+                _text(family.peak_bytes, human_bytes),
+                family.decoder.kv,
+                _text(family.decoder.tokens_per_second, "{:.3g}".format),
+                _text(family.decoder.ttft_ms, "{:.3g}".format),
+                family.verdict,
+                family.reason,
+            )
 
 
 def _text(value: Range, form: Callable[[float], str]) -> str:

@@ -8,17 +8,8 @@ import pytest
 
 from benchmarks.models import encoder, resnet8, visual_wake_words
 from converters import predict
-from converters.fit import (
-    FitReport,
-    Range,
-    Ratios,
-    default_dimensions,
-    fit,
-    gather,
-    judge,
-    load_spread,
-    profile_fit,
-)
+from converters.fit import default_dimensions, fit, gather, profile_fit
+from converters.fit_report import FitReport, Range, Ratios, judge, load_spread
 from converters.materialize import save
 from converters.passes.base import Context, build
 from converters.recipes import families
