@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 WHERE = "chat template"
+# Where a model that has no template begins to speak for the user, its answer is over.
+PLAIN_STOP = "\nUser:"
 # What a template may write beside the messages, each of which it may repeat a few times.
 MOST_OWN_TEXT = 1 << 16
 MOST_REPETITIONS = 4

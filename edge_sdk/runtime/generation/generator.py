@@ -14,7 +14,7 @@ from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Generation, Sampling, TensorSpec, VariantRecord
 from edge_sdk.errors import BundleError, DataError, InputError
 from edge_sdk.runtime import sessions
-from edge_sdk.runtime.generation.chat_template import Message, render
+from edge_sdk.runtime.generation.chat_template import PLAIN_STOP, Message, render
 from edge_sdk.runtime.generation.completion import Completion
 from edge_sdk.runtime.generation.decoder import Decoder, Logits, kv_dtype
 from edge_sdk.runtime.generation.kv import KVCache
@@ -163,7 +163,8 @@ class Generator:
         adapter: str | None,
     ) -> Completion:
         """Queues a prompt; see :meth:`edge_sdk.Model.generate`."""
-        tokens = self._tokens(prompt, raw)
+        turns = self._turns(prompt, raw)
+        tokens = self._tokens(prompt, turns)
         room = self.plan.capacity - len(tokens)
         if max_new_tokens is not None and max_new_tokens < 1:
             raise InputError(f"must be at least 1, given {max_new_tokens}", where="max_new_tokens")
@@ -172,10 +173,12 @@ class Generator:
                 f"no adapter {adapter!r} in this variant", where="adapter", remedy="leave it out"
             )
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if turns and not self._generation.chat_template:
+            stops = (*stops, PLAIN_STOP)
         request = Request(
             prompt=tokens,
             sampler=Sampler(_overridden(self._generation.sampling, sampling), tokens),
-            text=TextStream(self.tokenizer, stops, tokens),
+            text=TextStream(self.tokenizer, stops, after=() if turns else tokens),
             limit=min(room, max_new_tokens or room),
             stop_tokens=frozenset((*self._generation.eos, *stop_tokens)),
             adapter=adapter,
@@ -222,23 +225,34 @@ class Generator:
         else:
             raise BundleError("the variant has no such file", where=TOKENIZER)
         try:
-            return Tokenizer.from_buffer(data)
+            tokenizer = Tokenizer.from_buffer(data)
         except ValueError as error:
             raise BundleError(f"not a readable tokenizer: {error}", where=TOKENIZER) from error
+        tokenizer.no_padding()  # some are shipped as training left them
+        tokenizer.no_truncation()
+        return tokenizer
 
     def _decoder(self, rows: int, capacity: int) -> Decoder:
         cache = KVCache(self._generation, rows, capacity, kv_dtype(self._session))
         return Decoder(self._session, cache, self._generation.vocab)
 
-    def _tokens(self, prompt: Prompt, raw: bool) -> tuple[int, ...]:
-        """The prompt's tokens, which must leave room for one more."""
+    def _turns(self, prompt: Prompt, raw: bool) -> list[Message]:
+        """The conversation that a prompt is; empty where it is a text or tokens to continue."""
         if isinstance(prompt, str):
-            tokens = self._encode(prompt, raw)
-        elif all(isinstance(item, int) for item in prompt):
+            talks = self._generation.chat_template and not raw
+            return [Message("user", prompt)] if talks else []
+        return [] if all(isinstance(item, int) for item in prompt) else _messages(prompt)
+
+    def _tokens(self, prompt: Prompt, turns: Sequence[Message]) -> tuple[int, ...]:
+        """The prompt's tokens, which must leave room for one more."""
+        if turns:
+            text = render(self._generation, turns)
+            tokens = [*(() if self._generation.chat_template else self._begin), *self.encode(text)]
+        elif isinstance(prompt, str):
+            tokens = [*self._begin, *self.encode(prompt)]
+        else:
             tokens = [int(item) for item in prompt if isinstance(item, int)]
             self._check(tokens)
-        else:
-            tokens = self.encode(render(self._generation, _messages(prompt)))
         if not tokens:
             raise DataError("the prompt is empty", where="prompt")
         if len(tokens) >= self.plan.capacity:
@@ -251,12 +265,11 @@ class Generator:
             )
         return tuple(tokens)
 
-    def _encode(self, text: str, raw: bool) -> list[int]:
-        generation = self._generation
-        if generation.chat_template and not raw:
-            return self.encode(render(generation, [Message("user", text)]))
-        begin = [generation.bos] if generation.add_bos and generation.bos is not None else []
-        return begin + self.encode(text)
+    @property
+    def _begin(self) -> tuple[int, ...]:
+        """What a text begins with; a chat template writes it by itself."""
+        bos = self._generation.bos
+        return (bos,) if self._generation.add_bos and bos is not None else ()
 
     def _check(self, tokens: Sequence[int]) -> None:
         vocab = self._generation.vocab
