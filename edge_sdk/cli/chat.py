@@ -114,7 +114,7 @@ class Chat:
         from edge_sdk.runtime.generation.chat_template import Message
 
         try:
-            turns = [*self._turns, Message("user", generation.checked(text, "the message"))]
+            turns = [*self._turns, Message("user", text)]
             completion, kept = self._begin(turns)
         except InputError as error:
             note(str(error))
@@ -169,11 +169,7 @@ class Chat:
         note("(forgot the conversation)")
 
     def _instruct(self, text: str) -> None:
-        try:
-            self._system = generation.instructions(text or None)
-        except InputError as error:
-            note(str(error))
-            return
+        self._system = generation.instructions(text)
         note("(new instructions)" if text else "(no instructions)")
 
     def _show_stats(self, _: str) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edge_sdk.errors import DataError
-
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -78,39 +76,16 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_prompt(given: str) -> str:
-    """The prompt: as given, or all of stdin for ``-``.
-
-    Raises:
-        DataError: It holds bytes that are not UTF-8.
-    """
+    """The prompt: as given, or all of stdin for ``-``."""
     tolerate_any_encoding()
-    if given == "-":
-        return checked(sys.stdin.read().removesuffix("\n"), "stdin")
-    return checked(given, "--prompt")
-
-
-def checked(text: str, where: str) -> str:
-    """A text that came from outside.
-
-    Raises:
-        DataError: It holds bytes that are not UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError("is not UTF-8", where=where) from error
-    return text
+    return sys.stdin.read().removesuffix("\n") if given == "-" else given
 
 
 def instructions(system: str | None) -> list[Message]:
-    """What a conversation begins with.
-
-    Raises:
-        DataError: It holds bytes that are not UTF-8.
-    """
+    """What a conversation begins with."""
     from edge_sdk.runtime.generation.chat_template import Message
 
-    return [] if system is None else [Message("system", checked(system, "--system"))]
+    return [Message("system", system)] if system else []
 
 
 def show(completion: Completion, silent: bool = False) -> bool:
@@ -147,7 +122,7 @@ def _cancelled_by_ctrl_c(completion: Completion) -> Iterator[threading.Event]:
 
 
 def tolerate_any_encoding() -> None:
-    """Shows a substitute for what the terminal lacks; :func:`checked` judges what it sends."""
+    """Shows a substitute for what the terminal lacks; the tokenizer judges what it sends."""
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)

@@ -160,7 +160,7 @@ def test_model_without_a_template_gets_paragraphs(tmp_path):
 def test_bytes_that_are_no_text_are_refused(bundle):
     done = chat(bundle, "\udcff\nhi\n")
     assert done.answers == lines(*answers(bundle, "hi"))
-    assert "the message: is not UTF-8" in done.notes
+    assert "prompt: is not UTF-8" in done.notes
 
 
 def test_model_that_generates_nothing_is_bad_input(tmp_path):

@@ -121,8 +121,8 @@ def test_repetition_penalty_reaches_the_model(bundle, capsys):
         (("--raw", "--system", "x"), "--raw takes no --system"),
         (("--prompt", "x" * 300), "tokens; the context of 128"),
         (("--prompt", "", "--raw"), "the prompt is empty"),
-        (("--prompt", "\udcff"), "--prompt: is not UTF-8"),
-        (("--system", "\udcff"), "--system: is not UTF-8"),
+        (("--prompt", "\udcff"), "prompt: is not UTF-8"),
+        (("--system", "\udcff"), "prompt: is not UTF-8"),
     ],
 )
 def test_what_is_wrong_is_bad_input(bundle, capsys, options, said):
@@ -137,7 +137,7 @@ def test_stdin_that_is_no_text_is_bad_input(bundle):
         [*COMMAND, "run", bundle, "--prompt", "-"], input=b"\xff\xfe", capture_output=True
     )
     assert done.returncode == 2
-    assert b"stdin: is not UTF-8" in done.stderr
+    assert b"prompt: is not UTF-8" in done.stderr
 
 
 def test_prompt_for_a_model_that_generates_nothing_is_bad_input(tmp_path, capsys):

@@ -205,8 +205,15 @@ class Generator:
         return {"logits": np.stack(rows) if rows else np.zeros(shape, np.float32)}
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, nothing added."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        """The tokens of a text, nothing added.
+
+        Raises:
+            DataError: It holds half a character, as Python makes of bytes that are no UTF-8.
+        """
+        try:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise DataError("is not UTF-8", where="prompt") from error
         return ids
 
     @cached_property
