@@ -41,7 +41,9 @@ def read_generation(
     bos = text.token_to_id(tokens["bos_token"]) if "bos_token" in tokens else None
     if bos is None and isinstance(config.get("bos_token_id"), int):
         bos = config["bos_token_id"]
-    named = defaults if defaults.has("eos_token_id") else Config(config, "config.json")
+    named = (
+        defaults if defaults.has("eos_token_id") else Config(config, str(folder / "config.json"))
+    )
     eos = [*_ids(named), text.token_to_id(tokens.get("eos_token", ""))]
     add_bos = settings.get("add_bos_token")
     if add_bos is None:

@@ -29,7 +29,7 @@ def read_model(file: Path, *, legacy: bool) -> Json:
         SourceError: The file is damaged, or holds another kind of model than BPE.
     """
     try:
-        pieces, trainer, normalizer = _parse(file.read_bytes())
+        pieces, trainer, normalizer = parse(file.read_bytes())
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise SourceError(
             f"not a SentencePiece model: {error}",
@@ -50,7 +50,7 @@ def read_model(file: Path, *, legacy: bool) -> Json:
     )
 
 
-def _parse(data: bytes) -> tuple[list[Piece], dict[int, Any], dict[int, Any]]:
+def parse(data: bytes) -> tuple[list[Piece], dict[int, Any], dict[int, Any]]:
     """Pieces, and the fields of the trainer's and the normalizer's specification."""
     pieces, trainer, normalizer = [], {}, {}
     for number, value in _fields(data):
