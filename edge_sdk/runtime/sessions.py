@@ -56,6 +56,7 @@ def open_graph(
     *,
     prepare: bool = True,
     verify: bool = False,
+    progress: prepared.Progress | None = None,
 ) -> Session:
     """Opens one graph of a variant with its engine; arguments and errors as above.
 
@@ -67,6 +68,7 @@ def open_graph(
         prepare: Whether a decoder's weights may be packed for this CPU into files that
             sessions share.
         verify: Whether to hash the graph and the weights that it reads.
+        progress: Called with the number of weights packed so far, and of all.
 
     Raises:
         BundleError: The variant has no graph of that name.
@@ -83,7 +85,9 @@ def open_graph(
         arena=arena,
     )
     engine = find_engine(record.engine.name)
-    return prepared.open_graph(engine, graph, variant, options, prepare=prepare, verify=verify)
+    return prepared.open_graph(
+        engine, graph, variant, options, prepare=prepare, verify=verify, progress=progress
+    )
 
 
 def default_threads(profile: str) -> int:

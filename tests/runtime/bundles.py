@@ -11,6 +11,8 @@ import numpy as np
 from edge_sdk.bundle import record as rec
 from edge_sdk.bundle.oci import Platform
 from edge_sdk.bundle.writer import BundleWriter
+from edge_sdk.runtime.engine import SessionOptions
+from edge_sdk.runtime.engines.onnx import OnnxEngine
 from tests.runtime import onnx_bytes as ob
 
 HERE = "here"
@@ -92,6 +94,11 @@ class Builder:
             outputs=tuple(outputs),
         )
         self._graphs.append(graph)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the last graph gives, for golden cases."""
+        graph = self._writer.blobs.path(self._graphs[-1].parts[0].digest)
+        return OnnxEngine().open(graph, SessionOptions()).run(feeds)
 
     def variant(self, profile: str = HERE, architecture: str = "amd64", **fields) -> None:
         """Adds a variant of the graphs so far."""

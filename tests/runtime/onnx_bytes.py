@@ -92,7 +92,8 @@ def model(
         )
     )
     extensions = field(8, field(1, "com.microsoft") + field(2, 1))
-    return field(1, 8) + field(7, graph) + field(8, field(2, opset)) + extensions
+    opsets = field(8, field(2, opset)) + field(8, field(1, "com.microsoft") + field(2, 1))
+    return field(1, 8) + field(7, graph) + opsets + extensions
 
 
 def _attribute(name: str, given: int | str) -> bytes:

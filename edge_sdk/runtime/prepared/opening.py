@@ -81,11 +81,11 @@ def _open_prepared(
         _verify(variant, graph, index.unread if index else ())
     if index is None:
         index = make(place, options, progress)
-    elif verify:
-        place.verify(index)
     if index.refused:
         raise EngineError(index.refused)
     try:
+        if verify and index.witness:  # else it was written just now
+            place.verify(index)
         return _open_checked(engine, place, index, variant.record, options)
     except (OSError, EdgeSdkError):
         if index.witness:  # it was right once, so its files or the engine have changed

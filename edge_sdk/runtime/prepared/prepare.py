@@ -21,7 +21,7 @@ import msgspec
 from edge_sdk.bundle import files
 from edge_sdk.bundle.blobs import CHUNK, hex_of
 from edge_sdk.bundle.record import Blob
-from edge_sdk.errors import BundleError, EngineError
+from edge_sdk.errors import BundleError, EngineError, WorkError
 from edge_sdk.runtime import process
 from edge_sdk.runtime.engine import SessionOptions
 from edge_sdk.runtime.prepared import packing
@@ -34,7 +34,7 @@ from edge_sdk.runtime.prepared.artefact import (
     read_index,
     verify_file,
 )
-from edge_sdk.runtime.prepared.graph import Packable, read_model
+from edge_sdk.runtime.prepared.graph import Packable, Tensor, read_model
 from edge_sdk.runtime.prepared.packing import Packed
 
 Progress = Callable[[int, int], None]
@@ -81,6 +81,7 @@ class _Preparing:
 
     def run(self, progress: Progress | None) -> Index:
         start = time.monotonic()
+        self._check_space()
         done: dict[str, Weight] = {}
         for count, node in enumerate(self._model.packable, 1):
             weight = self._shared(node) or self._pack(node)
@@ -105,6 +106,7 @@ class _Preparing:
                 weights=len(done),
                 packed=self._packed,
             ),
+            refused="" if done else "the engine packs none of its weights on this CPU",
         )
         self._place.write(index)
         return index
@@ -125,28 +127,37 @@ class _Preparing:
 
     def _pack(self, node: Packable) -> Weight | None:
         """Packs one weight; ``None`` where the engine uses it as it is on this CPU."""
-        place, name = self._place, node.weight.name
-        raw = node.alone(self._model.header)
-        session, packed = packing.save(raw, place.blobs.folder.resolve(), self._options, self._work)
-        self._sample()
-        if name not in packed or packed[name].length < node.weight.length:
+        place, header = self._place, self._model.header
+        packed, expected = self._saved(node, place.blobs.folder.resolve(), node.tensors)
+        if packed is None or packed.length < node.weight.length:
             return None
-        expected = packing.product(session, node.width)
-        del session  # and with it the engine's own copy
-        blob = self._store(_content(node, packed[name], place))
-        weight = Weight(source=node.source, blob=blob, key="", packed=packed[name].length)
-        stand_in = node.alone(self._model.header, weight.tensors(node, place.relative))
-        _, packed = packing.save(stand_in, self._root, self._options, self._work)
-        weight = msgspec.structs.replace(weight, key=packed[name].key)
-        tensors = weight.tensors(node, place.relative)
-        alone = node.alone(self._model.header, tensors)
+        blob = self._store(_content(node, packed, place))
+        weight = Weight(source=node.source, blob=blob, key="", packed=packed.length)
+        stand_in, _ = self._saved(node, self._root, weight.tensors(node, place.relative))
+        if stand_in is None:
+            return None
+        weight = msgspec.structs.replace(weight, key=stand_in.key)
+        alone = node.alone(header, weight.tensors(node, place.relative))
         session = packing.open_model(alone, self._root, self._options)
-        if packing.product(session, node.width).tobytes() != expected.tobytes():
+        if packing.product(session, node.width) != expected:
             raise EngineError(
                 "computes something else from the bytes it packed", where=f"node {node.name!r}"
             )
         self._packed += 1
         return weight
+
+    def _saved(
+        self, node: Packable, folder: Path, tensors: Mapping[int, Tensor]
+    ) -> tuple[Packed | None, bytes]:
+        """What the engine packs of a node's weight, and what the node computes with it.
+
+        The engine's own copy lives no longer than this call.
+        """
+        process.trim()  # the C library would keep the last one's memory
+        alone = node.alone(self._model.header, tensors)
+        session, packed = packing.save(alone, folder, self._options, self._work)
+        self._memory = max(self._memory, process.anonymous() - self._before)
+        return packed.get(node.weight.name), packing.product(session, node.width)
 
     def _rewritten(self, done: Mapping[str, Weight]) -> bytes:
         tensors = {
@@ -170,8 +181,19 @@ class _Preparing:
         self._new += size
         return blob
 
-    def _sample(self) -> None:
-        self._memory = max(self._memory, process.anonymous() - self._before)
+    def _check_space(self) -> None:
+        """Ends before the disk is full of what then has to be deleted again."""
+        missing = [node for node in self._model.packable if node.source not in self._known]
+        sizes = [tensor.length for node in missing for tensor in node.tensors.values()]
+        # Scales become float and block sums join them; the engine saves raw and packed bytes
+        # of one weight at a time.
+        needed = sum(sizes) * 5 // 4 + max(sizes, default=0) * 5 // 2
+        free = shutil.disk_usage(self._work).free
+        if free < needed:
+            raise WorkError(
+                f"preparing needs {needed / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free",
+                where=str(self._place.folder),
+            )
 
 
 def _content(node: Packable, packed: Packed, place: Place) -> Iterator[bytes]:
@@ -212,7 +234,18 @@ def _others(place: Place) -> Iterator[tuple[Path, Weight]]:
 
 @contextmanager
 def _working(folder: Path) -> Iterator[Path]:
-    """A folder for temporary files, after those of killed processes are gone."""
+    """A folder for temporary files; what is unfinished is gone before, and after a failure."""
+    _sweep(folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            yield Path(work)
+    except BaseException:
+        _sweep(folder)
+        raise
+
+
+def _sweep(folder: Path) -> None:
+    """Deletes what no index lists."""
     needed = {"lock"}
     for path in folder.glob("*.json"):
         with suppress(BundleError):
@@ -224,8 +257,6 @@ def _working(folder: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         elif path.name not in needed:
             path.unlink()
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        yield Path(work)
 
 
 def _drop_other_layouts(place: Place) -> None:
