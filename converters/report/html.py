@@ -14,7 +14,8 @@ from converters.report.style import STYLE
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 
 _FIGURES = (
-    "size", "smaller", "latency", "speed", "drop", "cosine", "top-1", "nearest", "peak RSS",
+    "size", "smaller", "latency", "speed", "tok/s", "TTFT", "perplexity", "drop", "cosine",
+    "top-1", "nearest", "peak RSS",
 )  # fmt: skip
 _LEGEND = (
     ("chosen", "★", "chosen"),
@@ -118,14 +119,17 @@ def _table(report: VariantReport) -> str:
 
 
 def _figures(candidate: Candidate, report: VariantReport) -> list[str]:
-    agreement = candidate.agreement
+    agreement, decoder = candidate.agreement, candidate.decoder
     ratio = report.source_size_bytes / candidate.size_bytes if candidate.size_bytes else None
     latency = model.latency(candidate, report)
     return [
         model.size(candidate.size_bytes),
         model.times(ratio),
-        "-" if latency is None else f"{latency:.3g} ms",
+        model.milliseconds(latency),
         model.speedup(candidate),
+        model.rate(decoder.tokens_per_second if decoder else None),
+        model.milliseconds(decoder.ttft_ms if decoder else None),
+        model.figure(decoder.perplexity if decoder else None),
         model.figure(agreement.drop if agreement else None),
         model.similarity(agreement.cosine if agreement else None),
         model.figure(agreement.top1 if agreement else None),
@@ -175,6 +179,9 @@ here.</dd>
 labels, else the worst output's 1 − similarity or the share of decisions that changed, whichever
 is larger. A decision on which the source itself was undecided (within one point of probability)
 does not count.</dd>
+<dt>tok/s, TTFT, perplexity</dt><dd>For dialogue models: tokens per second of one stream, time
+to the first token, and how surprised the model is by the evaluation text. Their drop is the
+relative increase of perplexity over the source in fp32.</dd>
 <dt>cosine</dt><dd>Mean cosine similarity of the first output with the source's.</dd>
 <dt>top-1, nearest</dt><dd>Share of samples with the same best class; with the same nearest
 neighbour among the samples.</dd>

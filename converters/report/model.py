@@ -69,10 +69,20 @@ def latency(candidate: Candidate, report: VariantReport) -> float | None:
     return candidate.latency_ms
 
 
+def is_decoder(report: VariantReport) -> bool:
+    """Whether the candidates were measured as decoders."""
+    return any(candidate.decoder for candidate in report.candidates)
+
+
 def data_sentence(report: VariantReport) -> str:
     """What the figures were taken on."""
     if report.data_origin != "generated":
         return "Calibrated and compared on the data given."
+    if is_decoder(report):
+        return (
+            "The model itself wrote the text it was calibrated and compared on: that shows what "
+            "rounding changes, not how the model does on your text. Give --data for that."
+        )
     return (
         "Inputs were generated from the signature: they show that a candidate computes "
         "the same function, not how it does on your data. Give --data for that."
@@ -91,7 +101,17 @@ def machine_sentence(report: VariantReport) -> str:
     )
     return (
         f"Measured on {machine.cpu} ({machine.architecture}, {machine.cores} cores), {engines}, "
-        f"{threads} thread{'s' if threads != 1 else ''}; {decided}."
+        f"{threads} thread{'s' if threads != 1 else ''}; {decided}.{_answer_sentence(report)}"
+    )
+
+
+def _answer_sentence(report: VariantReport) -> str:
+    decoder = next((c.decoder for c in report.candidates if c.decoder), None)
+    if decoder is None:
+        return ""
+    return (
+        f" Speed is that of an answer of 64 tokens to a prompt of {decoder.prompt_tokens}. "
+        f"Perplexity of the source in fp32: {figure(decoder.source_perplexity)}."
     )
 
 
@@ -114,6 +134,16 @@ def times(value: float | None) -> str:
 def figure(value: float | None) -> str:
     """A share or an error for people, four digits; ``-`` for none."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A duration for people; ``-`` for none."""
+    return "-" if value is None else f"{value:.3g} ms"
+
+
+def rate(value: float | None) -> str:
+    """Something per second for people; ``-`` for none."""
+    return "-" if value is None else f"{value:.1f}"
 
 
 def similarity(value: float | None) -> str:

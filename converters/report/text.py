@@ -12,7 +12,11 @@ HEADER = (
     "candidate", "status", "size", "ratio", "speedup", "drop", "cosine", "top1", "peak RSS",
     "reason",
 )  # fmt: skip
-_TEXT_COLUMNS = (0, 1, 9)
+DECODER_HEADER = (
+    "candidate", "status", "size", "ratio", "speedup", "tok/s", "TTFT", "perplexity", "increase",
+    "top1", "peak RSS", "reason",
+)  # fmt: skip
+_TEXT_COLUMNS = ("candidate", "status", "reason")
 
 
 def render_text(report: Report) -> str:
@@ -25,9 +29,11 @@ def render_text(report: Report) -> str:
 
 def candidate_table(report: VariantReport) -> str:
     """One row per candidate, the chosen one first."""
-    rows = [_row(candidate, report) for candidate in model.ordered(report)]
-    widths = [max(len(row[i]) for row in (HEADER, *rows)) for i in range(len(HEADER))]
-    return "\n".join(_line(row, widths) for row in (HEADER, *rows))
+    header = DECODER_HEADER if model.is_decoder(report) else HEADER
+    cells = [_cells(candidate, report) for candidate in model.ordered(report)]
+    rows = [header, *([row[name] for name in header] for row in cells)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    return "\n".join(_line(row, header, widths) for row in rows)
 
 
 def verdict(report: VariantReport) -> str:
@@ -59,26 +65,32 @@ def _variant(variant: VariantSummary) -> Iterator[str]:
     yield from (f"  {line}" for line in candidate_table(report).splitlines())
 
 
-def _row(candidate: Candidate, report: VariantReport) -> tuple[str, ...]:
-    agreement = candidate.agreement
+def _cells(candidate: Candidate, report: VariantReport) -> dict[str, str]:
+    """Column -> cell, of the columns of both headers."""
+    agreement, decoder = candidate.agreement, candidate.decoder
     ratio = report.source_size_bytes / candidate.size_bytes if candidate.size_bytes else None
-    return (
-        candidate.name,
-        candidate.status,
-        model.size(candidate.size_bytes),
-        model.times(ratio),
-        model.speedup(candidate),
-        model.figure(agreement.drop if agreement else None),
-        model.similarity(agreement.cosine if agreement else None),
-        model.figure(agreement.top1 if agreement else None),
-        model.size(candidate.peak_rss_bytes),
-        candidate.reason,
-    )
+    drop = model.figure(agreement.drop if agreement else None)
+    return {
+        "candidate": candidate.name,
+        "status": candidate.status,
+        "size": model.size(candidate.size_bytes),
+        "ratio": model.times(ratio),
+        "speedup": model.speedup(candidate),
+        "drop": drop,
+        "increase": drop,
+        "cosine": model.similarity(agreement.cosine if agreement else None),
+        "top1": model.figure(agreement.top1 if agreement else None),
+        "tok/s": model.rate(decoder.tokens_per_second if decoder else None),
+        "TTFT": model.milliseconds(decoder.ttft_ms if decoder else None),
+        "perplexity": model.figure(decoder.perplexity if decoder else None),
+        "peak RSS": model.size(candidate.peak_rss_bytes),
+        "reason": candidate.reason,
+    }
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+def _line(row: Sequence[str], header: Sequence[str], widths: Sequence[int]) -> str:
     cells = [
         cell.ljust(width) if column in _TEXT_COLUMNS else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        for cell, column, width in zip(row, header, widths, strict=True)
     ]
     return "  ".join(cells).rstrip()

@@ -236,7 +236,20 @@ def _report_title(report: VariantReport) -> str:
 
 def _candidates(report: VariantReport) -> str:
     header = ("candidate", "status", "size", "ms", "speedup", "drop", "cosine", "peak", "reason")
-    return table(header, [_candidate_row(candidate) for candidate in report.candidates])
+    rows = [_candidate_row(candidate) for candidate in report.candidates]
+    if not any(candidate.decoder for candidate in report.candidates):
+        return table(header, rows)
+    figures = [_decoder_figures(candidate) for candidate in report.candidates]
+    return table(
+        (*header[:4], "tok/s", "perplexity", *header[4:]),
+        [(*row[:4], *own, *row[4:]) for row, own in zip(rows, figures, strict=True)],
+    )
+
+
+def _decoder_figures(candidate: Candidate) -> tuple[str, str]:
+    found = candidate.decoder
+    speed = _number(found.tokens_per_second if found else None, ".1f")
+    return speed, _number(found.perplexity if found else None, ".4g")
 
 
 def _candidate_row(candidate: Candidate) -> tuple[str, ...]:
