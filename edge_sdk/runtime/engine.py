@@ -99,6 +99,10 @@ class Binding(Protocol):
 class BindableSession(Session, Protocol):
     """A session that can also run over buffers of the caller, as decoders need it."""
 
+    @property
+    def shares_weights(self) -> bool:
+        """Whether another session over the same weights takes little memory."""
+
     def bind(self) -> Binding:
         """A call with nothing bound yet; a session may have any number of them."""
 

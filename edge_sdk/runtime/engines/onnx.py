@@ -97,11 +97,13 @@ class OnnxSession:
 
     Attributes:
         notes: What differs from what was asked for (providers that are not here).
+        shares_weights: Another session over the same weights takes little memory.
     """
 
     def __init__(self, session: Any, notes: tuple[str, ...] = ()) -> None:
         self._session = session
         self.notes = notes
+        self.shares_weights = False
         self._inputs = tuple(tensor_spec(node) for node in session.get_inputs())
         self._outputs = tuple(tensor_spec(node) for node in session.get_outputs())
         self._output_names = [spec.name for spec in self._outputs]

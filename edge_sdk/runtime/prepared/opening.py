@@ -99,6 +99,7 @@ def _open_checked(
     """A session that computes what it should; what was prepared just now is checked in full."""
     lean = dataclasses.replace(options, arena=False)
     session = engine.open_bytes(place.model(index), place.blobs.root.resolve(), lean)
+    session.shares_weights = True
     process.trim()
     cases = [case for case in record.golden if case.graph == place.graph.name]
     if index.witness:
