@@ -22,7 +22,8 @@ from edge_sdk.runtime.text_tasks import DEFAULT_BATCH, TextTasks
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.generation.completion import Completion
-    from edge_sdk.runtime.generation.generator import Generator, Prompt
+    from edge_sdk.runtime.generation.generator import Generator
+    from edge_sdk.runtime.generation.prompt import Prompt
 
 __all__ = ["Model", "Stream", "load"]
 

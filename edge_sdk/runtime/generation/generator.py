@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,11 +14,11 @@ from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Generation, Sampling, TensorSpec, VariantRecord
 from edge_sdk.errors import BundleError, DataError, InputError
 from edge_sdk.runtime import sessions
-from edge_sdk.runtime.generation.chat_template import PLAIN_STOP, Message, render
 from edge_sdk.runtime.generation.completion import Completion
 from edge_sdk.runtime.generation.decoder import Decoder, Logits, kv_dtype
 from edge_sdk.runtime.generation.kv import KVCache
 from edge_sdk.runtime.generation.memory import ContextPlan, KvType, plan_context
+from edge_sdk.runtime.generation.prompt import Prompt, PromptEncoder, check_tokens
 from edge_sdk.runtime.generation.sampling import Sampler
 from edge_sdk.runtime.generation.scheduler import Scheduler
 from edge_sdk.runtime.generation.stream import Request
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from edge_sdk.runtime.engine import Feeds, Outputs, Session
 
-Prompt = str | Sequence[Message | Mapping[str, str]] | Sequence[int]
 TOKENIZER = "tokenizer.json"
 TOKENIZER_LIMIT = 64 * 1024 * 1024  # largest tokenizer that is read, in bytes
 # Streams that may run at once where the caller does not say; more gain little on few cores.
@@ -163,8 +162,9 @@ class Generator:
         adapter: str | None,
     ) -> Completion:
         """Queues a prompt; see :meth:`edge_sdk.Model.generate`."""
-        turns = self._turns(prompt, raw)
-        tokens = self._tokens(prompt, turns)
+        encoded = self._prompts.encode(prompt, raw)
+        tokens = encoded.tokens
+        self._check_room(tokens)
         room = self.plan.capacity - len(tokens)
         if max_new_tokens is not None and max_new_tokens < 1:
             raise InputError(f"must be at least 1, given {max_new_tokens}", where="max_new_tokens")
@@ -172,13 +172,11 @@ class Generator:
             raise InputError(
                 f"no adapter {adapter!r} in this variant", where="adapter", remedy="leave it out"
             )
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        if turns and not self._generation.chat_template:
-            stops = (*stops, PLAIN_STOP)
+        stops = (*((stop,) if isinstance(stop, str) else stop), *encoded.stop)
         request = Request(
             prompt=tokens,
             sampler=Sampler(_overridden(self._generation.sampling, sampling), tokens),
-            text=TextStream(self.tokenizer, stops, after=() if turns else tokens),
+            text=TextStream(self.tokenizer, stops, after=() if encoded.answers else tokens),
             limit=min(room, max_new_tokens or room),
             stop_tokens=frozenset((*self._generation.eos, *stop_tokens)),
             adapter=adapter,
@@ -194,7 +192,7 @@ class Generator:
                 f"{len(tokens)} tokens, the model's context is {self._generation.context}",
                 where="tokens",
             )
-        self._check(tokens)
+        check_tokens(tokens, self._generation.vocab)
         return self._decoder(1, len(tokens)).logits(tokens)
 
     def run(self, feeds: Feeds) -> Outputs:
@@ -205,16 +203,8 @@ class Generator:
         return {"logits": np.stack(rows) if rows else np.zeros(shape, np.float32)}
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, nothing added.
-
-        Raises:
-            DataError: It holds half a character, as Python makes of bytes that are no UTF-8.
-        """
-        try:
-            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        except TypeError as error:
-            raise DataError("is not UTF-8", where="prompt") from error
-        return ids
+        """The tokens of a text, nothing added."""
+        return self._prompts.text(text)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -239,29 +229,16 @@ class Generator:
         tokenizer.no_truncation()
         return tokenizer
 
+    @cached_property
+    def _prompts(self) -> PromptEncoder:
+        return PromptEncoder(self._generation, self.tokenizer)
+
     def _decoder(self, rows: int, capacity: int) -> Decoder:
         cache = KVCache(self._generation, rows, capacity, kv_dtype(self._session))
         return Decoder(self._session, cache, self._generation.vocab)
 
-    def _turns(self, prompt: Prompt, raw: bool) -> list[Message]:
-        """The conversation that a prompt is; empty where it is a text or tokens to continue."""
-        if isinstance(prompt, str):
-            talks = self._generation.chat_template and not raw
-            return [Message("user", prompt)] if talks else []
-        return [] if all(isinstance(item, int) for item in prompt) else _messages(prompt)
-
-    def _tokens(self, prompt: Prompt, turns: Sequence[Message]) -> tuple[int, ...]:
-        """The prompt's tokens, which must leave room for one more."""
-        if turns:
-            text = render(self._generation, turns)
-            tokens = [*(() if self._generation.chat_template else self._begin), *self.encode(text)]
-        elif isinstance(prompt, str):
-            tokens = [*self._begin, *self.encode(prompt)]
-        else:
-            tokens = [int(item) for item in prompt if isinstance(item, int)]
-            self._check(tokens)
-        if not tokens:
-            raise DataError("the prompt is empty", where="prompt")
+    def _check_room(self, tokens: Sequence[int]) -> None:
+        """A prompt must leave room for one more token."""
         if len(tokens) >= self.plan.capacity:
             raise DataError(
                 f"the prompt has {len(tokens)} tokens; the context of {self.plan.capacity} "
@@ -270,32 +247,6 @@ class Generator:
                 remedy="shorten the prompt"
                 + (", or raise the memory limit" if self.plan.shortened else ""),
             )
-        return tuple(tokens)
-
-    @property
-    def _begin(self) -> tuple[int, ...]:
-        """What a text begins with; a chat template writes it by itself."""
-        bos = self._generation.bos
-        return (bos,) if self._generation.add_bos and bos is not None else ()
-
-    def _check(self, tokens: Sequence[int]) -> None:
-        vocab = self._generation.vocab
-        wrong = next((token for token in tokens if not 0 <= token < vocab), None)
-        if wrong is not None:
-            raise DataError(f"{wrong} is no token; they run from 0 to {vocab - 1}", where="tokens")
-
-
-def _messages(prompt: Sequence[Any]) -> list[Message]:
-    try:
-        return [
-            item if isinstance(item, Message) else msgspec.convert(item, Message) for item in prompt
-        ]
-    except msgspec.ValidationError as error:
-        raise DataError(
-            f"not a message: {error}",
-            where="prompt",
-            remedy='give a text, or messages such as {"role": "user", "content": "…"}',
-        ) from error
 
 
 def _overridden(sampling: Sampling, given: Mapping[str, float | None]) -> Sampling:
