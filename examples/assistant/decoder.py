@@ -66,10 +66,14 @@ class Attention(nn.Module):
             project(hidden).view(split).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = (rotate(heads, cos, sin) for heads in (query, key))
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=True
-        )
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        # Query heads that share a key head are stacked: on a CPU faster than torch's own attention.
+        grouped = (batch, self.shape.num_key_value_heads, -1, self.shape.head_dim)
+        scores = query.reshape(grouped) @ key.transpose(-1, -2) * self.shape.head_dim**-0.5
+        later = torch.full((sequence, sequence), -torch.inf, dtype=scores.dtype).triu(1)
+        scores = scores.view(batch, -1, sequence, sequence) + later
+        shares = scores.softmax(dim=-1).to(value.dtype).view(*grouped[:3], sequence)
+        mixed = (shares @ value).view(batch, -1, sequence, self.shape.head_dim)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, sequence, -1))
 
 

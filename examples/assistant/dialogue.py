@@ -37,7 +37,7 @@ _CHOICE = re.compile(r"\(([^()]*)\)(\??)")
 _SLOT = re.compile(r"\{(\w+)\}")
 SEED = 23
 MEAN_TURNS = 6
-TRAINING, CALIBRATION, HELDOUT = 9000, 100, 200
+TRAINING, CALIBRATION, HELDOUT = 8000, 100, 200
 """Dialogues of each set."""
 ASKABLE = ("status", "power", "reading", "setpoint", "limits", "unit")
 """Questions about one device, which ``and the pump?`` may follow."""
@@ -97,7 +97,7 @@ def draw_dialogues(side: Side, count: int, seed: int, longest: int) -> Iterator[
 
 def training_set() -> Iterator[Dialogue]:
     """What the model is trained on; some dialogues nearly fill its context."""
-    return draw_dialogues("train", TRAINING, SEED, longest=24)
+    return draw_dialogues("train", TRAINING, SEED, longest=20)
 
 
 def calibration_set() -> Iterator[Dialogue]:
