@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from converters.decoder.stored import Stored
+from converters.decoder.stored import Stored, portions
 from converters.decoder.weights import WeightFormat
 from converters.quantize import Blocks
 from edge_sdk.errors import SourceError
@@ -56,9 +56,12 @@ class Checkpoint:
                 where=str(stored.file),
                 remedy=f"give an unquantized checkpoint ({', '.join(DTYPES)})",
             )
+        value = np.empty(stored.shape, np.float32)
         with safe_open(stored.file, framework="np") as file:
-            value: NDArray[Any] = file.get_tensor(name)
-        return value.astype(np.float32, copy=False)
+            tensor = file.get_slice(name)
+            for rows in portions(stored.shape):  # so that there is no second copy in memory
+                value[rows] = tensor[rows]
+        return value
 
     def blocks(self, name: str, wanted: WeightFormat) -> Blocks | None:
         """``None``: checkpoints hold floats."""

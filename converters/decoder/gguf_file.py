@@ -22,7 +22,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 
-from converters.decoder.stored import Stored
+from converters.decoder.stored import Stored, portions
 from converters.decoder.weights import WeightFormat
 from converters.quantize import Blocks, pack
 from edge_sdk.errors import SourceError
@@ -50,6 +50,22 @@ class GgufTensor(Stored):
     type: Type
     offset: int
     size: int
+
+    def bytes(self, rows: slice) -> NDArray[Any]:
+        """Bytes of some rows [rows, …, bytes], or of a vector; floats of 32 and 16 bits as such.
+
+        Raises:
+            SourceError: The file was cut off since its header was read.
+        """
+        count = rows.stop - rows.start
+        size = self.size * count // self.shape[0]
+        start = self.offset + self.size * rows.start // self.shape[0]
+        data = np.fromfile(self.file, np.uint8, size, offset=start)
+        if data.size < size:
+            raise cut_off(self.file, self.file.stat().st_size, start + size)
+        plain = {Type.F32: np.float32, Type.F16: np.float16}.get(self.type, np.uint8)
+        shape = (count, *self.shape[1:])
+        return data.view(plain).reshape(*shape[:-1], -1)
 
 
 class _Info(NamedTuple):
@@ -94,22 +110,26 @@ class GgufFile:
     def read(self, name: str) -> NDArray[np.float32]:
         """One tensor in float32."""
         tensor = self._tensors[name]
+        value = np.empty(tensor.shape, np.float32)
         try:
-            value = gguf.quants.dequantize(self._raw(tensor), tensor.type)
+            for rows in portions(tensor.shape):  # so that there is no second copy in memory
+                value[rows] = gguf.quants.dequantize(tensor.bytes(rows), tensor.type)
         except NotImplementedError:
             raise SourceError(
                 f"tensor {name!r} has the unsupported type {tensor.dtype}",
                 where=str(tensor.file),
                 remedy="give a file in F16, BF16, Q8_0 or Q4_0",
             ) from None
-        return value.reshape(tensor.shape).astype(np.float32, copy=False)
+        return value
 
     def blocks(self, name: str, wanted: WeightFormat) -> Blocks | None:
         """Q4_0 and Q8_0 matrices, code for code, where that is what is wanted."""
         tensor = self._tensors[name]
         if _FORMATS.get(tensor.type) != wanted:
             return None
-        raw = self._raw(tensor).reshape(tensor.shape[0], tensor.shape[1] // BLOCK, -1)
+        raw = tensor.bytes(slice(0, tensor.shape[0])).reshape(
+            tensor.shape[0], tensor.shape[1] // BLOCK, -1
+        )
         scale = raw[..., :2].copy().view(np.float16)[..., 0].astype(np.float32)
         codes = raw[..., 2:]
         if tensor.type == Type.Q8_0:
@@ -117,14 +137,6 @@ class GgufFile:
         # A byte holds values i and i + 16 of its block; MatMulNBits has neighbours.
         halves = np.concatenate([codes & 15, codes >> 4], axis=-1)
         return Blocks(pack(halves, 4), scale, None)
-
-    def _raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:
-        """The tensor's bytes; floats of 32 and 16 bits as such."""
-        plain = {Type.F32: np.float32, Type.F16: np.float16}.get(tensor.type)
-        data = np.fromfile(tensor.file, np.uint8, tensor.size, offset=tensor.offset)
-        if data.size < tensor.size:
-            raise cut_off(tensor.file, tensor.file.stat().st_size, tensor.offset + tensor.size)
-        return data.view(plain) if plain else data.reshape(*tensor.shape[:-1], -1)
 
 
 class _Header:
@@ -177,10 +189,9 @@ class _Header:
                 f"tensor {name!r} has the unknown type {info.type}", where=str(self._file)
             ) from None
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        total = math.prod(shape)
-        if total % block:
+        if not all(shape) or shape[-1] % block:
             raise self._damaged(f"tensor {name!r} of shape {list(shape)} is not whole blocks")
-        size = total // block * size
+        size = math.prod(shape) // block * size
         if start + info.offset + size > len(self._data):
             raise cut_off(self._file, len(self._data), start + info.offset + size)
         return GgufTensor(self._file, kind.name, shape, kind, start + info.offset, size)

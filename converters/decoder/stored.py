@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,8 @@ from converters.decoder.families import Part
 from converters.decoder.weights import WeightFormat
 from converters.quantize import Blocks
 from edge_sdk.errors import SourceError
+
+PORTION_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Store(Protocol):
 
     def blocks(self, name: str, wanted: WeightFormat) -> Blocks | None:
         """A matrix in the blocks it is stored in, where those are exactly as wanted."""
+
+
+def portions(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Cuts a tensor's rows into portions of a few megabytes; a vector is one portion."""
+    rows = shape[0]
+    step = rows if len(shape) < 2 else max(1, PORTION_ELEMENTS * rows // math.prod(shape))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 class StoredWeights:
