@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -157,13 +158,22 @@ def running(contestants: Sequence[Contestant]) -> Iterator[dict[str, Worker]]:
             worker.stop()
 
 
+def prompt_of(tokens: int, vocab: int, number: int = 0) -> list[int]:
+    """A prompt of some length; another number differs from its first token on."""
+    random = Random(number)
+    return [random.randrange(vocab // 2, vocab) for _ in range(tokens)]
+
+
 def contest(
-    workers: Mapping[str, Worker], prompt: Sequence[int], new_tokens: int, rounds: int
+    workers: Mapping[str, Worker], prompts: Sequence[Sequence[int]], new_tokens: int
 ) -> dict[str, Series]:
-    """Asks everyone in turn, after one warm-up that does not count."""
+    """Asks everyone in turn; the first prompt warms up and does not count.
+
+    Prompts differ, so that nobody answers from a cache of the one before.
+    """
     names = list(workers)
     found = {name: Series() for name in names}
-    for number in range(rounds + 1):
+    for number, prompt in enumerate(prompts):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             time.sleep(SETTLE_SECONDS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -53,21 +53,25 @@ class Runner(Protocol):
 
     version: str
 
-    def prefill(self, prompt: list[int]) -> int:
-        """Forgets what was before, takes a prompt in, and returns the likeliest next token."""
-
-    def decode(self, token: int) -> int:
-        """Appends one token and returns the likeliest next one."""
+    def answer(self, prompt: list[int], new_tokens: int) -> Iterator[int]:
+        """Greedy tokens after a prompt, as they come; what was before is forgotten."""
 
 
 def turn(runner: Runner, prompt: list[int], new_tokens: int) -> Turn:
-    """Times one prompt and its answer."""
+    """Times one prompt and its answer.
+
+    Raises:
+        RuntimeError: The answer ended early: a random model has drawn its end token.
+    """
     started = time.perf_counter()
-    tokens = [runner.prefill(prompt)]
+    answer = runner.answer(prompt, new_tokens)
+    tokens = [next(answer)]
     first = time.perf_counter()
-    while len(tokens) < new_tokens:
-        tokens.append(runner.decode(tokens[-1]))
-    return Turn((first - started) * 1e3, time.perf_counter() - first, tokens)
+    tokens += answer
+    last = time.perf_counter()
+    if len(tokens) != new_tokens:
+        raise RuntimeError(f"{len(tokens)} tokens instead of {new_tokens}: use another prompt")
+    return Turn((first - started) * 1e3, last - first, tokens)
 
 
 def serve(open_runner: Callable[[dict[str, Any]], Runner]) -> None:

@@ -6,6 +6,7 @@ Settings: ``model`` (a folder written by its own builder), ``threads``, ``contex
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -26,23 +27,14 @@ class GenaiRunner:
         self._model = genai.Model(config)
         self._params = genai.GeneratorParams(self._model)
         self._params.set_search_options(max_length=settings["context"], do_sample=False)
-        self._generator: genai.Generator | None = None
 
-    def prefill(self, prompt: list[int]) -> int:
-        """Starts a generator with the prompt."""
-        self._generator = None  # its cache is freed before the next one is made
-        self._generator = genai.Generator(self._model, self._params)
-        self._generator.append_tokens(prompt)
-        return self._next()
-
-    def decode(self, token: int) -> int:
-        """The next greedy token; the generator has appended ``token`` itself."""
-        return self._next()
-
-    def _next(self) -> int:
-        assert self._generator is not None
-        self._generator.generate_next_token()
-        return int(self._generator.get_next_tokens()[0])
+    def answer(self, prompt: list[int], new_tokens: int) -> Iterator[int]:
+        """A new generator takes the prompt in and appends its own tokens."""
+        generator = genai.Generator(self._model, self._params)
+        generator.append_tokens(prompt)
+        for _ in range(new_tokens):
+            generator.generate_next_token()
+            yield int(generator.get_next_tokens()[0])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ weights are laid out anew for this CPU, llama.cpp's default).
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -34,14 +35,12 @@ class LlamaRunner:
         self._memory = llama.llama_get_memory(self._context)
         self._vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
 
-    def prefill(self, prompt: list[int]) -> int:
-        """Clears the cache and takes the prompt in."""
+    def answer(self, prompt: list[int], new_tokens: int) -> Iterator[int]:
+        """Clears the cache, takes the prompt in, then decodes token by token."""
         llama.llama_memory_clear(self._memory, True)
-        return self._append(prompt)
-
-    def decode(self, token: int) -> int:
-        """Appends one token."""
-        return self._append([token])
+        yield (token := self._append(prompt))
+        for _ in range(new_tokens - 1):
+            yield (token := self._append([token]))
 
     def _append(self, tokens: list[int]) -> int:
         ids = (llama.llama_token * len(tokens))(*tokens)
