@@ -210,7 +210,7 @@ def test_engine_failure_reaches_every_reader_and_the_next_request_works(
         raise EngineError("out of order")
 
     with monkeypatch.context() as broken:
-        broken.setattr(scheduler._decoder, "decode", fail)
+        broken.setattr(scheduler._decoders.of(None), "decode", fail)
         for completion in completions:
             with pytest.raises(EngineError, match="out of order"):
                 completion.read()

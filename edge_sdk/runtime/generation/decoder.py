@@ -10,7 +10,7 @@ bound to the buffers of the past.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from edge_sdk.errors import BundleError, EngineError
 from edge_sdk.runtime.engine import BindableSession, Session
 
 if TYPE_CHECKING:
-    from edge_sdk.runtime.engine import Binding
+    from edge_sdk.runtime.engine import Array, Binding
     from edge_sdk.runtime.generation.kv import KVCache
 
 Logits = NDArray[np.float32]
@@ -47,20 +47,32 @@ class Decoder:
         session: The opened graph.
         cache: Where keys and values live; other decoders may use it in turn.
         vocab: Size of the logits.
+        constants: Further inputs of the graph that never change: an adapter.
+
+    Attributes:
+        cache: Where keys and values live.
+        session: The opened graph.
 
     Raises:
         EngineError: The engine cannot run over buffers of the caller.
     """
 
-    def __init__(self, session: Session, cache: KVCache, vocab: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        cache: KVCache,
+        vocab: int,
+        constants: Mapping[str, Array] | None = None,
+    ) -> None:
         if not isinstance(session, BindableSession):
             raise EngineError(
                 "this engine cannot share the KV cache between calls",
                 remedy="use a variant for the onnx engine",
             )
         self.cache = cache
-        self._session = session
+        self.session: BindableSession = session
         self._vocab = vocab
+        self._constants = constants or {}
         self._bindings: dict[tuple[int, int], Binding] = {}
 
     def prefill(
@@ -129,9 +141,11 @@ class Decoder:
     def _binding(self, first: int, rows: int) -> Binding:
         """The call over these rows' part of the cache, made once."""
         if (first, rows) not in self._bindings:
-            binding = self._session.bind()
+            binding = self.session.bind()
             for name, part in self.cache.slices(first, rows):
                 binding.set_input(f"past_key_values.{name}", part)
                 binding.set_output(f"present.{name}", part)
+            for name, array in self._constants.items():
+                binding.set_input(name, array)
             self._bindings[first, rows] = binding
         return self._bindings[first, rows]

@@ -11,11 +11,12 @@ import numpy as np
 
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.reader import Variant
-from edge_sdk.bundle.record import Generation, Sampling, TensorSpec, VariantRecord
-from edge_sdk.errors import BundleError, DataError, InputError
+from edge_sdk.bundle.record import Adapter, Generation, Sampling, TensorSpec, VariantRecord
+from edge_sdk.errors import BundleError, DataError, InputError, MemoryLimitError
 from edge_sdk.runtime import sessions
 from edge_sdk.runtime.generation.completion import Completion
 from edge_sdk.runtime.generation.decoder import Decoder, Logits, kv_dtype
+from edge_sdk.runtime.generation.decoders import Decoders
 from edge_sdk.runtime.generation.kv import KVCache
 from edge_sdk.runtime.generation.memory import ContextPlan, KvType, plan_context
 from edge_sdk.runtime.generation.prompt import Prompt, PromptEncoder, check_tokens
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from edge_sdk.runtime.engine import Feeds, Outputs, Session
+    from edge_sdk.runtime.generation.decoders import OpenSession
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_LIMIT = 64 * 1024 * 1024  # largest tokenizer that is read, in bytes
 # Streams that may run at once where the caller does not say; more gain little on few cores.
 STREAMS = (4, 2, 1)
+# What a session takes beside weights that it shares with others, in bytes.
+SESSION = 32 * 1024 * 1024
 # By the KV cache's element type, the preferred one first.
 GRAPHS: dict[KvType, str] = {"float32": "main", "int8": "main-kv8"}
 
@@ -65,10 +69,35 @@ def open_generator(
     """
     record = variant.record
     plan = plan_streams(record, limit, context, streams)
-    session = sessions.open_graph(
-        variant, GRAPHS[plan.kv], threads, limit is None, prepare=prepare, verify=verify
-    )
-    return Generator(record, variant.blobs, session, plan)
+    most = threads if threads is not None else sessions.default_threads(record.profile)
+    opened: dict[tuple[str, int], Session] = {}
+
+    def open_session(graph: str, threads: int) -> Session:
+        if (graph, threads) not in opened:
+            shared = all(getattr(session, "shares_weights", False) for session in opened.values())
+            _admit_session(plan, limit, len(opened), shared, graph)
+            new = all(graph != name for name, _ in opened)
+            opened[graph, threads] = sessions.open_graph(
+                variant, graph, threads, limit is None, prepare=prepare, verify=verify and new
+            )
+        return opened[graph, threads]
+
+    return Generator(record, variant.blobs, plan, open_session, most)
+
+
+def _admit_session(
+    plan: ContextPlan, limit: int | None, opened: int, shared: bool, where: str
+) -> None:
+    """Refuses a session beside others that would not fit; the first one is in the plan."""
+    each = SESSION if shared else SESSION + plan.memory.weights_private
+    peak = plan.peak + opened * each
+    if limit is not None and opened and peak > limit:
+        raise MemoryLimitError(
+            f"one more session is predicted to need {peak / 2**20:.1f} MiB in all, "
+            f"the limit is {limit / 2**20:.1f} MiB",
+            where=f"graph {where!r}",
+            remedy="raise the limit, or load with a shorter context or fewer streams",
+        )
 
 
 def plan_streams(
@@ -129,26 +158,41 @@ class Generator:
     Args:
         record: The variant.
         blobs: Where its tokenizer is.
-        session: The opened graph.
         plan: The KV cache to make.
+        open_session: Opens a graph of the variant, given its name and the number of
+            threads; a second time the same session comes back.
+        threads: Threads on an idle machine.
+
+    Raises:
+        EngineError: The engine refused the graph.
     """
 
     def __init__(
-        self, record: VariantRecord, blobs: BlobStore, session: Session, plan: ContextPlan
+        self,
+        record: VariantRecord,
+        blobs: BlobStore,
+        plan: ContextPlan,
+        open_session: OpenSession,
+        threads: int,
     ) -> None:
         self._record = record
         self._blobs = blobs
         self._generation = generation_of(record)
-        self._session = session
         self.plan = plan
+        graph = GRAPHS[plan.kv]
+        session = self._session = open_session(graph, threads)
         vocab = self._generation.vocab
         self.inputs = (TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),)
         self.outputs = (
             TensorSpec(name="logits", dtype="float32", shape=("batch", "sequence", vocab)),
         )
-        self.sessions: Mapping[str, Session] = {GRAPHS[plan.kv]: session}
+        self.sessions: Mapping[str, Session] = {graph: session}
         self.notes = (*session.notes, *_notes(plan))
-        self.scheduler = Scheduler(self._decoder(plan.rows, plan.capacity))
+        self._adapters = _adapters(record, plan.kv)
+        cache = self._cache(plan.rows, plan.capacity)
+        self.scheduler = Scheduler(
+            Decoders(open_session, graph, cache, vocab, threads, self._adapters, blobs)
+        )
 
     def generate(
         self,
@@ -168,9 +212,10 @@ class Generator:
         room = self.plan.capacity - len(tokens)
         if max_new_tokens is not None and max_new_tokens < 1:
             raise InputError(f"must be at least 1, given {max_new_tokens}", where="max_new_tokens")
-        if adapter is not None:
+        if adapter is not None and adapter not in self._adapters:
+            known = ", ".join(sorted(self._adapters)) or "none"
             raise InputError(
-                f"no adapter {adapter!r} in this variant", where="adapter", remedy="leave it out"
+                f"no adapter {adapter!r} for this KV cache; there are: {known}", where="adapter"
             )
         stops = (*((stop,) if isinstance(stop, str) else stop), *encoded.stop)
         request = Request(
@@ -193,7 +238,8 @@ class Generator:
                 where="tokens",
             )
         check_tokens(tokens, self._generation.vocab)
-        return self._decoder(1, len(tokens)).logits(tokens)
+        cache = self._cache(1, len(tokens))
+        return Decoder(self._session, cache, self._generation.vocab).logits(tokens)
 
     def run(self, feeds: Feeds) -> Outputs:
         """Logits of each row of ``input_ids``."""
@@ -233,9 +279,8 @@ class Generator:
     def _prompts(self) -> PromptEncoder:
         return PromptEncoder(self._generation, self.tokenizer)
 
-    def _decoder(self, rows: int, capacity: int) -> Decoder:
-        cache = KVCache(self._generation, rows, capacity, kv_dtype(self._session))
-        return Decoder(self._session, cache, self._generation.vocab)
+    def _cache(self, rows: int, capacity: int) -> KVCache:
+        return KVCache(self._generation, rows, capacity, kv_dtype(self._session))
 
     def _check_room(self, tokens: Sequence[int]) -> None:
         """A prompt must leave room for one more token."""
@@ -253,6 +298,17 @@ def _overridden(sampling: Sampling, given: Mapping[str, float | None]) -> Sampli
     return msgspec.structs.replace(
         sampling, **{field: value for field, value in given.items() if value is not None}
     )
+
+
+def _adapters(record: VariantRecord, kv: KvType) -> dict[str, Adapter]:
+    """The adapters that have a graph for this KV cache, which is then theirs."""
+    names = {graph.name for graph in record.graphs}
+    suffix = GRAPHS[kv].removeprefix(GRAPHS["float32"])
+    found = (
+        msgspec.structs.replace(adapter, graph=adapter.graph + suffix)
+        for adapter in record.adapters
+    )
+    return {adapter.name: adapter for adapter in found if adapter.graph in names}
 
 
 def _notes(plan: ContextPlan) -> tuple[str, ...]:

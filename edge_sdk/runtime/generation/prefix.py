@@ -7,7 +7,7 @@ another, so that a system prompt or a chat's history is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 # Copying a token's keys and values takes a fiftieth of computing them, so a row is
@@ -25,13 +25,11 @@ class Row:
     Attributes:
         tokens: Tokens whose keys and values are there, in order.
         adapter: The adapter they were computed with.
-        busy: A running sequence owns the row.
         used: When it was last taken, copied from or given back, in steps of a counter.
     """
 
     tokens: list[int] = field(default_factory=list)
     adapter: str | None = None
-    busy: bool = False
     used: int = 0
 
 
@@ -64,50 +62,44 @@ class Rows:
     def __getitem__(self, index: int) -> Row:
         return self._rows[index]
 
-    def take(self, prompt: Sequence[int], adapter: str | None) -> Place | None:
-        """Takes a row for a new sequence; ``None`` while all are busy.
+    def take(
+        self, prompt: Sequence[int], adapter: str | None, busy: Collection[int]
+    ) -> Place | None:
+        """Finds a row for a new sequence; ``None`` while all are busy.
 
         At least :data:`FRESH` tokens of the prompt are left to compute. Of the rows that
-        are free the one unused for longest is given up.
+        are not busy the one unused for longest is given up. Where the prefix must be
+        copied, the row holds nothing until the caller has done so.
         """
-        free = [i for i, row in enumerate(self._rows) if not row.busy]
+        free = [i for i in range(len(self._rows)) if i not in busy]
         if not free:
             return None
         matches = [
             common_prefix(row.tokens, prompt[:-FRESH]) if row.adapter == adapter else 0
             for row in self._rows
         ]
-        best = max(range(len(matches)), key=lambda i: (matches[i], not self._rows[i].busy))
+        best = max(range(len(matches)), key=lambda i: (matches[i], i in free))
         cached = matches[best]
         lost = len(self._rows[best].tokens) - cached
         if cached and best in free and lost * LOST_SHARE <= cached:
             target = best
         else:
             target = min(free, key=lambda i: self._rows[i].used)
-        self._touch(best)
+        self.touch(best)
+        self.touch(target)
         row = self._rows[target]
-        row.tokens, row.adapter, row.busy = list(prompt[:cached]), adapter, True
-        self._touch(target)
+        row.adapter = adapter
+        del row.tokens[cached if target == best else 0 :]
         return Place(target, cached, best if cached and best != target else None)
 
-    def release(self, index: int) -> None:
-        """Gives a row back; what it holds stays until someone needs the row."""
-        self._rows[index].busy = False
-        self._touch(index)
-
-    def forget(self) -> None:
-        """Empties every row that is not busy."""
-        for row in self._rows:
-            if not row.busy:
-                row.tokens, row.used = [], 0
+    def touch(self, index: int) -> None:
+        """Notes that a row was used just now."""
+        self._clock += 1
+        self._rows[index].used = self._clock
 
     def swap(self, one: int, other: int) -> None:
         """Exchanges two rows, after their keys and values were exchanged."""
         self._rows[one], self._rows[other] = self._rows[other], self._rows[one]
-
-    def _touch(self, index: int) -> None:
-        self._clock += 1
-        self._rows[index].used = self._clock
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

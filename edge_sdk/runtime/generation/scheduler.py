@@ -11,13 +11,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from edge_sdk.errors import EdgeSdkError
-from edge_sdk.runtime.generation.decoder import Decoder, Logits
 from edge_sdk.runtime.generation.pace import Pace
 from edge_sdk.runtime.generation.prefix import Rows
 from edge_sdk.runtime.generation.stream import Request, Stream
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.generation.decoder import Logits
+    from edge_sdk.runtime.generation.decoders import Decoders
 
 
 class Scheduler:
@@ -28,12 +34,12 @@ class Scheduler:
     the graph runs.
 
     Args:
-        decoder: Runs the graph.
+        decoders: Run the graph.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-        self._rows = Rows(decoder.cache.rows)
+    def __init__(self, decoders: Decoders) -> None:
+        self._decoders = decoders
+        self._rows = Rows(decoders.cache.rows)
         self._pace = Pace()
         self._waiting: deque[Stream] = deque()
         self._active: list[Stream] = []
@@ -77,14 +83,17 @@ class Scheduler:
             return bool(self._active or self._waiting)
 
     def _run_step(self) -> None:
+        """One step. It may be interrupted anywhere (Ctrl-C), and the next one goes on.
+
+        What a stream lacks is what its row does not say to hold, so a row says so only
+        after the tokens are there and the one that follows them is drawn.
+        """
         try:
+            with self._changed:
+                self._retire()
             self._admit()
             self._decode_all()
-            self._prefill()
-        except EdgeSdkError as error:  # each stream's reader gets it
-            with self._changed:
-                for stream in self._active:
-                    stream.fail(error)
+            self._prefill_one()
         finally:
             with self._changed:
                 self._retire()
@@ -93,24 +102,31 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Gives rows to waiting streams, first come, first served."""
+        while (stream := self._next()) is not None:
+            request = stream.request
+            busy = {other.row for other in self._active}
+            place = self._rows.take(request.prompt, request.adapter, busy)
+            if place is None:
+                return
+            stream.row, stream.cached = place.row, place.cached
+            with self._changed:
+                self._active.append(stream)
+                self._waiting.remove(stream)
+            if place.source is not None:
+                self._decoders.cache.copy(place.source, place.row, place.cached)
+                self._rows[place.row].tokens += request.prompt[: place.cached]
+
+    def _next(self) -> Stream | None:
+        """The stream that waits for longest; those that have ended wait no more."""
         with self._changed:
-            self._retire()
-            while self._waiting:
-                stream = self._waiting[0]
-                if not stream.finished:
-                    place = self._rows.take(stream.request.prompt, stream.request.adapter)
-                    if place is None:
-                        return
-                    if place.source is not None:
-                        self._decoder.cache.copy(place.source, place.row, place.cached)
-                    stream.row, stream.cached = place.row, place.cached
-                    self._active.append(stream)
+            while self._waiting and self._waiting[0].finished:
                 self._waiting.popleft()
+            return self._waiting[0] if self._waiting else None
 
     def _retire(self) -> None:
         for stream in self._active:
             if stream.finished:
-                self._rows.release(stream.row)
+                self._rows.touch(stream.row)
         self._active = [stream for stream in self._active if not stream.finished]
 
     def _missing(self, stream: Stream) -> int:
@@ -124,11 +140,12 @@ class Scheduler:
             return
         begin = time.perf_counter()
         ready.sort(key=lambda stream: stream.request.adapter or "")
-        for _, group in groupby(ready, key=lambda stream: stream.request.adapter):
-            self._decode(list(group))
+        for adapter, group in groupby(ready, key=lambda stream: stream.request.adapter):
+            with self._failing(streams := list(group)):
+                self._decode(adapter, streams)
         self._pace.decoded(time.perf_counter() - begin)
 
-    def _decode(self, group: list[Stream]) -> None:
+    def _decode(self, adapter: str | None, group: list[Stream]) -> None:
         """Draws a token of each stream in one call over neighbouring rows.
 
         A row between them that is not of the group computes something too: it is
@@ -139,14 +156,12 @@ class Scheduler:
         rows = range(min(streams), max(streams) + 1)
         past = [len(self._rows[row].tokens) for row in rows]
         tokens = [streams[row].tokens[-1] if row in streams else 0 for row in rows]
-        logits = self._decoder.decode(rows[0], tokens, past)
+        logits = self._decoders.of(adapter).decode(rows[0], tokens, past)
         for row, stream in streams.items():
-            # Drawn before the row is said to hold its token: a step that is interrupted
-            # between the two repeats it, and none is lost.
             self._draw(stream, logits[row - rows[0]])
             self._rows[row].tokens.append(tokens[row - rows[0]])
 
-    def _prefill(self) -> None:
+    def _prefill_one(self) -> None:
         """Computes a chunk of the oldest stream's prompt, if the pace of the others allows."""
         behind = [stream for stream in self._active if self._missing(stream) > 1]
         if not behind:
@@ -155,29 +170,41 @@ class Scheduler:
         if not size:
             return
         begin = time.perf_counter()
-        stream = behind[0]
+        with self._failing(behind[:1]):
+            tokens = self._prefill(behind[0], size)
+            self._pace.prefilled(tokens, time.perf_counter() - begin)
+
+    def _prefill(self, stream: Stream, size: int) -> int:
+        """Computes about ``size`` tokens of a prompt; how many it was."""
         held = self._rows[stream.row].tokens
         # A prompt's last token alone would be rounded otherwise (see FRESH).
         size += self._missing(stream) == size + 1
         chunk = stream.tokens[len(held) : len(held) + size]
         last = len(held) + len(chunk) == len(stream.tokens)
-        logits = self._decoder.prefill(stream.row, chunk, len(held), last)
-        self._pace.prefilled(len(chunk), time.perf_counter() - begin)
+        decoder = self._decoders.of(stream.request.adapter)
+        logits = decoder.prefill(stream.row, chunk, len(held), last)
         if logits is not None:
             self._draw(stream, logits)
         held += chunk
+        return len(chunk)
+
+    @contextmanager
+    def _failing(self, streams: list[Stream]) -> Iterator[None]:
+        """What fails within ends these streams; whoever reads them gets the error."""
+        try:
+            yield
+        except EdgeSdkError as error:
+            with self._changed:
+                for stream in streams:
+                    stream.fail(error)
 
     def _draw(self, stream: Stream, logits: Logits) -> None:
         """Draws a stream's next token; what fails here ends this stream alone."""
-        try:
+        with self._failing([stream]):
             token = stream.request.sampler.next(logits)
-        except EdgeSdkError as error:
             with self._changed:
-                stream.fail(error)
-            return
-        with self._changed:
-            if not stream.finished:
-                stream.accept(token)
+                if not stream.finished:
+                    stream.accept(token)
 
     def _close_up(self, group: list[Stream]) -> None:
         """Moves the outermost stream into a gap between the group's rows, if there is one.
@@ -187,10 +214,13 @@ class Scheduler:
         """
         rows = {stream.row for stream in group}
         last = max(rows)
-        gap = next((row for row in range(min(rows), last) if not self._rows[row].busy), None)
+        busy = {stream.row for stream in self._active}
+        gap = next((row for row in range(min(rows), last) if row not in busy), None)
         if gap is None:
             return
-        tokens = max(len(self._rows[row].tokens) for row in (gap, last))
-        self._decoder.cache.swap(gap, last, tokens)
+        tokens = [self._rows[row].tokens for row in (gap, last)]
+        self._rows[gap].tokens, self._rows[last].tokens = [], []
+        self._decoders.cache.swap(gap, last, max(map(len, tokens)))
         self._rows.swap(gap, last)
         next(stream for stream in group if stream.row == last).row = gap
+        self._rows[last].tokens, self._rows[gap].tokens = tokens
