@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,12 @@ def portions(shape: tuple[int, ...]) -> Iterator[slice]:
     rows = shape[0]
     step = rows if len(shape) < 2 else max(1, PORTION_ELEMENTS * rows // math.prod(shape))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def element_types(store: Store) -> str:
+    """What the tensors are stored as, the largest share first: ``224 Q4_0, 65 F32``."""
+    counts = Counter(stored.dtype for stored in store.tensors.values())
+    return ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common())
 
 
 class StoredWeights:

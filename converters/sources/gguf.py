@@ -8,7 +8,7 @@ from converters.decoder import gguf_tokenizer, names
 from converters.decoder.gguf_file import MAGIC, GgufFile
 from converters.decoder.gguf_model import ROPE_FACTORS, read_model
 from converters.decoder.source import DecoderSource
-from converters.decoder.stored import StoredWeights
+from converters.decoder.stored import StoredWeights, element_types
 from converters.source import bundle_name, digest_files
 from edge_sdk.bundle.record import State
 
@@ -44,6 +44,7 @@ class GgufSource:
             tokenizer=gguf_tokenizer.read_tokenizer(file.metadata, str(path)),
             generation=gguf_tokenizer.read_generation(file.metadata, architecture, str(path)),
             licence=str(licence) if licence else None,
+            notes=(f"tensors in the source: {element_types(file)}",),
         )
 
 

@@ -11,7 +11,7 @@ from converters.decoder import families, names
 from converters.decoder.checkpoint import INDEX, Checkpoint, read_json
 from converters.decoder.hf_generation import read_generation
 from converters.decoder.source import DecoderSource
-from converters.decoder.stored import StoredWeights
+from converters.decoder.stored import StoredWeights, element_types
 from converters.decoder.tokenizer_files import FILES, read_tokenizer
 from converters.source import bundle_name, digest_files
 from edge_sdk.bundle.record import State
@@ -50,6 +50,7 @@ class HuggingFaceSource:
             tokenizer=tokenizer,
             generation=read_generation(path, architecture, config, settings, tokenizer),
             licence=_licence(path, config),
+            notes=(f"tensors in the source: {element_types(checkpoint)}",),
         )
 
 

@@ -163,6 +163,7 @@ def test_what_the_metadata_say(tmp_path: Path) -> None:
     source = open_source(path)
     assert (source.name, source.licence) == ("My-model-2", "mit")
     assert source.digest == digest_files([path])
+    assert source.notes == (f"tensors in the source: {3 + 9 * MODEL.layers} F32",)
     assert source.size_bytes == path.stat().st_size
     found = source.architecture  # metadata are float32
     assert found == replace(MODEL, rope=found.rope, norm_eps=pytest.approx(MODEL.norm_eps))

@@ -55,7 +55,7 @@ def test_reading_holds_one_copy_of_a_tensor(kind: str, tmp_path: Path) -> None:
 
 
 def test_portions_cover_every_row_once() -> None:
-    for shape in ((3,), (10**7,), (1, 10**7), (5000, 999), (7, 3, 5)):
+    for shape in ((3,), (10**5,), (1, 10**7), (5000, 999), (7, 3, 5)):
         rows = [row for part in portions(shape) for row in range(part.start, part.stop)]
         assert rows == list(range(shape[0]))
 
