@@ -6,6 +6,7 @@ Written byte by byte, so that device-side tests need no converter.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,29 +32,42 @@ GENERATION = rec.Generation(
     eos=(257,),
     chat_template=TEMPLATE,
 )
+# Node -> width in and out, of those that take an adapter.
+ADAPTED = {f"qkv{i}": (HIDDEN, (HEADS + 2 * KV_HEADS) * HEAD_DIM) for i in range(LAYERS)}
 KV = [f"{i}.{kind}" for i in range(LAYERS) for kind in ("key", "value")]
 KV_PER_TOKEN = 2 * LAYERS * KV_HEADS * HEAD_DIM * 4
 
 
-def bundle(path: Path, kv8: bool = False, golden: bool = False, **fields) -> Path:
+def bundle(
+    path: Path,
+    kv8: bool = False,
+    golden: bool = False,
+    adapters: Mapping[str, bytes] | None = None,
+    **fields,
+) -> Path:
     """The decoder as a bundle; ``fields`` replace those of its record.
 
     Args:
         path: Where it goes.
         kv8: Whether a graph with int8 KV is there too.
         golden: Whether each graph has a golden case (that accepts anything).
+        adapters: Name -> safetensors file of adapters for a graph ``main-lora``.
     """
     memory = plan()
     graphs = ["main", "main-kv8"] if kv8 else ["main"]
     with Builder(path) as builder:
-        for name in graphs:
-            Graph(kv8=name == "main-kv8").add_to(builder, name)
+        for name in [*graphs, *(["main-lora"] if adapters else [])]:
+            Graph(kv8=name == "main-kv8", lora=name == "main-lora").add_to(builder, name)
         file = rec.File(path="tokenizer.json", blob=builder.blob(tokenizer_json()))
         defaults = {
             "kind": "decoder",
             "task": "text-generation",
             "generation": GENERATION,
             "files": (file,),
+            "adapters": tuple(
+                rec.Adapter(name=name, graph="main-lora", parts=(builder.blob(data),))
+                for name, data in (adapters or {}).items()
+            ),
             "golden": tuple(golden_case(builder, name) for name in graphs if golden),
             "memory": rec.MemoryPlan(
                 weights_mapped=memory.weights_mapped,
@@ -90,8 +104,9 @@ def golden_case(builder: Builder, graph: str) -> rec.GoldenCase:
 class Graph:
     """Collects nodes and weights of the decoder graph."""
 
-    def __init__(self, kv8: bool = False) -> None:
+    def __init__(self, kv8: bool = False, lora: bool = False) -> None:
         self._kv8 = kv8
+        self._adapted = ADAPTED if lora else {}
         self._rng = np.random.default_rng(0)
         self._nodes: list[bytes] = []
         self._weights: dict[str, np.ndarray] = {}
@@ -106,6 +121,8 @@ class Graph:
             spec("total_sequence_length", [], "int32"),
             spec("logits_at", ["positions"], "int64"),
             *(spec(f"past_key_values.{name}", past, dtype) for name in KV),
+            *(spec(f"lora.{node}.a", [k, "rank"]) for node, (k, _) in self._adapted.items()),
+            *(spec(f"lora.{node}.b", ["rank", n]) for node, (_, n) in self._adapted.items()),
         ]
         outputs = [
             spec("logits", ["batch", "positions", VOCAB]),
@@ -174,11 +191,18 @@ class Graph:
         shape = (n, k // 32, 16)
         self._weights[f"{y}.w"] = self._rng.integers(0, 256, shape, np.uint8)
         self._weights[f"{y}.s"] = self._rng.uniform(0.02, 0.04, (n, k // 32)).astype(np.float32)
+        product = y
+        if y in self._adapted:
+            product = f"{y}.product"
+            self._nodes += [
+                ob.node("MatMul", [x, f"lora.{y}.a"], [f"{y}.narrow"]),
+                ob.node("MatMul", [f"{y}.narrow", f"lora.{y}.b"], [f"{y}.wide"]),
+            ]
         self._nodes.append(
             ob.node(
                 "MatMulNBits",
                 [x, f"{y}.w", f"{y}.s"],
-                [y],
+                [product],
                 domain="com.microsoft",
                 K=k,
                 N=n,
@@ -187,6 +211,30 @@ class Graph:
                 accuracy_level=4,
             )
         )
+        if product != y:
+            self._nodes.append(ob.node("Add", [product, f"{y}.wide"], [y]))
+
+
+def adapter(seed: int, dtype: str = "float32", rank: int = 2) -> dict[str, np.ndarray]:
+    """Random arrays for every node that takes an adapter."""
+    rng = np.random.default_rng(seed)
+    return {
+        f"lora.{node}.{side}": (0.3 * rng.normal(size=shape)).astype(dtype)
+        for node, (k, n) in ADAPTED.items()
+        for side, shape in (("a", (k, rank)), ("b", (rank, n)))
+    }
+
+
+def safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A file of these arrays."""
+    header, body = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        dtype = {"float16": "F16", "float32": "F32", "int8": "I8"}[array.dtype.name]
+        end = len(body) + array.nbytes
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [len(body), end]}
+        body += array.tobytes()
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
 
 
 def tokenizer_json() -> bytes:

@@ -59,10 +59,9 @@ class Decoders:
         self._blobs = blobs
         self._arrays: dict[str, dict[str, Array]] = {}
         self._decoders: dict[tuple[str | None, int], Decoder] = {}
-        shares = self.of(None).session.shares_weights
-        self._cores = Cores(threads) if shares and threads > 1 else None
-
-    _cores: Cores | None = None
+        self._cores: Cores | None = None
+        if self.of(None).session.shares_weights and threads > 1:
+            self._cores = Cores(threads)
 
     def of(self, adapter: str | None) -> Decoder:
         """The decoder for the next call with this adapter, or without one.
