@@ -109,6 +109,8 @@ def test_without_a_template_turns_are_plain_paragraphs():
         ("{{ tools is none }} {{ documents is none }}", "True True"),
         ("{% macro turn(m) %}{% for c in m.role %}{{ c }}{% endfor %}{% endmacro %}"
          "{{ turn(messages[0]) }}", "user"),
+        ("{{ messages | map(attribute='role') | join('|') | indent(2) | upper }}",
+         "USER|ASSISTANT|USER"),
         ("{{ '-' * 3 + 'x' ~ 2 * 3 }}", "---x6"),
     ],
 )  # fmt: skip
@@ -192,6 +194,9 @@ def nested(depth: int, body: str) -> str:
         "{{ [0] * 99999999999 }}",
         "{{ 9 ** 9 ** 9 }}",
         "{{ ''.center(9999999999) }}",
+        "{{ '' | center(9999999999) }}",
+        "{{ 'a\nb' | indent(width=9999999999) }}",
+        "{{ lipsum(n=9999999999) }}",
         "{% set n = namespace(x='xx') %}" + nested(1, "{% set n.x = n.x ~ n.x %}"),
         "{% set n = namespace(x='xx') %}" + nested(1, "{% set n.x = n.x + n.x %}"),
         "{% set n = namespace(x=2) %}" + nested(1, "{% set n.x = n.x * n.x %}"),
@@ -199,7 +204,9 @@ def nested(depth: int, body: str) -> str:
     ],
 )
 def test_endless_work_is_refused(template):
-    with pytest.raises(BundleError, match=r"SecurityError|OverflowError|RecursionError"):
+    with pytest.raises(
+        BundleError, match=r"SecurityError|OverflowError|RecursionError|UndefinedError"
+    ):
         prompt(template)
 
 

@@ -37,7 +37,10 @@ def compile_template(source: str) -> Template:
     environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
-    environment.filters.update(tojson=_to_json, bounded_text=_text, bounded_steps=_steps)
+    environment.filters.update(
+        tojson=_to_json, bounded_number=_number, bounded_steps=_steps, bounded_text=_text
+    )
+    del environment.globals["lipsum"]  # writes as much as it is asked to
     environment.globals.update(raise_exception=_refuse, strftime_now=_now)
     return environment.from_string(_Bounds().visit(environment.parse(source)))
 
@@ -64,17 +67,23 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return _text(result) if isinstance(result, str) else result
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        # "".center(10**9)
-        if any(isinstance(value, int) and value > LONGEST_TEXT for value in args):
-            raise SecurityError("a number in a call is larger than a prompt needs")
+        for value in (*args, *kwargs.values()):
+            _number(value)
         return super().call(__context, __obj, *args, **kwargs)
 
 
 class _Bounds(NodeTransformer):
-    """Puts a bound around every concatenation and every loop's values."""
+    """Puts a bound around every concatenation, loop and number given to a filter."""
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         return _filtered(self.generic_visit(node), "bounded_text")
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.args = [_filtered(value, "bounded_number") for value in node.args]
+        for pair in node.kwargs:
+            pair.value = _filtered(pair.value, "bounded_number")
+        return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -101,6 +110,13 @@ def _is_small_product(left: Any, right: Any) -> bool:
         text, times = (left, right) if isinstance(left, str) else (right, left)
         return not isinstance(times, int) or len(text) * times <= LONGEST_TEXT
     return all(isinstance(value, (int, float)) and abs(value) < 1 << 64 for value in (left, right))
+
+
+def _number(value: Any) -> Any:
+    """An argument: as a width it would be padded to, as in ``center(10**9)``."""
+    if isinstance(value, int) and value > LONGEST_TEXT:
+        raise SecurityError("a number is larger than a prompt needs")
+    return value
 
 
 def _text(value: str) -> str:
