@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.model import Model
 
 HELP = """\
-/reset        forget the conversation, keep the instructions
-/system TEXT  other instructions from now on; without TEXT, none
-/stats        what the last answer took, and how full the context is
-/help         this list
-/quit         leave, as Ctrl-D does
+/reset         forget the conversation, keep the instructions
+/system TEXT   other instructions from now on; without TEXT, none
+/adapter NAME  another LoRA adapter of the bundle; without NAME, none
+/stats         what the last answer took, and how full the context is
+/help          this list
+/quit          leave, as Ctrl-D does
 
 Ctrl-C ends an answer; what was said of it stays part of the conversation.
 A message that begins with a slash needs a space before it.
@@ -100,7 +101,7 @@ class Chat:
     def __init__(self, model: Model, system: list[Message], settings: dict[str, Any]) -> None:
         self._model = model
         self._context = model.context
-        self._settings = settings
+        self._settings = dict(settings)
         self._system = system
         self._turns: list[Message] = []
         self._last: Completion | None = None
@@ -134,6 +135,7 @@ class Chat:
         commands: dict[str, Callable[[str], None]] = {
             "reset": self._reset,
             "system": self._instruct,
+            "adapter": self._adapt,
             "stats": self._show_stats,
             "help": lambda _: note(HELP),
         }
@@ -171,6 +173,14 @@ class Chat:
     def _instruct(self, text: str) -> None:
         self._system = generation.instructions(text)
         note("(new instructions)" if text else "(no instructions)")
+
+    def _adapt(self, name: str) -> None:
+        known = [adapter.name for adapter in self._model.record.adapters]
+        if name and name not in known:
+            note(f"no adapter {name}; there are: {', '.join(known) or 'none'}")
+            return
+        self._settings["adapter"] = name or None
+        note(f"(adapter {name})" if name else "(no adapter)")
 
     def _show_stats(self, _: str) -> None:
         if self._last is not None:

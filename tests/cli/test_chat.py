@@ -91,6 +91,19 @@ def test_system_changes_the_instructions(bundle):
     assert kind != plain
 
 
+def test_adapter_is_another_persona_in_the_same_conversation(tmp_path):
+    files = {"pirate": tiny.safetensors(tiny.adapter(0))}
+    bundle = tiny.bundle(tmp_path / "b", adapters=files)
+    model = edge_sdk.load(bundle, streams=1)
+    [plain] = answers(bundle, "hi")
+    pirate = model.generate("hi", adapter="pirate", **DRAWN).read()
+    assert pirate != plain
+    script = lines("/adapter parrot", "/adapter pirate", "hi", "/reset", "/adapter", "hi")
+    done = chat(bundle, script)
+    assert done.answers == lines(pirate, plain)
+    assert "no adapter parrot; there are: pirate" in done.notes
+
+
 def test_stats_tell_what_the_last_answer_took(bundle):
     done = chat(bundle, lines("/stats", "hi", "/stats", "you", "/stats"), *GREEDY)
     found = done.notes.splitlines()
