@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import BundleError, EngineError
+from edge_sdk.runtime import process
 from edge_sdk.runtime.engine import SessionOptions, find_engine
 from edge_sdk.runtime.generation.decoder import Decoder, kv_dtype
 from edge_sdk.runtime.generation.kv import KVCache
@@ -95,6 +97,18 @@ def test_copied_and_swapped_rows_continue_as_the_originals(decoder):
     assert np.array_equal(decoder.decode(2, [7], [20])[0], expected[0])
     assert np.array_equal(decoder.decode(0, [7], [30])[0], expected[1])
     assert np.array_equal(decoder.decode(1, [7], [20])[0], expected[0])
+
+
+def test_cache_takes_memory_as_tokens_come():
+    generation = msgspec.structs.replace(tiny.GENERATION, head_dim=64, kv_heads=8)
+    cache = KVCache(generation, 4, 8192, "float32")
+    size = sum(part.nbytes for _, part in cache.slices(0, 4))
+    assert size == 256 * 2**20
+    before = process.rss()
+    for _, part in cache.slices(0, 1):
+        part[:, :, :16] = 1
+    assert process.rss() - before < 4 * 2**20
+    assert all((part[:, :, 16:32] == 0).all() for _, part in cache.slices(0, 1))
 
 
 def test_graph_without_a_past_is_no_decoder(session):

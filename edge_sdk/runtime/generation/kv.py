@@ -6,7 +6,10 @@ slice, so nothing is ever copied; memory is touched as the tokens come.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +35,7 @@ class KVCache:
         self.capacity = capacity
         shape = (rows, generation.kv_heads, capacity, generation.head_dim)
         self._buffers: dict[str, Array] = {
-            f"{layer}.{kind}": np.zeros(shape, dtype)  # zeroed by the kernel page by page, on use
+            f"{layer}.{kind}": _zeros(shape, dtype)
             for layer in range(generation.layers)
             for kind in ("key", "value")
         }
@@ -53,3 +56,18 @@ class KVCache:
             kept = buffer[one, :, :tokens].copy()
             buffer[one, :, :tokens] = buffer[other, :, :tokens]
             buffer[other, :, :tokens] = kept
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> Array:
+    """Zeros whose memory comes page by page, as it is written.
+
+    ``np.zeros`` asks the kernel for huge pages, and the first token of a row would
+    take megabytes in every layer.
+    """
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, kind).reshape(shape)
