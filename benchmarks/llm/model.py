@@ -72,7 +72,7 @@ class Shape:
 
 SMOL_360M = Shape(hidden=960, layers=32, heads=15, kv_heads=5, intermediate=2560)
 SMOL_135M = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536)
-TINY = Shape(hidden=64, layers=2, heads=4, kv_heads=2, intermediate=128, vocab=512, context=256)
+TINY = Shape(hidden=64, layers=2, heads=4, kv_heads=2, intermediate=128, vocab=512, context=1024)
 SHAPES = {"360m": SMOL_360M, "135m": SMOL_135M, "tiny": TINY}
 
 
@@ -156,7 +156,10 @@ def write_safetensors(
 def _draw(
     random: np.random.Generator, dims: Sequence[int], shape: Shape
 ) -> Iterator[NDArray[np.float32]]:
-    """Rows of a weight: norms near one, matrices that keep the scale of activations."""
+    """Rows of a weight: norms near one, matrices that keep the scale of activations.
+
+    Special tokens' rows are zero, and with them their logits: answers never end early.
+    """
     if len(dims) == 1:
         yield 1 + 0.1 * random.standard_normal(dims, dtype=np.float32)
         return
@@ -164,7 +167,10 @@ def _draw(
     scale = 0.04 if table else dims[1] ** -0.5
     for start in range(0, dims[0], ROWS):
         size = (min(ROWS, dims[0] - start), dims[1])
-        yield np.float32(scale) * random.standard_normal(size, dtype=np.float32)
+        rows = np.float32(scale) * random.standard_normal(size, dtype=np.float32)
+        if table and start == 0:
+            rows[: len(SPECIAL)] = 0
+        yield rows
 
 
 def bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

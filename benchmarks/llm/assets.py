@@ -1,0 +1,128 @@
+"""Models and environments of the contests, made once under ``build/benchmarks/llm``.
+
+Every engine gets the same weights: a Hugging Face folder with seeded random
+ones, which is converted to a bundle, quantized to a GGUF file, and built by
+onnxruntime-genai's own builder.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.llm import model
+from benchmarks.llm.contest import Contestant
+from benchmarks.llm.gguf_file import write_gguf
+from converters import convert
+from converters.decoder.source import DecoderSource
+from converters.source import open_source
+
+CACHE = Path(__file__).parents[2] / "build" / "benchmarks" / "llm"
+PROFILE = "x86-64"
+CHANGED_LAYER = 7
+# llama-cpp-python comes as source and is compiled for this CPU.
+PEERS = (("llama-cpp-python==0.3.36", "onnxruntime-genai==0.18.0", "onnxruntime==1.31.1"),)
+# The builder needs other versions than anything else here, torch before what depends on it.
+BUILDER = (
+    ("torch==2.13.0",),
+    ("onnxruntime-genai==0.18.0", "transformers>=5,<6", "onnx==1.23.2", "onnx-ir==1.1.0"),
+)
+
+
+def edge(name: str, bundle: Path, **settings: object) -> Contestant:
+    """This SDK over a bundle."""
+    python = Path(sys.executable)
+    return Contestant(name, python, "benchmarks.llm.worker_edge", {"model": str(bundle), **settings})
+
+
+def llama(name: str, file: Path, **settings: object) -> Contestant:
+    """llama.cpp over a GGUF file."""
+    return Contestant(name, peers(), "benchmarks.llm.worker_llama", {"model": str(file), **settings})
+
+
+def genai(name: str, folder: Path, **settings: object) -> Contestant:
+    """onnxruntime-genai over its builder's folder."""
+    return Contestant(
+        name, peers(), "benchmarks.llm.worker_genai", {"model": str(folder), **settings}
+    )
+
+
+def source(shape: str, *, changed: bool = False) -> Path:
+    """A Hugging Face folder, or its twin with one layer changed."""
+    folder = CACHE / shape / ("changed" if changed else "source")
+    if not (folder / "model.safetensors").is_file():
+        layer = CHANGED_LAYER % model.SHAPES[shape].layers if changed else None
+        model.write(folder, model.SHAPES[shape], changed_layer=layer)
+    return folder
+
+
+def bundle(shape: str, recipe: str, *, changed: bool = False) -> Path:
+    """A bundle made by ``edge-sdk convert`` with a recipe forced, of the source or its twin."""
+    made = CACHE / shape / (recipe + (".changed" if changed else "") + ".bundle")
+    if not made.is_dir():
+        forced = CACHE / f"{recipe}.toml"
+        forced.write_text(f'name = "{recipe}"\n')
+        convert(
+            source(shape, changed=changed), [PROFILE], made, recipe=forced, data=_texts(),
+            base=bundle(shape, recipe) if changed else None,
+        )  # fmt: skip
+    return made
+
+
+def gguf(shape: str, kind: str = "Q4_0") -> Path:
+    """A GGUF file with all matrices in one type."""
+    from gguf import GGMLQuantizationType
+
+    file = CACHE / shape / f"{kind.lower()}.gguf"
+    if not file.is_file():
+        found = open_source(source(shape))
+        assert isinstance(found, DecoderSource)
+        partial = file.with_suffix(".part")
+        write_gguf(found, partial, GGMLQuantizationType[kind]).rename(file)
+    return file
+
+
+def genai_model(shape: str, block: int) -> Path:
+    """What onnxruntime-genai's builder makes of the source: int4, symmetric, tied, CPU."""
+    folder = CACHE / shape / f"genai-b{block}"
+    if not (folder / "genai_config.json").is_file():
+        command = [
+            _environment("genai-builder", BUILDER), "-m", "onnxruntime_genai.models.builder",
+            "-i", source(shape), "-o", folder, "-p", "int4", "-e", "cpu", "--extra_options",
+            f"block_size={block}", "accuracy_level=4", "shared_embeddings=true",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def peers() -> Path:
+    """The interpreter of the peers' environment."""
+    return _environment("peers", PEERS)
+
+
+def _environment(name: str, requirements: Sequence[Sequence[str]]) -> Path:
+    """The interpreter of an environment of our own; made on first use."""
+    python = CACHE / name / "bin" / "python"
+    if not python.is_file():
+        venv.create(CACHE / name, with_pip=True)
+        for together in requirements:
+            subprocess.run([python, "-m", "pip", "install", "-q", *together], check=True)
+    return python
+
+
+def _texts() -> Path:
+    """Words that the random model knows as little as any others; they only have to be there."""
+    file = CACHE / "texts.jsonl"
+    if not file.is_file():
+        draw = random.Random(0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        words = ["".join(draw.choices(string.ascii_lowercase, k=3)) for _ in range(24_000)]
+        lines = (json.dumps({"text": " ".join(words[i : i + 120])}) for i in range(0, 24_000, 120))
+        file.write_text("\n".join(lines))
+    return file
