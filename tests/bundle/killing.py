@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,15 +23,18 @@ from tests.bundle.samples import make_bundle
 CALLS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "fcntl.flock"}
 
 
-def killed(number: int, work: Callable[[], object]) -> bool:
-    """Runs ``work`` in a child; whether it was killed at its ``number``-th call."""
+def killed(number: int, work: Callable[[], object], within: str = "") -> bool:
+    """Runs ``work`` in a child; whether it was killed at its ``number``-th call.
+
+    Only calls on paths that contain ``within`` count.
+    """
     child = os.fork()
     if child == 0:
         calls = 0
 
-        def hook(event: str, _: object) -> None:
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal calls
-            if event in CALLS:
+            if event in CALLS and within in str(arguments[0]):
                 calls += 1
                 if calls == number:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -38,8 +42,10 @@ def killed(number: int, work: Callable[[], object]) -> bool:
         sys.addaudithook(hook)
         try:
             work()
+            os._exit(0)
         finally:
-            os._exit(1 if sys.exc_info()[0] else 0)
+            traceback.print_exc()
+            os._exit(1)
     status = os.waitpid(child, 0)[1]
     code = os.waitstatus_to_exitcode(status)
     assert code in (0, -signal.SIGKILL), code

@@ -354,3 +354,12 @@ def test_further_sessions_cost_no_copy_of_the_weights(tmp_path):
     )
     assert float(run(code, bundle, True)) < 12 * PACKED / 5
     assert float(run(code, bundle, False)) > 12 * PACKED * 4 / 5
+
+
+@pytest.mark.slow
+def test_killed_anywhere_the_next_use_converges(tmp_path):
+    decoder(tmp_path / "bundle", layers=1)
+    command = [sys.executable, "-m", "tests.runtime.killing_preparation", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 40

@@ -18,7 +18,7 @@ from edge_sdk.runtime.prepared import witness
 from edge_sdk.runtime.prepared.artefact import Index, Place, Preparation
 from edge_sdk.runtime.prepared.joined import graph_path
 from edge_sdk.runtime.prepared.packing import TESTED, layout_id
-from edge_sdk.runtime.prepared.prepare import Progress
+from edge_sdk.runtime.prepared.prepare import Progress, record
 from edge_sdk.runtime.prepared.prepare import prepare as make
 
 
@@ -86,7 +86,7 @@ def _open_prepared(
     try:
         if verify and index.witness:  # else it was written just now
             place.verify(index)
-        return _open_checked(engine, place, index, variant.record, options)
+        return _open_checked(engine, place, index, variant, options)
     except (OSError, EdgeSdkError):
         if index.witness:  # it was right once, so its files or the engine have changed
             place.remove(index)
@@ -94,14 +94,14 @@ def _open_prepared(
 
 
 def _open_checked(
-    engine: OnnxEngine, place: Place, index: Index, record: VariantRecord, options: SessionOptions
+    engine: OnnxEngine, place: Place, index: Index, variant: Variant, options: SessionOptions
 ) -> Session:
     """A session that computes what it should; what was prepared just now is checked in full."""
     lean = dataclasses.replace(options, arena=False)
     session = engine.open_bytes(place.model(index), place.blobs.root.resolve(), lean)
     session.shares_weights = True
     process.trim()
-    cases = [case for case in record.golden if case.graph == place.graph.name]
+    cases = [case for case in variant.record.golden if case.graph == place.graph.name]
     if index.witness:
         witness.compare(witness.testify(session, cases[0], place.blobs), index.witness)
         return session
@@ -109,10 +109,10 @@ def _open_checked(
         golden.self_test(cases, {place.graph.name: session}, place.blobs)
         found = witness.testify(session, cases[0], place.blobs)
     except EdgeSdkError as error:
-        place.remove(index)
-        place.write(msgspec.structs.replace(index, refused=str(error)))  # not tried at every load
+        # Said at every load from now on, but not tried again.
+        record(place, msgspec.structs.replace(index, refused=str(error)))
         raise
-    place.write(msgspec.structs.replace(index, witness=found))
+    record(place, msgspec.structs.replace(index, witness=found))
     return _noted(session, _said(index.preparation))
 
 

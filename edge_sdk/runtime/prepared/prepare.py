@@ -54,16 +54,34 @@ def prepare(place: Place, options: SessionOptions, progress: Progress | None = N
         BundleError: The graph is damaged.
         WorkError: The file system refused.
     """
+    with _locked(place):
+        found = place.find()
+        if found is not None:
+            return found
+        with _working(place.folder) as work:
+            index = _Preparing(place, options, work).run(progress)
+        place.write(index)
+        _drop_other_layouts(place)
+        return index
+
+
+def record(place: Place, index: Index) -> None:
+    """Replaces an index; what no index lists is deleted.
+
+    Raises:
+        WorkError: The file system refused.
+    """
+    with _locked(place):
+        place.write(index)
+        _sweep(place.folder)
+
+
+@contextmanager
+def _locked(place: Place) -> Iterator[None]:
     with files.writing(place.folder):
         place.folder.mkdir(parents=True, exist_ok=True)
         with files.locked(place.folder / "lock"):
-            found = place.find()
-            if found is not None:
-                return found
-            with _working(place.folder) as work:
-                index = _Preparing(place, options, work).run(progress)
-            _drop_other_layouts(place)
-            return index
+            yield
 
 
 class _Preparing:
@@ -92,7 +110,7 @@ class _Preparing:
                 progress(count, len(self._model.packable))
         model = self._store([self._rewritten(done)])
         sizes = {blob.digest: blob.size for blob in (model, *(w.blob for w in done.values()))}
-        index = Index(
+        return Index(
             layout=self._place.layout,
             graph=self._place.graph.parts[0].digest,
             model=model,
@@ -108,8 +126,6 @@ class _Preparing:
             ),
             refused="" if done else "the engine packs none of its weights on this CPU",
         )
-        self._place.write(index)
-        return index
 
     def _shared(self, node: Packable) -> Weight | None:
         """The weight where any variant here has prepared it for this layout already."""
