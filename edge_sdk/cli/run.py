@@ -38,7 +38,7 @@ call; one of rank + 1 is a list of samples (the steps of one sequence, if the mo
 has recurrent states), and the outputs get the same leading axis.
 
 The answer to a prompt is streamed to stdout, its figures go to stderr. The prompt is
-one user's turn in the model's chat template, unless --raw; `edge-sdk chat` goes on.
+one user's turn in the model's chat template; a model without one, or --raw, continues it.
 """
 
 
@@ -207,10 +207,10 @@ def _run_text(model: Model, args: argparse.Namespace) -> RunResult:
 def _run_prompt(model: Model, prompt: str, args: argparse.Namespace) -> int:
     from edge_sdk.runtime.generation.chat_template import Message
 
-    asked = [*generation.instructions(args.system), Message("user", prompt)]
+    system = generation.instructions(args.system)
+    asked = [*system, Message("user", prompt)] if system else prompt
     start = perf_counter()
-    options = generation.settings(args)
-    with model.generate(prompt if args.raw else asked, raw=args.raw, **options) as completion:
+    with model.generate(asked, raw=args.raw, **generation.settings(args)) as completion:
         finished = generation.show(completion, silent=args.json)
         seconds = perf_counter() - start
         if args.json:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import edge_sdk
 from edge_sdk.cli.main import main
@@ -76,6 +77,12 @@ def test_dash_reads_the_prompt_from_stdin(bundle, capsys, monkeypatch):
 
 def test_raw_prompt_is_continued_without_a_template(bundle, capsys):
     found = answer(capsys, bundle, "--prompt", "hi", "--raw")
+    assert found["stats"]["prompt_tokens"] == len("hi")
+
+
+def test_model_without_a_template_continues_the_prompt(tmp_path, capsys):
+    generation = replace(tiny.GENERATION, chat_template="")
+    found = answer(capsys, tiny.bundle(tmp_path / "base", generation=generation), "--prompt", "hi")
     assert found["stats"]["prompt_tokens"] == len("hi")
 
 
