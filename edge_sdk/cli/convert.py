@@ -16,6 +16,7 @@ examples:
   edge-sdk convert model.onnx -o model.bundle -p x86-64 -p board-512mb --data samples.npz
   edge-sdk convert encoder.onnx -o encoder.bundle -p x86-64 --data sentences.jsonl
   edge-sdk convert vad.onnx -o vad.bundle -p arm64 --state stateN=state --fix sr=16000
+  edge-sdk convert SmolLM2-360M-Instruct -o chat.bundle -p board-512mb --data turns.jsonl
   edge-sdk convert tuned.onnx -o v2.bundle -p x86-64 --base v1.bundle --version 1.1.0
 
 Every candidate is compared with the fp32 source on the data; one that loses more than
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "source", type=Path, help="model file (.onnx, with or without external data)"
+        "source",
+        type=Path,
+        help="model: .onnx (external data beside it), .gguf, or a Hugging Face folder",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="directory of the bundle")
     parser.add_argument(
