@@ -6,12 +6,15 @@ The counterpart of :class:`converters.job.Job`, behind the same ``variant`` meth
 from __future__ import annotations
 
 import math
+import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from converters.choose import Limits, measurable
+from converters.decoder.base import BaseWeights
 from converters.decoder.candidates import Spec, spec_from, specs_for, specs_of
 from converters.decoder.memory import memory_plan
 from converters.decoder.names import shapes
@@ -29,10 +32,10 @@ from converters.request import Request
 from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile
 from edge_sdk.bundle.measurements import VariantReport
-from edge_sdk.bundle.reader import Bundle
+from edge_sdk.bundle.reader import Bundle, Variant
 from edge_sdk.bundle.record import MemoryPlan, Provenance, Recipe
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import ConversionError
+from edge_sdk.errors import ConversionError, InputError
 
 MAX_DROP = 0.05
 # Calibration, and half as much evaluation, read as many tokens as make this many multiplications.
@@ -40,6 +43,14 @@ WORK = 3e12
 # A larger fp32 graph is not opened beside the others, nor at all if something smaller will do.
 LARGE_BYTES = 512 << 20
 LEAST_TOKENS, MOST_TOKENS = 4096, 32768
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's outcome, and the workshop that its winner was built in."""
+
+    outcome: Outcome
+    workshop: DecoderWorkshop
 
 
 class DecoderJob:
@@ -72,19 +83,18 @@ class DecoderJob:
     ) -> VariantSummary:
         """Searches, packs and adds one profile's variant."""
         started = time.monotonic()
-        decisive = measurable(profile, self.machine)
-        outcome = self._search(profile, decisive, forced)
+        found = self._search(profile, forced, base)
+        outcome, workshop = found.outcome, found.workshop
         if outcome.chosen is None:
             raise ConversionError(
                 f"no variant holds the limits: {outcome.reason}",
                 where=f"profile {profile.name!r}",
                 remedy="raise --max-drop, give more --data, or choose a larger profile",
             )
-        report = self._report(profile, outcome, outcome.chosen, decisive, started)
+        report = self._report(profile, found, outcome.chosen, started)
         self.say(f"{profile.name}: packing {outcome.chosen.name}")
-        record = pack(
-            writer.blobs, self.workshop, outcome.chosen, self._packing(profile, outcome.chosen)
-        )
+        packing = self._packing(profile, workshop, outcome.chosen)
+        record = pack(writer.blobs, workshop, outcome.chosen, packing)
         return VariantSummary(
             digest=writer.add_variant(record, profile.platform, report).digest,
             report=report,
@@ -92,22 +102,58 @@ class DecoderJob:
             notes=record.notes,
         )
 
-    def _search(self, profile: Profile, decisive: bool, forced: Recipe | None) -> Outcome:
+    def _search(self, profile: Profile, forced: Recipe | None, base: Bundle | None) -> Found:
         source = self.source
-        search = DecoderSearch(
-            self.workshop,
-            self.stopwatch,
+        if forced is not None:
+            spec = spec_from(forced, source.architecture, source.weights)
+            search = self._searcher(profile, self.workshop, self.stopwatch)
+            return Found(search.run_only(spec, "forced by the recipe"), self.workshop)
+        lost = ""
+        if base is not None and profile.name in {variant.profile for variant in base.variants}:
+            kept = self._from_base(profile, base.variant(profile.name))
+            if kept.outcome.chosen is not None:
+                return kept
+            lost = f"; the base's recipe lost: {kept.outcome.reason}"
+        specs = specs_for(profile.quantization["decoder"], source.architecture, source.weights)
+        outcome = self._searcher(profile, self.workshop, self.stopwatch).run(specs)
+        return Found(replace(outcome, reason=outcome.reason + lost), self.workshop)
+
+    def _from_base(self, profile: Profile, variant: Variant) -> Found:
+        """The base's recipe on this source, with the base's blocks where nothing changed."""
+        if variant.record.kind != "decoder":
+            raise InputError("the base is no dialogue model", where="--base")
+        source, recipe = self.source, variant.record.recipe
+        self.say(f"{profile.name}: keeping recipe {recipe.name} of the base")
+        weights = BaseWeights(source.weights, source.architecture, variant)
+        folder = Path(tempfile.mkdtemp(dir=self.workshop.folder))
+        workshop = DecoderWorkshop(
+            replace(source, weights=weights),
+            self.texts,
+            folder,
+            self.threads,
+            self.say,
+            self.workshop.reference,
+        )
+        stopwatch = Stopwatch(workshop, self.stopwatch.baseline, self.stopwatch.prompt)
+        # A base that was forced must hold the limits like any other.
+        spec = replace(spec_from(recipe, source.architecture, source.weights), forced=False)
+        search = self._searcher(profile, workshop, stopwatch)
+        return Found(
+            search.run_only(spec, "recipe of the base, and its unchanged blocks"), workshop
+        )
+
+    def _searcher(
+        self, profile: Profile, workshop: DecoderWorkshop, stopwatch: Stopwatch
+    ) -> DecoderSearch:
+        return DecoderSearch(
+            workshop,
+            stopwatch,
             profile,
-            Limits.of(profile, self.max_drop, source.size_bytes),
-            decisive=decisive,
+            Limits.of(profile, self.max_drop, self.source.size_bytes),
+            decisive=measurable(profile, self.machine),
             memory=self._memory,
             say=self.say,
         )
-        if forced is not None:
-            spec = spec_from(forced, source.architecture, source.weights)
-            return search.run_only(spec, "forced by the recipe")
-        rules = profile.quantization["decoder"]
-        return search.run(specs_for(rules, source.architecture, source.weights))
 
     def _memory(self, spec: Spec) -> MemoryPlan:
         return memory_plan(self.source.architecture, spec.plan)
@@ -122,10 +168,10 @@ class DecoderJob:
         return divide(documents, "generated", self.source.generation.context, limit, limit // 2)
 
     def _report(
-        self, profile: Profile, outcome: Outcome, chosen: Spec, decisive: bool, started: float
+        self, profile: Profile, found: Found, chosen: Spec, started: float
     ) -> VariantReport:
         self.say(f"{profile.name}: measuring peak memory of {chosen.name}")
-        built = self.workshop.build(chosen)
+        built, outcome = found.workshop.build(chosen), found.outcome
         peak = footprint(built.path, self.source.generation, self.stopwatch.prompt, 1)
         rows = tuple(
             msgspec.structs.replace(row, peak_rss_bytes=peak.peak_rss_bytes)
@@ -145,13 +191,13 @@ class DecoderJob:
             if baseline
             else 0.0,
             threads=1,
-            decisive=decisive,
+            decisive=measurable(profile, self.machine),
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.texts.origin,
         )
 
-    def _packing(self, profile: Profile, chosen: Spec) -> DecoderPacking:
+    def _packing(self, profile: Profile, workshop: DecoderWorkshop, chosen: Spec) -> DecoderPacking:
         return DecoderPacking(
             profile=profile,
             name=self.name,
@@ -164,7 +210,7 @@ class DecoderJob:
                 tools=tools(),
                 licence=self.source.licence,
             ),
-            agreement=self.workshop.agreement(self.workshop.build(chosen)),
+            agreement=workshop.agreement(workshop.build(chosen)),
             memory=self._memory(chosen),
         )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from converters.dataset import Array
 from converters.decoder import graph
+from converters.decoder.base import DIGESTS_FILE, encoded_digests
 from converters.decoder.candidates import Spec
 from converters.decoder.graph import KvScales
 from converters.decoder.texts import Tokens
@@ -101,7 +102,10 @@ def pack(
         memory=packing.memory,
         agreement=packing.agreement,
         provenance=packing.provenance,
-        files=(File(path=TOKENIZER_FILE, blob=blobs.put([source.tokenizer])),),
+        files=(
+            File(path=TOKENIZER_FILE, blob=blobs.put([source.tokenizer])),
+            File(path=DIGESTS_FILE, blob=blobs.put([encoded_digests(source.weights)])),
+        ),
         unquantized=built.unquantized,
         golden=tuple(
             golden_case(blobs, path, name, source.generation, tokens, spec)

@@ -42,9 +42,9 @@ class Rounded:
         return self.weights.read(name)
 
     def blocks(self, name: str, wanted: WeightFormat) -> Blocks | None:
-        """The weight in blocks, rounded by the method."""
+        """The weight in blocks, rounded by the method; 8 bits are always rounded to nearest."""
         given = self.weights.blocks(name, wanted)
-        if given is not None or self.method in ("nearest", "stored"):
+        if given is not None or self.method in ("nearest", "stored") or wanted.bits == 8:
             return given
         kept = self._kept(name, wanted)
         if self.method == "gptq" and kept.exists():
@@ -53,7 +53,7 @@ class Rounded:
                 return Blocks(arrays["values"], arrays["scale"], zero)
         return quantize.blockwise(
             self.read(name).T,
-            8 if wanted.bits == 8 else 4,
+            4,
             wanted.block_size,
             symmetric=wanted.symmetric,
             clip=True,

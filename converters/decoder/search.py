@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from converters.choose import Judged, Limits, choose, is_slower, objection, value
+from converters.decoder import sensitivity
 from converters.decoder.candidates import Spec
 from converters.decoder.speed import PROMPT, Speed, Stopwatch
 from converters.decoder.workshop import DecoderWorkshop
@@ -87,6 +88,7 @@ class DecoderSearch:
             else:
                 bound = f"at best value {self._bound(spec):.2f}, even without any loss"
                 self._leave_out(spec, "rejected", f"not calibrated: {bound}")
+        self._rescue()
         if not self._best():
             self._judge(spec for spec in fitting if spec.family == last_resort)
         return self._settle()
@@ -100,6 +102,34 @@ class DecoderSearch:
         problem = None if spec.forced else objection(judged, self.limits)
         rows = (self._row(judged, spec, is_chosen=problem is None, reason=reason),)
         return Outcome(None if problem else spec, problem or reason, rows)
+
+    def _rescue(self) -> None:
+        """Mixes the format that would win if it did not lose too much."""
+        lossy = [
+            (spec, judged)
+            for spec, judged in self.judged.values()
+            if judged.agreement.drop > self.limits.max_drop and spec.plan.default.bits == 4
+        ]
+        leader = max(lossy, key=lambda e: (self._promise(e[1]), -e[1].agreement.drop), default=None)
+        if leader is None or self._promise(leader[1]) <= self._best():
+            return
+        spec, judged = leader
+        precise = sensitivity.precise_format(
+            self.profile.quantization["decoder"], spec.plan.default
+        )
+        self.say(f"{self.profile.name}: measuring sensitivity of {spec.name}")
+        ranked = sensitivity.measure(self.workshop, spec)
+        drop, max_drop = judged.agreement.drop, self.limits.max_drop
+        for mixed in sensitivity.mixtures(spec, ranked, precise, drop, max_drop):
+            if self._fits(mixed):
+                self._judge([mixed])
+                found = self.judged.get(mixed.name)
+                if found and found[1].agreement.drop <= max_drop:
+                    return
+
+    def _promise(self, judged: Judged) -> float:
+        """A candidate's value if it lost just what is allowed."""
+        return value(judged, self.limits, drop=self.limits.max_drop)
 
     def _fits(self, spec: Spec) -> bool:
         plan = self.memory(spec)

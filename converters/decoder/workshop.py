@@ -5,6 +5,7 @@ Every candidate lies in a folder of its own, as a graph file and one file of wei
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,20 +41,27 @@ class DecoderWorkshop:
         folder: Where files are written; the caller removes it.
         threads: Intra-op threads.
         say: Told what happens.
+        reference: The source's scores, where they are known.
 
     Attributes:
         reference: The source's own scores, in fp32.
     """
 
     def __init__(
-        self, source: DecoderSource, texts: Texts, folder: Path, threads: int, say: Say
+        self,
+        source: DecoderSource,
+        texts: Texts,
+        folder: Path,
+        threads: int,
+        say: Say,
+        reference: Scores | None = None,
     ) -> None:
         self.source = source
         self.texts = texts
         self.folder = folder
         self.threads = threads
         self.say = say
-        self.reference = layerwise.reference(source, texts.evaluation, threads, say)
+        self.reference = reference or layerwise.reference(source, texts.evaluation, threads, say)
         self._built: dict[bytes, Built] = {}
         self._scores: dict[Path, Scores] = {}
         self._calibrated: set[WeightFormat] = set()
@@ -61,13 +69,14 @@ class DecoderWorkshop:
     def weights(self, spec: Spec) -> Weights:
         """The source's weights as a candidate rounds them; calibrates where it must."""
         rounded = Rounded(self.source.weights, spec.method, self.folder / "gptq")
-        wanted = spec.plan.default
-        if spec.method == "gptq" and wanted not in self._calibrated:
-            layerwise.calibrate(
-                self.source, self.texts.calibration, rounded, WeightPlan(wanted), self.threads,
-                self.say,
-            )  # fmt: skip
-            self._calibrated.add(wanted)
+        if spec.method == "gptq":
+            formats = {spec.plan.default, *spec.plan.nodes.values()} - self._calibrated
+            for wanted in sorted((f for f in formats if f.bits == 4), key=repr):
+                plan = WeightPlan(wanted)
+                layerwise.calibrate(
+                    self.source, self.texts.calibration, rounded, plan, self.threads, self.say
+                )
+                self._calibrated.add(wanted)
         return rounded
 
     def build(self, spec: Spec) -> Built:
@@ -88,6 +97,13 @@ class DecoderWorkshop:
                 unquantized=tuple(_unquantized(spec)),
             )
         return known
+
+    def trial(self, spec: Spec, windows: Sequence[Tokens]) -> Scores:
+        """Scores of a candidate on some windows; its files are not kept."""
+        self.say(f"trying {spec.name}")
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            path = save(self._graph(spec, self.weights(spec)), Path(folder))
+            return self.loss(path, windows)
 
     def size(self, spec: Spec) -> int:
         """Bytes of a candidate as it would ship; nothing is quantized for the answer."""
