@@ -33,7 +33,7 @@ _ALIASES = {
 }
 _NAMED = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 # Files often name one token that ends a turn where the model has several; llama.cpp knows these.
-_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>")
+_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
 
 
 def read_tokenizer(metadata: Metadata, where: str) -> bytes:

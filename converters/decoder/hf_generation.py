@@ -31,7 +31,7 @@ def read_generation(
         folder: The model's folder.
         architecture: The model.
         config: ``config.json``.
-        settings: ``tokenizer_config.json``, empty where there is none.
+        settings: ``tokenizer_config.json``, over ``special_tokens_map.json``.
         tokenizer: Content of ``tokenizer.json``.
     """
     text = tokenizers.Tokenizer.from_str(tokenizer.decode())
@@ -41,10 +41,9 @@ def read_generation(
     bos = text.token_to_id(tokens["bos_token"]) if "bos_token" in tokens else None
     if bos is None and isinstance(config.get("bos_token_id"), int):
         bos = config["bos_token_id"]
-    named = (
-        defaults if defaults.has("eos_token_id") else Config(config, str(folder / "config.json"))
-    )
-    eos = [*_ids(named), text.token_to_id(tokens.get("eos_token", ""))]
+    original = Config(config, str(folder / "config.json"))
+    ends = _ids(defaults if defaults.has("eos_token_id") else original)
+    eos = [*ends, text.token_to_id(tokens.get("eos_token", ""))]
     add_bos = settings.get("add_bos_token")
     if add_bos is None:
         add_bos = text.encode("").ids[:1] == [bos]

@@ -26,6 +26,7 @@ FILES = (
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
+    "special_tokens_map.json",
     "tokenizer_config.json",
     "chat_template.jinja",
 )
@@ -61,7 +62,7 @@ def _content(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Json]:
         merges = _merges(folder / "merges.txt")
         return file, tokenizer_json.byte_level(read_json(file), merges, words, ())
     if (file := folder / "tokenizer.model").is_file():
-        return file, sentencepiece_model.read_model(file, legacy=config.get("legacy", True))
+        return file, sentencepiece_model.read_model(file, legacy=config.get("legacy") is not False)
     raise SourceError(
         "has no tokenizer",
         where=str(folder),

@@ -38,7 +38,8 @@ class HuggingFaceSource:
             checkpoint, parts, names.shapes(architecture), ignored=families.ignored, where=path
         )
         side = [path / name for name in ("config.json", "generation_config.json", INDEX, *FILES)]
-        settings = _optional(path / "tokenizer_config.json")
+        settings = _optional(path / "special_tokens_map.json")  # all that old folders have
+        settings |= _optional(path / "tokenizer_config.json")
         tokenizer = read_tokenizer(path, settings)
         return DecoderSource(
             path=path,

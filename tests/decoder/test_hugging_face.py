@@ -144,6 +144,8 @@ def test_special_tokens_come_from_wherever_they_are_named(folder: Path) -> None:
     plain = open_source(folder).generation
     assert (plain.eos, plain.bos, plain.add_bos) == ((1,), 0, False)
     assert plain.tokens == {"bos_token": "<s>", "eos_token": "</s>"}
+    put(folder, "special_tokens_map.json", bos_token="b", unk_token="a")
+    assert open_source(folder).generation.tokens == plain.tokens | {"unk_token": "a"}
     put(folder, "generation_config.json", eos_token_id=[2, 1])
     put(folder, "tokenizer_config.json", add_bos_token=True)
     more = open_source(folder).generation

@@ -175,6 +175,13 @@ def test_a_damaged_sentencepiece_model_is_refused(tmp_path: Path) -> None:
         assert "tokenizer.model" in str(caught.value.where), number
 
 
+def test_a_unigram_model_is_refused(tmp_path: Path) -> None:
+    piece, trainer = b"\x0a\x03\x0a\x01a", b"\x12\x02\x18\x01"  # model_type = UNIGRAM
+    (tmp_path / "tokenizer.model").write_bytes(piece + trainer)
+    with pytest.raises(SourceError, match="that is not BPE"):
+        read_tokenizer(tmp_path, {})
+
+
 def test_a_tiktoken_file_of_that_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_text("IQ== 0\nIg== 1\nIw== 2\n")
     with pytest.raises(SourceError, match="not a SentencePiece model"):
