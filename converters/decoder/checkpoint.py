@@ -22,7 +22,7 @@ OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.msgpack", "*.h5")
 
 
 class Checkpoint:
-    """The tensors of a checkpoint folder, under the names they have there.
+    """The tensors of a checkpoint, under the names they have there.
 
     Files are opened for each read and closed again, so that pages read do not
     count as this process's memory.
@@ -32,13 +32,13 @@ class Checkpoint:
         tensors: Name -> where it is.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Reads the headers of all weight files.
+    def __init__(self, path: Path) -> None:
+        """Reads the headers of all weight files of a folder, or of one file.
 
         Raises:
             SourceError: There are none, one is missing, cut off or damaged.
         """
-        self.files = _weight_files(folder)
+        self.files = (path,) if path.is_file() else _weight_files(path)
         self.tensors: Mapping[str, Stored] = {
             name: stored for file in self.files for name, stored in _header(file).items()
         }

@@ -70,7 +70,13 @@ def read(config: Mapping[str, Any], where: str) -> tuple[Architecture, dict[str,
             "give the unquantized checkpoint; quantization is the conversion's own work",
         )
     model = family.read(fields)
-    return model, {name: family.place(model, name) for name in (*names.shapes(model), "head")}
+    return model, places(model)
+
+
+def places(model: Architecture) -> dict[str, Part]:
+    """Canonical name -> where checkpoints of the architecture's family keep it."""
+    place = _FAMILIES[model.family].place
+    return {name: place(model, name) for name in (*names.shapes(model), "head")}
 
 
 def ignored(tensor: str) -> bool:
