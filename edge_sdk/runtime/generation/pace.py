@@ -13,8 +13,8 @@ TARGET = 1 / 30
 STALL = 0.1
 # Longer chunks are no faster and need more memory.
 CHUNKS = (64, 32, 16)
-# Share of the time that a prompt gets on a machine that misses the target anyway.
-LEAST_SHARE = 0.25
+# What a prompt gets, as a share of the time of the others, where those miss the target anyway.
+LEAST_SHARE = 0.5
 # Weight of the newest measurement in the running mean.
 NEWEST = 0.3
 
