@@ -24,6 +24,7 @@ from converters.decoder.source import DecoderSource
 from converters.source import open_source
 
 CACHE = Path(__file__).parents[2] / "build" / "benchmarks" / "llm"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PROFILE = "x86-64"
 CHANGED_LAYER = 7
 # llama-cpp-python comes as source and is compiled for this CPU.
@@ -38,12 +39,16 @@ BUILDER = (
 def edge(name: str, bundle: Path, **settings: object) -> Contestant:
     """This SDK over a bundle."""
     python = Path(sys.executable)
-    return Contestant(name, python, "benchmarks.llm.worker_edge", {"model": str(bundle), **settings})
+    return Contestant(
+        name, python, "benchmarks.llm.worker_edge", {"model": str(bundle), **settings}
+    )
 
 
 def llama(name: str, file: Path, **settings: object) -> Contestant:
     """llama.cpp over a GGUF file."""
-    return Contestant(name, peers(), "benchmarks.llm.worker_llama", {"model": str(file), **settings})
+    return Contestant(
+        name, peers(), "benchmarks.llm.worker_llama", {"model": str(file), **settings}
+    )
 
 
 def genai(name: str, folder: Path, **settings: object) -> Contestant:
@@ -75,6 +80,15 @@ def bundle(shape: str, recipe: str, *, changed: bool = False) -> Path:
     return made
 
 
+def assistant() -> Path:
+    """The example's dialogue model as it converts with its own evaluation data."""
+    made = CACHE / "assistant.bundle"
+    if not made.is_dir():
+        folder = EXAMPLES / "assistant"
+        convert(folder / "model", [PROFILE], made, data=folder / "eval.jsonl")
+    return made
+
+
 def gguf(shape: str, kind: str = "Q4_0") -> Path:
     """A GGUF file with all matrices in one type."""
     from gguf import GGMLQuantizationType
@@ -92,9 +106,10 @@ def genai_model(shape: str, block: int) -> Path:
     """What onnxruntime-genai's builder makes of the source: int4, symmetric, tied, CPU."""
     folder = CACHE / shape / f"genai-b{block}"
     if not (folder / "genai_config.json").is_file():
+        python = str(_environment("genai-builder", BUILDER))
         command = [
-            _environment("genai-builder", BUILDER), "-m", "onnxruntime_genai.models.builder",
-            "-i", source(shape), "-o", folder, "-p", "int4", "-e", "cpu", "--extra_options",
+            python, "-m", "onnxruntime_genai.models.builder", "-i", str(source(shape)),
+            "-o", str(folder), "-p", "int4", "-e", "cpu", "--extra_options",
             f"block_size={block}", "accuracy_level=4", "shared_embeddings=true",
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)

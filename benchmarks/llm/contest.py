@@ -53,7 +53,8 @@ class Worker:
             contestant: Which one.
             prefix: Command that runs it, for example inside a control group.
         """
-        command = [contestant.python, "-m", contestant.module, json.dumps(contestant.settings)]
+        settings = json.dumps(contestant.settings)
+        command = [str(contestant.python), "-m", contestant.module, settings]
         started = time.perf_counter()
         self.process = subprocess.Popen(
             [*prefix, *command], cwd=ROOT, env=os.environ | ONE_THREAD, text=True,
@@ -64,10 +65,14 @@ class Worker:
 
     def turn(self, prompt: Sequence[int], new_tokens: int) -> Turn:
         """One prompt answered."""
+        return Turn(**self.ask({"prompt": prompt, "new_tokens": new_tokens}))
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One line in, one line out."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"prompt": prompt, "new_tokens": new_tokens}) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return Turn(**self._read())
+        return self._read()
 
     def memory(self) -> Memory:
         """What it occupies now."""

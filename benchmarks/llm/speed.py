@@ -107,9 +107,7 @@ def table(shape: str, threads: int, found: Mapping[str, Figures]) -> list[Row]:
 
 def _figures(series: Series) -> Figures:
     speed, wait = series.tokens_per_second, series.ttft_ms
-    return Figures(
-        (round(speed[0], 2), round(speed[1], 2)), (round(wait[0], 1), round(wait[1], 1))
-    )
+    return Figures((round(speed[0], 2), round(speed[1], 2)), (round(wait[0], 1), round(wait[1], 1)))
 
 
 def _names(key: str) -> tuple[str, ...]:

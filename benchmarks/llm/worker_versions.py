@@ -1,0 +1,56 @@
+"""Loads versions out of a store one after another, the new one before the old one goes.
+
+Settings: ``store``, ``threads``, ``context``. A request names a bundle of the store.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from benchmarks.llm.assets import PROFILE
+from edge_sdk.bundle.store import Store
+from edge_sdk.runtime.generation.generator import Generator, open_generator
+
+ANSWER = 8
+
+
+def load(store: Store, name: str, threads: int, context: int) -> Generator:
+    """Opens a version as a running agent does: its blobs were verified when installed."""
+    variant = store.open(name).variant(PROFILE)
+    return open_generator(variant, threads, None, context, 1)
+
+
+def answer(generator: Generator) -> None:
+    """A few greedy tokens."""
+    generator.generate(
+        list(range(300, 332)),
+        max_new_tokens=ANSWER,
+        sampling={"temperature": 0.0},
+        stop=(),
+        stop_tokens=(),
+        raw=True,
+        adapter=None,
+    ).read()
+
+
+def main() -> None:
+    """Answers one line per request with the seconds until the version was loaded."""
+    settings = json.loads(sys.argv[1])
+    store = Store(settings["store"])
+    print(json.dumps({"open_ms": 0.0, "version": ""}), flush=True)
+    running = None
+    for line in sys.stdin:
+        started = time.perf_counter()
+        standby = load(store, json.loads(line)["name"], settings["threads"], settings["context"])
+        seconds = time.perf_counter() - started
+        answer(standby)
+        running, standby = standby, running
+        del standby
+        print(json.dumps({"seconds": seconds}), flush=True)
+    del running
+
+
+if __name__ == "__main__":
+    main()
