@@ -37,6 +37,7 @@ def decoder(
     zero_points: bool = False,
     tuned: int | None = None,
     golden: bool = True,
+    tolerance: float = 1e-3,
     **fields,
 ) -> Path:
     """A bundle; ``tuned`` names a layer that differs from the same decoder's without it."""
@@ -53,7 +54,7 @@ def decoder(
     node, own = product(rng, "last", "logits", hidden, VOCAB, block, bits, zero_points)
     with Builder(path) as builder:
         builder.graph([*nodes, node], INPUTS, [LOGITS], weights | own)
-        case = (golden_case(builder),) if golden else ()
+        case = (golden_case(builder, tolerance),) if golden else ()
         builder.variant(kind="decoder", task="text-generation", golden=case, **fields)
     return path
 
@@ -85,7 +86,7 @@ def product(
     return node, weights
 
 
-def golden_case(builder: Builder) -> rec.GoldenCase:
+def golden_case(builder: Builder, tolerance: float) -> rec.GoldenCase:
     """The logits after some of eight tokens."""
     feeds = {
         "input_ids": np.arange(3, 11, dtype=np.int64)[None],
@@ -98,8 +99,8 @@ def golden_case(builder: Builder) -> rec.GoldenCase:
         graph="main",
         inputs={name: builder.array(array) for name, array in feeds.items()},
         outputs={name: builder.array(array) for name, array in outputs.items()},
-        atol=1e-3,
-        rtol=1e-3,
+        atol=tolerance,
+        rtol=tolerance,
     )
 
 
