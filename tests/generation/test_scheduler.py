@@ -183,6 +183,59 @@ def test_running_streams_go_on_while_a_long_prompt_is_computed(scheduler):
     assert running.stats.new_tokens - before >= 90 // 64 + 1
 
 
+def test_short_prompt_does_not_wait_for_a_long_one(scheduler):
+    long = Completion(scheduler, request(prompt(120, 7), 5))
+    short = Completion(scheduler, request(prompt(20, 8), 5))
+    next(short)
+    assert long.stats.new_tokens == 0
+    long.read()
+    assert long.finish_reason == "length"
+
+
+def test_gap_between_rows_is_closed_and_both_rows_stay_cached(scheduler, alone):
+    prompts = [prompt(30 + i, 60 + i) for i in range(3)]
+    limits = (40, 3, 40)
+    completions = [
+        Completion(scheduler, request(tokens, limit))
+        for tokens, limit in zip(prompts, limits, strict=True)
+    ]
+    while not completions[1].finish_reason:
+        scheduler.step()
+    scheduler.step()
+    assert [c._stream.row for c in completions] == [0, 1, 1]
+    again = Completion(scheduler, request(prompts[1], 3))
+    for completion in (*completions, again):
+        completion.read()
+    assert again.stats.cached_tokens == len(prompts[1]) - 2
+    assert again.tokens == completions[1].tokens
+    assert completions[2].tokens == alone(prompts[2], 40)
+
+
+def test_interrupted_move_of_a_row_corrupts_nothing(scheduler, alone, monkeypatch):
+    prompts = [prompt(30 + i, 60 + i) for i in range(3)]
+    completions = [
+        Completion(scheduler, request(tokens, limit))
+        for tokens, limit in zip(prompts, (40, 3, 40), strict=True)
+    ]
+    cache = scheduler._decoders.cache
+    swap = type(cache).swap
+
+    def interrupted(one: int, other: int, tokens: int) -> None:
+        swap(cache, one, other, tokens // 2)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "swap", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        while scheduler.step():
+            pass
+    again = Completion(scheduler, request(prompts[1], 3))
+    for completion in (*completions, again):
+        completion.read()
+    assert completions[2].tokens == alone(prompts[2], 40)
+    assert again.tokens == alone(prompts[1], 3)
+
+
 def test_sampler_that_fails_ends_its_own_stream_only(scheduler, alone):
     class Fails:
         def next(self, logits):

@@ -162,7 +162,7 @@ class Scheduler:
             self._rows[row].tokens.append(tokens[row - rows[0]])
 
     def _prefill_one(self) -> None:
-        """Computes a chunk of the oldest stream's prompt, if the pace of the others allows."""
+        """Computes a chunk of the shortest prompt, if the pace of the running streams allows."""
         behind = [stream for stream in self._active if self._missing(stream) > 1]
         if not behind:
             return
@@ -170,8 +170,9 @@ class Scheduler:
         if not size:
             return
         begin = time.perf_counter()
-        with self._failing(behind[:1]):
-            tokens = self._prefill(behind[0], size)
+        stream = min(behind, key=self._missing)
+        with self._failing([stream]):
+            tokens = self._prefill(stream, size)
             self._pace.prefilled(tokens, time.perf_counter() - begin)
 
     def _prefill(self, stream: Stream, size: int) -> int:
