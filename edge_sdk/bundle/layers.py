@@ -74,7 +74,10 @@ def _layers(
         yield from _parts(oci.WEIGHT, f"adapters/{adapter.name}", adapter.parts)
     for file in record.files:
         yield oci.WEIGHT_CONFIG, file.path, file.blob
+    adapted = {blob for adapter in record.adapters for blob in adapter.parts}
     for array in _arrays(record):
+        if array.blob in adapted:
+            continue
         yield oci.WEIGHT_CONFIG, f"arrays/{hex_of(array.blob.digest)}", array.blob
     for path, blob in sorted(documents.items()):
         yield oci.DOC, path, blob

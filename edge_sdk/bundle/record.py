@@ -57,7 +57,8 @@ class Graph(Frozen, frozen=True, kw_only=True):
     """One executable graph.
 
     Attributes:
-        name: Unique within the variant (``main``, ``encoder``, ``decode``, ``stage-0`` …).
+        name: Unique within the variant (``main``, ``main-kv8``, ``encoder``, ``stage-0`` …); the
+            graph that adapters are for is named like the one without, and ``-lora``.
         format: ``onnx`` (a graph over weight blobs) or an opaque file
             format (``tflite``, ``tensorrt-plan`` …).
         parts: The file's bytes: one blob for a graph, several in order for an
@@ -113,12 +114,22 @@ class Step(Frozen, frozen=True, kw_only=True):
 
 
 class Adapter(Frozen, frozen=True, kw_only=True):
-    """A low-rank adapter over the variant's graphs, selectable per request."""
+    """A low-rank adapter over the variant's graphs, selectable per request.
+
+    Attributes:
+        name: Unique within the variant.
+        arrays: Graph input (``lora.{node}.a`` [in, rank], ``lora.{node}.b`` [rank, out])
+            -> array of the input's type, the adapter's scale in it; nodes that it leaves
+            alone have none.
+    """
 
     name: str
-    graph: str
-    parts: tuple[Blob, ...]
-    scale: float = 1.0
+    arrays: dict[str, ArrayRef]
+
+    @property
+    def parts(self) -> tuple[Blob, ...]:
+        """The blobs that its arrays are in."""
+        return tuple(dict.fromkeys(array.blob for array in self.arrays.values()))
 
 
 class Engine(Frozen, frozen=True, kw_only=True):

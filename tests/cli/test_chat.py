@@ -92,7 +92,7 @@ def test_system_changes_the_instructions(bundle):
 
 
 def test_adapter_is_another_persona_in_the_same_conversation(tmp_path):
-    files = {"pirate": tiny.safetensors(tiny.adapter(0))}
+    files = {"pirate": tiny.adapter(0)}
     bundle = tiny.bundle(tmp_path / "b", adapters=files)
     model = edge_sdk.load(bundle, streams=1)
     [plain] = answers(bundle, "hi")

@@ -42,7 +42,7 @@ def bundle(
     path: Path,
     kv8: bool = False,
     golden: bool = False,
-    adapters: Mapping[str, bytes] | None = None,
+    adapters: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     **fields,
 ) -> Path:
     """The decoder as a bundle; ``fields`` replace those of its record.
@@ -51,13 +51,13 @@ def bundle(
         path: Where it goes.
         kv8: Whether a graph with int8 KV is there too.
         golden: Whether each graph has a golden case (that accepts anything).
-        adapters: Name -> safetensors file of adapters for a graph ``main-lora``.
+        adapters: Name -> arrays of adapters; each graph then has a sibling that takes them.
     """
     memory = plan()
     graphs = ["main", "main-kv8"] if kv8 else ["main"]
     with Builder(path) as builder:
-        for name in [*graphs, *(["main-lora"] if adapters else [])]:
-            Graph(kv8=name == "main-kv8", lora=name == "main-lora").add_to(builder, name)
+        for name in [*graphs, *(f"{graph}-lora" for graph in graphs if adapters)]:
+            Graph(kv8="kv8" in name, lora="lora" in name).add_to(builder, name)
         file = rec.File(path="tokenizer.json", blob=builder.blob(tokenizer_json()))
         defaults = {
             "kind": "decoder",
@@ -65,8 +65,10 @@ def bundle(
             "generation": GENERATION,
             "files": (file,),
             "adapters": tuple(
-                rec.Adapter(name=name, graph="main-lora", parts=(builder.blob(data),))
-                for name, data in (adapters or {}).items()
+                rec.Adapter(
+                    name=name, arrays={key: builder.array(array) for key, array in arrays.items()}
+                )
+                for name, arrays in (adapters or {}).items()
             ),
             "golden": tuple(golden_case(builder, name) for name in graphs if golden),
             "memory": rec.MemoryPlan(
@@ -215,26 +217,14 @@ class Graph:
             self._nodes.append(ob.node("Add", [product, f"{y}.wide"], [y]))
 
 
-def adapter(seed: int, dtype: str = "float32", rank: int = 2) -> dict[str, np.ndarray]:
+def adapter(seed: int, rank: int = 2) -> dict[str, np.ndarray]:
     """Random arrays for every node that takes an adapter."""
     rng = np.random.default_rng(seed)
     return {
-        f"lora.{node}.{side}": (0.3 * rng.normal(size=shape)).astype(dtype)
+        f"lora.{node}.{side}": (0.3 * rng.normal(size=shape)).astype(np.float32)
         for node, (k, n) in ADAPTED.items()
         for side, shape in (("a", (k, rank)), ("b", (rank, n)))
     }
-
-
-def safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A file of these arrays."""
-    header, body = {"__metadata__": {"format": "pt"}}, b""
-    for name, array in arrays.items():
-        dtype = {"float16": "F16", "float32": "F32", "int8": "I8"}[array.dtype.name]
-        end = len(body) + array.nbytes
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [len(body), end]}
-        body += array.tobytes()
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + body
 
 
 def tokenizer_json() -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import Adapter
 from edge_sdk.errors import EdgeSdkError
-from edge_sdk.runtime.generation.adapters import read_adapter
+from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX, read_adapter
 from edge_sdk.runtime.generation.cores import Cores
 from edge_sdk.runtime.generation.decoder import Decoder
 
@@ -33,7 +33,7 @@ class Decoders:
         cache: The KV cache that all decoders work on.
         vocab: Size of the logits.
         threads: Threads on an idle machine.
-        adapters: Adapter name -> the adapter, its graph one for this KV cache.
+        adapters: Adapter name -> the adapter.
         blobs: Where adapters are.
 
     Raises:
@@ -87,8 +87,8 @@ class Decoders:
     def _open(self, adapter: str | None, threads: int) -> Decoder:
         if adapter is None:
             return Decoder(self._open_session(self._graph, threads), self.cache, self._vocab)
-        chosen = self._adapters[adapter]
-        session = self._open_session(chosen.graph, threads)
+        session = self._open_session(self._graph + GRAPH_SUFFIX, threads)
         if adapter not in self._arrays:
+            chosen = self._adapters[adapter]
             self._arrays[adapter] = read_adapter(chosen, session.inputs, self._blobs)
         return Decoder(session, self.cache, self._vocab, self._arrays[adapter])

@@ -14,6 +14,7 @@ from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Adapter, Generation, Sampling, TensorSpec, VariantRecord
 from edge_sdk.errors import BundleError, DataError, InputError, MemoryLimitError
 from edge_sdk.runtime import sessions
+from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX
 from edge_sdk.runtime.generation.completion import Completion
 from edge_sdk.runtime.generation.decoder import Decoder, Logits, kv_dtype
 from edge_sdk.runtime.generation.decoders import Decoders
@@ -188,7 +189,7 @@ class Generator:
         )
         self.sessions: Mapping[str, Session] = {graph: session}
         self.notes = (*session.notes, *_notes(plan))
-        self._adapters = _adapters(record, plan.kv)
+        self._adapters = _adapters(record, graph)
         cache = self._cache(plan.rows, plan.capacity)
         self.scheduler = Scheduler(
             Decoders(open_session, graph, cache, vocab, threads, self._adapters, blobs)
@@ -300,15 +301,11 @@ def _overridden(sampling: Sampling, given: Mapping[str, float | None]) -> Sampli
     )
 
 
-def _adapters(record: VariantRecord, kv: KvType) -> dict[str, Adapter]:
-    """The adapters that have a graph for this KV cache, which is then theirs."""
-    names = {graph.name for graph in record.graphs}
-    suffix = GRAPHS[kv].removeprefix(GRAPHS["float32"])
-    found = (
-        msgspec.structs.replace(adapter, graph=adapter.graph + suffix)
-        for adapter in record.adapters
-    )
-    return {adapter.name: adapter for adapter in found if adapter.graph in names}
+def _adapters(record: VariantRecord, graph: str) -> dict[str, Adapter]:
+    """The adapters by name, where the graph has a sibling that takes them."""
+    if graph + GRAPH_SUFFIX not in {each.name for each in record.graphs}:
+        return {}
+    return {adapter.name: adapter for adapter in record.adapters}
 
 
 def _notes(plan: ContextPlan) -> tuple[str, ...]:
