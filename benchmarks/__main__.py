@@ -10,18 +10,28 @@ from importlib import import_module
 from benchmarks.result import write
 
 NAMES = ("footprint", "passes", "fit", "digits", "encoder")
+# On request (``llm`` means all): they take half an hour, and build environments for the peers.
+LLM = tuple(
+    f"llm.{name}"
+    for name in (
+        "speed", "memory", "limits", "versions", "start", "streams", "perplexity", "fit",
+    )
+)  # fmt: skip
 
 
 def main() -> int:
     """Runs them one after another; nothing else should run on the machine."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join((*NAMES, 'llm', *LLM))}"
+    )
     parser.add_argument("--quick", action="store_true", help="less data and fewer repeats")
     args = parser.parse_args()
-    unknown = set(args.names) - set(NAMES)
+    wanted = [one for name in args.names for one in (LLM if name == "llm" else (name,))]
+    unknown = set(wanted) - {*NAMES, *LLM}
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    for name in args.names or NAMES:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES + LLM)}")
+    for name in wanted or NAMES:
         started = time.monotonic()
         outcome = import_module(f"benchmarks.{name}").run(args.quick)
         path = write(name, outcome, quick=args.quick, seconds=time.monotonic() - started)

@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -70,8 +70,9 @@ class Worker:
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One line in, one line out."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # reading says what it died of
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
         return self._read()
 
     def memory(self) -> Memory:
@@ -79,17 +80,16 @@ class Worker:
         return Memory.of(self.process.pid)
 
     def stop(self) -> None:
-        """Ends it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        """Ends it, if it still runs."""
+        if self.process.returncode is None:
+            self.process.communicate()
 
     def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None and self.process.stderr is not None
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            code = self.process.wait()
-            raise DiedError(f"exit code {code}: {self.process.stderr.read()[-2000:]}")
+            _, errors = self.process.communicate()
+            raise DiedError(f"exit code {self.process.returncode}: {errors[-2000:]}")
         found: dict[str, Any] = json.loads(line)
         return found
 

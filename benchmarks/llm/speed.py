@@ -17,6 +17,10 @@ from device_profiles.speed import bandwidth_gb_per_s
 
 PROMPT, ANSWER, CONTEXT = 128, 64, 512
 BLOCKS = (32, 128, 256)
+PEERS = {
+    "genai-b128": "onnxruntime-genai 0.18.0, blocks of 128",
+    "llama-q4_0": "llama.cpp Q4_0 (llama-cpp-python 0.3.36)",
+}
 # Larger than any cache that a read could come from.
 BANDWIDTH_MIB = 512
 
@@ -96,8 +100,8 @@ def table(shape: str, threads: int, found: Mapping[str, Figures]) -> list[Row]:
             wait = own.ttft_ms[0] / theirs.ttft_ms[0]
             rows.append(
                 Row(
-                    f"SmolLM2-{shape.upper()} shape, {ours} against {peer}, {threads} thread(s): "
-                    f"decoding; first token after {PROMPT}",
+                    f"SmolLM2-{shape.upper()} shape, {ours} against {PEERS[peer]}, "
+                    f"{threads} thread(s): decoding; first token after {PROMPT}",
                     f"{own.tokens_per_second[0]:.0f} tok/s, {speed:.2f}×; "
                     f"{own.ttft_ms[0]:.0f} ms, {wait:.2f}×",
                 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from benchmarks.__main__ import NAMES
+from benchmarks.__main__ import LLM, NAMES
 from benchmarks.models import MODELS
 from benchmarks.readme import README, table, with_table
 from benchmarks.result import Outcome, Row, read_all, write
@@ -15,7 +15,8 @@ def test_the_readme_shows_the_committed_results():
 
 
 def test_every_benchmark_has_a_committed_result():
-    assert {result.name for result in read_all()} == set(NAMES)
+    found = {result.name for result in read_all()}
+    assert set(NAMES) <= found <= {*NAMES, *LLM}
 
 
 def test_a_result_says_where_and_how_it_was_measured(tmp_path, monkeypatch):
