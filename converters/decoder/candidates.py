@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,7 +31,7 @@ BLOCK_SIZES = (32, 128, 256)
 # The formats that GGUF files keep their own blocks in.
 STORED_FORMATS = (WeightFormat(4, 32), WeightFormat(8, 32), WeightFormat(4, 32, symmetric=False))
 FAMILIES: tuple[RecipeFamily, ...] = ("int4-block", "int8-block", "fp16", "fp32")
-_NAME = re.compile(r"int(4|8)-b(\d+)(-asym)?(?:-(clip|gptq|stored))?")
+_NAME = re.compile(r"int(4|8)-b(\d+)(-asym)?(?:-(clip|gptq))?")
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,15 @@ def specs_of(family: str, architecture: Architecture, weights: Weights) -> Itera
         yield Spec("fp16", WeightPlan(WeightFormat(16)), half=True)
     elif family == "int8-block":
         yield _block_spec(8, _sizes(architecture)[-1])
+        yield from _stored(architecture, weights, 8)
     elif family == "int4-block":
+        stored = list(_stored(architecture, weights, 4))
+        yield from stored
         for size in _sizes(architecture):
-            for method in ("nearest", "clip", "gptq"):
-                yield _block_spec(4, size, method=method)
+            if WeightFormat(4, size) not in [spec.plan.default for spec in stored]:
+                for method in ("nearest", "clip", "gptq"):
+                    yield _block_spec(4, size, method=method)
         yield _block_spec(4, _sizes(architecture)[-1], symmetric=False, method="gptq")
-    if family in ("int4-block", "int8-block"):
-        yield from _stored(architecture, weights, 4 if family == "int4-block" else 8)
 
 
 def specs_for(rules: Rules, architecture: Architecture, weights: Weights) -> list[Spec]:
@@ -135,26 +137,22 @@ def spec_from(recipe: Recipe, architecture: Architecture, weights: Weights) -> S
         RecipeError: The name or a step means nothing for a decoder.
     """
     if recipe.steps or recipe.name == "fp32":
-        spec = _from_steps(recipe, architecture)
-    elif match := _NAME.fullmatch(recipe.name):
+        return replace(_from_steps(recipe, architecture), forced=recipe.forced)
+    known = [s for family in FAMILIES for s in specs_of(family, architecture, weights)]
+    families = list(specs_of(recipe.name, architecture, weights))
+    found = [*families, *(spec for spec in known if spec.name == recipe.name)]
+    if match := _NAME.fullmatch(recipe.name):
         bits, size, asymmetric, method = match.groups()
-        options = {"bits": int(bits), "block_size": int(size), "method": method or "nearest"}
-        named = _options({**options, "symmetric": not asymmetric}, recipe.name)
-        spec = Spec(recipe.name, WeightPlan(named.format), named.method)
-    else:
-        found = list(specs_of(recipe.name, architecture, weights))
-        if not found:
-            raise RecipeError(
-                f"unknown recipe {recipe.name!r} for a decoder",
-                where="name",
-                remedy=f"use one of {', '.join(FAMILIES)}, a name like int4-b128-gptq, or steps",
-            )
-        spec = found[0]
-    if spec.method == "stored":
-        plan = _stored_plan(spec.plan.default, architecture, weights)
-        if plan is None and not recipe.steps:
-            raise RecipeError("the source stores no such blocks", where=recipe.name)
-    return replace(spec, forced=recipe.forced)
+        options = {"bits": int(bits), "block_size": int(size), "symmetric": not asymmetric}
+        named = _options({**options, "method": method or "nearest"}, recipe.name)
+        found.append(Spec(recipe.name, WeightPlan(named.format), named.method))
+    if not found:
+        raise RecipeError(
+            f"unknown recipe {recipe.name!r} for a decoder",
+            where="name",
+            remedy=f"use one of {', '.join(FAMILIES)}, a name like int4-b128-gptq, or steps",
+        )
+    return replace(found[0], forced=recipe.forced)
 
 
 def _from_steps(recipe: Recipe, architecture: Architecture) -> Spec:
@@ -218,17 +216,20 @@ def _stored(architecture: Architecture, weights: Weights, bits: Literal[4, 8]) -
 def _stored_plan(
     default: WeightFormat, architecture: Architecture, weights: Weights
 ) -> WeightPlan | None:
-    """Every node as it is stored, if most of them are stored in ``default``."""
-    found: dict[str, WeightFormat] = {}
-    for node in nodes(architecture):
+    """Every node as it is stored, if the first layer is stored in ``default``."""
+
+    def stored(node: str, wanted: WeightFormat) -> bool:
         names = ("embed",) if node == "head" and architecture.tied else parts(node)
-        for wanted in STORED_FORMATS:
-            if all(weights.blocks(name, wanted) is not None for name in names):
-                found[node] = wanted
-    count = sum(wanted == default for wanted in found.values())
-    if 2 * count <= len(nodes(architecture)):
+        return all(weights.blocks(name, wanted) is not None for name in names)
+
+    if not stored("layers.0.qkv", default):
         return None
-    return WeightPlan(default, {node: w for node, w in found.items() if w != default})
+    others = [wanted for wanted in STORED_FORMATS if wanted != default]
+    found = {
+        node: wanted for wanted in others for node in (*nodes(architecture), "embed")
+        if stored(node, wanted)
+    }  # fmt: skip
+    return WeightPlan(default, found)
 
 
 def _blocks_step(
@@ -242,6 +243,3 @@ def _blocks_step(
     if nodes:
         options["nodes"] = tuple(nodes)
     return step("block-weights", **options)
-
-
-assert set(FAMILIES) <= set(get_args(RecipeFamily))
