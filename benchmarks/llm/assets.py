@@ -22,6 +22,8 @@ from benchmarks.llm.gguf_file import write_gguf
 from converters import convert
 from converters.decoder.source import DecoderSource
 from converters.source import open_source
+from edge_sdk.bundle.reader import open_bundle
+from edge_sdk.runtime.generation.memory import kv_per_token
 
 CACHE = Path(__file__).parents[2] / "build" / "benchmarks" / "llm"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,6 +44,16 @@ def edge(name: str, bundle: Path, **settings: object) -> Contestant:
     return Contestant(
         name, python, "benchmarks.llm.worker_edge", {"model": str(bundle), **settings}
     )
+
+
+def edge_int8(name: str, bundle: Path, context: int, **settings: object) -> Contestant:
+    """The same under a memory limit that leaves the context room in an int8 cache only."""
+    [variant] = open_bundle(bundle).variants
+    record = variant.record
+    assert record.generation is not None
+    cache = context * kv_per_token(record.memory, record.generation, "int8")
+    limit = record.memory.peak + cache
+    return edge(name, bundle, context=context, memory_limit=limit, **settings)
 
 
 def llama(name: str, file: Path, **settings: object) -> Contestant:

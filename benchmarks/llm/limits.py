@@ -48,7 +48,7 @@ def contestants(shape: str) -> list[Contestant]:
     settings = {"threads": THREADS, "context": CONTEXT}
     file = assets.gguf(shape)
     return [
-        assets.edge("edge-prepared", assets.bundle(shape, RECIPE), **settings),
+        assets.edge_int8("edge-int8-cache", assets.bundle(shape, RECIPE), **settings),
         assets.llama("llama", file, **settings),
         assets.llama("llama-repack-0", file, repack=False, **settings),
     ]

@@ -19,7 +19,7 @@ RECIPE = "int4-b256"
 
 
 def run(quick: bool) -> Outcome:
-    """Memory of everyone after an answer and after a long prompt; plans of three models."""
+    """Memory of everyone as the context fills; plans of three models."""
     shape = "135m" if quick else "360m"
     found = {each.name: footprint(each, shape) for each in contestants(shape)}
     ours, peer = found["edge-prepared"], found["llama-repack-0"][0]
@@ -34,14 +34,18 @@ def run(quick: bool) -> Outcome:
             ),
             Row(f"the same, peak of a {LONG}-token prompt", f"{_mib(ours[1].peak)} MiB"),
             Row(
+                f"the same, peak with all {CONTEXT} tokens of context: float32, int8 cache",
+                f"{_mib(ours[2].peak)}, {_mib(found['edge-int8-cache'][2].peak)} MiB",
+            ),
+            Row(
                 f"memory plan of {len(ratios)} dialogue models: measured / planned peak",
                 ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()),
             ),
         ),
         figures={
             f"{name}_{when}_{field}_mib": round(getattr(memory, field) / MIB, 1)
-            for name, pair in found.items()
-            for when, memory in zip(("answer", "long"), pair, strict=True)
+            for name, times in found.items()
+            for when, memory in zip(("answer", "long", "full"), times, strict=True)
             for field in ("rss", "private", "pss", "peak")
         }
         | {f"plan_{name}": round(ratio, 3) for name, ratio in ratios.items()},
@@ -55,6 +59,7 @@ def contestants(shape: str) -> list[Contestant]:
     folder = assets.genai_model(shape, 128)
     return [
         assets.edge("edge-prepared", bundle, **settings),
+        assets.edge_int8("edge-int8-cache", bundle, **settings),
         assets.edge("edge-plain", bundle, prepare=False, **settings),
         assets.genai("genai-b128", folder, **settings),
         assets.llama("llama", file, **settings),
@@ -62,15 +67,17 @@ def contestants(shape: str) -> list[Contestant]:
     ]
 
 
-def footprint(contestant: Contestant, shape: str) -> tuple[Memory, Memory]:
-    """Memory of a fresh process after a short turn, then after one with a long prompt."""
+def footprint(contestant: Contestant, shape: str) -> tuple[Memory, Memory, Memory]:
+    """Memory of a fresh process after a short turn, a long prompt, and a full context."""
     vocab = SHAPES[shape].vocab
     with running([contestant]) as workers:
         [worker] = workers.values()
-        worker.turn(prompt_of(PROMPT, vocab), ANSWER)
-        short = worker.memory()
-        worker.turn(prompt_of(LONG, vocab, 1), 2)
-        return short, worker.memory()
+
+        def after(prompt: int, new_tokens: int) -> Memory:
+            worker.turn(prompt_of(prompt, vocab, prompt), new_tokens)
+            return worker.memory()
+
+        return after(PROMPT, ANSWER), after(LONG, 2), after(CONTEXT - 8, 8)
 
 
 def plans(quick: bool) -> dict[str, float]:

@@ -72,7 +72,7 @@ class Shape:
 
 SMOL_360M = Shape(hidden=960, layers=32, heads=15, kv_heads=5, intermediate=2560)
 SMOL_135M = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536)
-TINY = Shape(hidden=64, layers=2, heads=4, kv_heads=2, intermediate=128, vocab=512, context=1024)
+TINY = Shape(hidden=64, layers=2, heads=4, kv_heads=2, intermediate=128, vocab=512, context=2048)
 SHAPES = {"360m": SMOL_360M, "135m": SMOL_135M, "tiny": TINY}
 
 

@@ -60,6 +60,8 @@ def contestants(shape: str, threads: int) -> list[Contestant]:
         assets.edge(f"edge-b{block}", assets.bundle(shape, f"int4-b{block}"), **settings)
         for block in BLOCKS
     ]
+    lean = assets.bundle(shape, f"int4-b{BLOCKS[-1]}")
+    ours.append(assets.edge_int8(f"edge-b{BLOCKS[-1]}-int8-cache", lean, **settings))
     genai = [
         assets.genai(f"genai-b{block}", assets.genai_model(shape, block), **settings)
         for block in (32, 128)

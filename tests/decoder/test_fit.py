@@ -119,10 +119,10 @@ def test_weights_are_not_read(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dimensions", [{"context": 1025}, {"prompt": 64, "context": 64}, {"tokens": 3}, {"prompt": 0}]
+    "dimensions", [{"context": 2049}, {"prompt": 64, "context": 64}, {"tokens": 3}, {"prompt": 0}]
 )
 def test_dimensions_out_of_range_are_refused(source, dimensions):
-    with pytest.raises(InputError, match="prompt < context <= 1024"):
+    with pytest.raises(InputError, match="prompt < context <= 2048"):
         ask(source, dimensions, load_spread(SPREAD))
 
 
