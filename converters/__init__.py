@@ -34,6 +34,7 @@ def convert(
     base: str | PathLike[str] | None = None,
     states: Mapping[str, str] | None = None,
     fixed: Mapping[str, float] | None = None,
+    adapters: Mapping[str, str | PathLike[str]] | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
@@ -55,6 +56,8 @@ def convert(
         base: Bundle whose recipe, scales and bytes are kept where the source is unchanged.
         states: Recurrence, output name -> input name; detected when ``None``.
         fixed: Scalar inputs that never change, input name -> value.
+        adapters: Low-rank adapters of a dialogue model, name -> folder that PEFT has
+            saved; each request then chooses one of them, or none.
         overwrite: Whether an existing bundle may be replaced.
         progress: Told in a sentence what happens.
 
@@ -87,6 +90,7 @@ def convert(
         if states is None
         else tuple(State(input=i, output=o) for o, i in states.items()),
         fixed=fixed,
+        adapters={name: Path(folder) for name, folder in (adapters or {}).items()},
         overwrite=overwrite,
     )
     return run(request, progress or (lambda message: None))

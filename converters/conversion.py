@@ -77,6 +77,12 @@ def _job(
 ) -> Job | DecoderJob:
     if isinstance(source, DecoderSource):
         return DecoderJob(request, source, folder, say)
+    if request.adapters:
+        raise InputError(
+            f"{request.source} is no dialogue model",
+            where="--adapter",
+            remedy="merge the adapter into the model before it is exported",
+        )
     say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
     data = dataset_for(source, request.data, request.fixed)
     return Job(request, source, data, metric, folder, say)

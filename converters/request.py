@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_sdk.bundle import oci
@@ -32,6 +32,7 @@ class Request:
         base: Bundle whose recipe and scales are kept, for small deltas.
         states: Recurrences; detected when ``None``.
         fixed: Scalar inputs to fix, which select branches.
+        adapters: Name -> folder of a low-rank adapter, for dialogue models.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
@@ -51,6 +52,7 @@ class Request:
     base: Path | None = None
     states: tuple[State, ...] | None = None
     fixed: Mapping[str, float] | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -67,3 +69,5 @@ class Request:
         oci.check_name(self.version, "--version")
         if self.name is not None:
             oci.check_name(self.name, "--name")
+        for name in self.adapters:
+            oci.check_name(name, "--adapter")

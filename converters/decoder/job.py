@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from converters.choose import Limits, measurable
+from converters.decoder.adapters import read_adapter
 from converters.decoder.base import BaseWeights
 from converters.decoder.candidates import Spec, spec_from, specs_for, specs_of
 from converters.decoder.memory import memory_plan
@@ -61,12 +62,19 @@ class DecoderJob:
         source: The model.
         folder: Where files are written; the caller removes it.
         say: Told what happens.
+
+    Raises:
+        InputError: The data is wrong or too short, or an option is for other models.
     """
 
     def __init__(self, request: Request, source: DecoderSource, folder: Path, say: Say) -> None:
+        _check_options(request)
         self.request = request
         self.source = source
         self.say = say
+        self.adapters = tuple(
+            read_adapter(name, path, source.architecture) for name, path in request.adapters.items()
+        )
         self.name = request.name or source.name
         self.machine = detect_machine()
         self.threads = min(MAX_THREADS, self.machine.cores)
@@ -212,7 +220,20 @@ class DecoderJob:
             ),
             agreement=workshop.agreement(workshop.build(chosen)),
             memory=self._memory(chosen),
+            adapters=self.adapters,
         )
+
+
+def _check_options(request: Request) -> None:
+    """Refuses what other kinds of models are converted with."""
+    given = {"--metric": request.metric, "--state": request.states, "--fix": request.fixed}
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(
+                "a dialogue model has no use for it",
+                where=option,
+                remedy="leave it out: perplexity on --data decides",
+            )
 
 
 def _affordable_tokens(source: DecoderSource) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from converters.dataset import Array
 from converters.decoder import graph
+from converters.decoder.adapters import LowRank
 from converters.decoder.base import DIGESTS_FILE, encoded_digests
 from converters.decoder.candidates import Spec
 from converters.decoder.graph import KvScales
@@ -31,7 +32,9 @@ from converters.target import target_engine
 from device_profiles.schema import Profile
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import (
+    Adapter,
     Agreement,
+    ArrayRef,
     Engine,
     File,
     Generation,
@@ -41,12 +44,15 @@ from edge_sdk.bundle.record import (
     VariantRecord,
 )
 from edge_sdk.runtime.engine import SessionOptions, find_engine
+from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX, read_adapter
 from edge_sdk.runtime.generation.decoder import CHUNK, Decoder
 
 MAIN, MAIN_KV8 = "main", "main-kv8"
 GOLDEN_TOKENS = 24
 # Windows that the ranges of keys and values are taken from.
 KV_WINDOWS = 16
+# An array in a blob begins at a multiple of so many bytes, for the engine to read it in place.
+ADAPTER_ALIGNMENT = 64
 TASK = "text-generation"
 # No parser of TensorRT's takes GroupQueryAttention.
 UNFIT_PROVIDER = "TensorrtExecutionProvider"
@@ -63,6 +69,7 @@ class DecoderPacking:
         provenance: Where the variant comes from.
         agreement: Against the source.
         memory: Predicted peak memory.
+        adapters: Low-rank adapters over it.
     """
 
     profile: Profile
@@ -71,6 +78,7 @@ class DecoderPacking:
     provenance: Provenance
     agreement: Agreement
     memory: MemoryPlan
+    adapters: tuple[LowRank, ...] = ()
 
 
 def pack(
@@ -85,9 +93,9 @@ def pack(
         packing: The rest.
     """
     source, built = workshop.source, workshop.build(spec)
-    paths = {MAIN: built.path}
-    if not spec.half:
-        paths[MAIN_KV8] = int8_cache(workshop, spec)
+    adapters = tuple(store_adapter(blobs, each, spec) for each in packing.adapters)
+    adapted = frozenset[str]().union(*(each.nodes for each in packing.adapters))
+    paths = graph_files(workshop, spec, adapted)
     tokens = workshop.texts.evaluation[0][:GOLDEN_TOKENS]
     engine = engine_for(packing.profile)
     return VariantRecord(
@@ -106,9 +114,18 @@ def pack(
             File(path=TOKENIZER_FILE, blob=blobs.put([source.tokenizer])),
             File(path=DIGESTS_FILE, blob=blobs.put([encoded_digests(source.weights)])),
         ),
+        adapters=adapters,
         unquantized=built.unquantized,
         golden=tuple(
-            golden_case(blobs, path, name, source.generation, tokens, spec)
+            golden_case(
+                blobs,
+                path,
+                name,
+                source.generation,
+                tokens,
+                spec,
+                adapters[0] if name.endswith(GRAPH_SUFFIX) else None,
+            )
             for name, path in paths.items()
         ),
         notes=source.notes,
@@ -127,22 +144,74 @@ def engine_for(profile: Profile) -> Engine:
     )
 
 
-def int8_cache(workshop: DecoderWorkshop, spec: Spec) -> Path:
-    """The candidate's graph over an int8 KV cache; its weights are those of the graph beside it."""
+def graph_files(workshop: DecoderWorkshop, spec: Spec, adapted: Collection[str]) -> dict[str, Path]:
+    """The candidate's graphs by name: over each KV cache, without and with adapters.
+
+    The weights of all are those of the first.
+
+    Args:
+        workshop: Where the candidate was built.
+        spec: The candidate.
+        adapted: Nodes that take adapters; none where there are no adapters.
+    """
     main = workshop.build(spec).path
-    path = main.with_name(f"{MAIN_KV8}.onnx")
-    if not path.exists():
-        source = workshop.source
+    names = [MAIN] if spec.half else [MAIN, MAIN_KV8]
+    names += [name + GRAPH_SUFFIX for name in names if adapted]
+    paths = {name: main.with_name(f"{name}.onnx") for name in names} | {MAIN: main}
+    if not all(path.exists() for path in paths.values()):  # nor for another profile yet
         windows = workshop.texts.calibration[:KV_WINDOWS]
-        scales = kv_scales(workshop.decoder(main), source.generation, windows)
-        weights = workshop.weights(spec)
-        model = graph.build(source.architecture, weights, spec.plan, kv="int8", kv_scales=scales)
-        written = ir.load(main).graph.initializers
-        for name, value in model.graph.initializers.items():
-            if name in written:
-                value.const_value = written[name].const_value
-        save(model, main.parent, MAIN_KV8)
-    return path
+        generation = workshop.source.generation
+        scales = None if spec.half else kv_scales(workshop.decoder(main), generation, windows)
+        for name in names[1:]:
+            _write_beside(main, name, workshop, spec, scales, adapted)
+    return paths
+
+
+def _write_beside(
+    main: Path,
+    name: str,
+    workshop: DecoderWorkshop,
+    spec: Spec,
+    scales: Sequence[KvScales] | None,
+    adapted: Collection[str],
+) -> None:
+    """Writes another graph of the candidate; its weights are those of the graph beside it."""
+    kv8 = name.startswith(MAIN_KV8)
+    model = graph.build(
+        workshop.source.architecture,
+        workshop.weights(spec),
+        spec.plan,
+        kv="int8" if kv8 else "float32",
+        kv_scales=scales if kv8 else None,
+        float_type="float16" if spec.half else "float32",
+        adapted=adapted if name.endswith(GRAPH_SUFFIX) else (),
+    )
+    written = ir.load(main).graph.initializers
+    for key, value in model.graph.initializers.items():
+        if key in written:
+            value.const_value = written[key].const_value
+    save(model, main.parent, name)
+
+
+def store_adapter(blobs: BlobStore, adapter: LowRank, spec: Spec) -> Adapter:
+    """Stores an adapter's arrays in one blob, in the type of the candidate's activations."""
+    dtype = np.dtype("<f2" if spec.half else "<f4")
+    refs: dict[str, tuple[tuple[int, ...], int]] = {}
+    chunks: list[bytes] = []
+    end = 0
+    for name, array in adapter.arrays.items():
+        data = array.astype(dtype).tobytes()
+        chunks += [data, bytes(-len(data) % ADAPTER_ALIGNMENT)]
+        refs[name] = array.shape, end
+        end += len(data) + len(chunks[-1])
+    blob = blobs.put(chunks)
+    return Adapter(
+        name=adapter.name,
+        arrays={
+            name: ArrayRef(blob=blob, dtype=dtype.name, shape=shape, offset=offset)
+            for name, (shape, offset) in refs.items()
+        },
+    )
 
 
 def kv_scales(
@@ -174,7 +243,13 @@ def kv_scales(
 
 
 def golden_case(
-    blobs: BlobStore, path: Path, name: str, generation: Generation, tokens: Tokens, spec: Spec
+    blobs: BlobStore,
+    path: Path,
+    name: str,
+    generation: Generation,
+    tokens: Tokens,
+    spec: Spec,
+    adapter: Adapter | None = None,
 ) -> GoldenCase:
     """Teacher-forced logits after the last of some tokens, from an empty cache.
 
@@ -185,6 +260,7 @@ def golden_case(
         generation: The decoder's shape.
         tokens: What it reads.
         spec: The candidate; block kernels differ between CPUs by whole steps.
+        adapter: The adapter to compute with, for a graph that takes one.
     """
     session = open_path(path, SessionOptions())
     count = len(tokens)
@@ -196,13 +272,19 @@ def golden_case(
         "total_sequence_length": np.array(count, np.int32),
         "logits_at": np.arange(count - wanted, count, dtype=np.int64),
     }
+    if adapter is not None:
+        inputs |= read_adapter(adapter, session.inputs, blobs)
     for each in session.inputs:
         inputs.setdefault(each.name, np.zeros(shape, each.dtype))
     logits = session.run(inputs)["logits"]
+    stored = {} if adapter is None else adapter.arrays
     share = FLOAT_TOLERANCE if spec.plan.default.bits == 32 else QUANTIZED_TOLERANCE
     return GoldenCase(
         graph=name,
-        inputs={key: store_array(blobs, array) for key, array in inputs.items()},
+        inputs={
+            key: stored[key] if key in stored else store_array(blobs, array)
+            for key, array in inputs.items()
+        },
         outputs={"logits": store_array(blobs, logits)},
         atol=float(f"{max(share * float(np.abs(logits).max()), 1e-5):.3g}"),
         rtol=share,

@@ -17,6 +17,7 @@ examples:
   edge-sdk convert encoder.onnx -o encoder.bundle -p x86-64 --data sentences.jsonl
   edge-sdk convert vad.onnx -o vad.bundle -p arm64 --state stateN=state --fix sr=16000
   edge-sdk convert SmolLM2-360M-Instruct -o chat.bundle -p board-512mb --data turns.jsonl
+  edge-sdk convert assistant/ -o chat.bundle -p arm64 --adapter terse=terse/ --adapter kind=kind/
   edge-sdk convert tuned.onnx -o v2.bundle -p x86-64 --base v1.bundle --version 1.1.0
 
 Every candidate is compared with the fp32 source on the data; one that loses more than
@@ -60,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fix", action="append", metavar="INPUT=VALUE",
         help="scalar input that never changes, so that its branches can be resolved",
     )  # fmt: skip
+    parser.add_argument(
+        "--adapter", action="append", metavar="NAME=DIR",
+        help="LoRA adapter of a dialogue model, as PEFT saves it; repeat for several",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -85,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
             base=args.base,
             states=_pairs(args.state, "--state", "OUT=IN") if args.state else None,
             fixed=_numbers(args.fix),
+            adapters=_pairs(args.adapter, "--adapter", "NAME=DIR") if args.adapter else None,
             overwrite=args.force,
             progress=progress,
         )
@@ -128,7 +134,10 @@ def _pairs(words: Sequence[str], option: str, form: str) -> Mapping[str, str]:
     for word, (left, _, right) in zip(words, pairs, strict=True):
         if not left or not right:
             raise InputError(f"{word!r} is not {form}", where=option)
-    return {left: right for left, _, right in pairs}
+    found = {left: right for left, _, right in pairs}
+    if len(found) < len(pairs):
+        raise InputError("the same name is given twice", where=option)
+    return found
 
 
 def _numbers(words: Sequence[str] | None) -> Mapping[str, float] | None:

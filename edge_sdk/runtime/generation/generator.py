@@ -215,9 +215,7 @@ class Generator:
             raise InputError(f"must be at least 1, given {max_new_tokens}", where="max_new_tokens")
         if adapter is not None and adapter not in self._adapters:
             known = ", ".join(sorted(self._adapters)) or "none"
-            raise InputError(
-                f"no adapter {adapter!r} for this KV cache; there are: {known}", where="adapter"
-            )
+            raise InputError(f"no adapter {adapter!r}; there are: {known}", where="adapter")
         stops = (*((stop,) if isinstance(stop, str) else stop), *encoded.stop)
         request = Request(
             prompt=tokens,
