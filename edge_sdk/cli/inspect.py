@@ -11,7 +11,15 @@ import msgspec
 
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 from edge_sdk.bundle.reader import Bundle, Variant, open_bundle
-from edge_sdk.bundle.record import Agreement, Blob, Engine, Step, TensorSpec, VariantRecord
+from edge_sdk.bundle.record import (
+    Agreement,
+    Blob,
+    Engine,
+    Generation,
+    Step,
+    TensorSpec,
+    VariantRecord,
+)
 from edge_sdk.cli.output import emit_json, human_bytes, table
 
 
@@ -146,8 +154,12 @@ def _details(view: VariantView) -> Iterator[tuple[str, str]]:
     """Titles and bodies of the sections about one variant; those with no body are left out."""
     record = view.record
     yield "Graphs", _graphs(record)
-    yield "Inputs", _specs(record.inputs)
-    yield "Outputs", _specs(record.outputs)
+    if record.generation is None:
+        yield "Inputs", _specs(record.inputs)
+        yield "Outputs", _specs(record.outputs)
+    else:  # which feeds its graphs itself
+        yield "Dialogue", _dialogue(record.generation)
+        yield "Adapters", _adapters(record)
     wires = (f"{w.source_graph}.{w.output} -> {w.target_graph}.{w.input}" for w in record.wiring)
     yield "Wiring", "\n".join(wires)
     yield "State", "\n".join(f"{state.output} -> {state.input}" for state in record.states)
@@ -179,6 +191,29 @@ def _graphs(record: VariantRecord) -> str:
             for graph in record.graphs
         ],
     )
+
+
+def _dialogue(generation: Generation) -> str:
+    lines = [
+        f"context        {generation.context} tokens",
+        f"vocabulary     {generation.vocab} tokens",
+        f"KV cache       {generation.layers} layers of {generation.kv_heads} heads"
+        f" x {generation.head_dim}",
+        f"chat template  {'its own' if generation.chat_template else 'none'}",
+    ]
+    return "\n".join(lines)
+
+
+def _adapters(record: VariantRecord) -> str:
+    rows = [
+        (
+            adapter.name,
+            str(len(adapter.arrays) // 2),
+            human_bytes(sum(blob.size for blob in adapter.parts)),
+        )
+        for adapter in record.adapters
+    ]
+    return table(("adapter", "nodes", "size"), rows) if rows else ""
 
 
 def _specs(specs: Sequence[TensorSpec]) -> str:
