@@ -119,6 +119,23 @@ def test_adapters_share_no_cached_prompts(path):
     assert (other.stats.cached_tokens, again.stats.cached_tokens) == (0, 22)
 
 
+def test_row_that_moves_keeps_its_adapter(path):
+    model = load(path)
+    names, limits = (None, "pirate", None), (30, 2, 30)
+    completions = [
+        model.generate(f"hello {i}", max_new_tokens=limit, adapter=name)
+        for i, (name, limit) in enumerate(zip(names, limits, strict=True))
+    ]
+    while not completions[1].finish_reason:
+        model._runner.scheduler.step()
+    model._runner.scheduler.step()
+    assert [c._stream.row for c in completions] == [0, 1, 1]
+    again = model.generate("hello 1", max_new_tokens=2, adapter="pirate")
+    again.read()
+    assert again.stats.cached_tokens == again.stats.prompt_tokens - 2
+    assert again.tokens == completions[1].tokens
+
+
 def test_adapter_equals_the_delta_it_stands_for(path):
     """One graph with the adapter's arrays against the same arrays split over twice the rank."""
     model = load(path)

@@ -79,6 +79,17 @@ def test_streams_that_join_and_leave_at_any_time_disturb_nobody(scheduler, alone
         assert completion.tokens == alone(tokens, limit)
 
 
+@pytest.mark.parametrize("length", [64, 65, 66, 129 - 2])
+def test_prompt_in_chunks_leaves_the_bits_of_a_prompt_in_one(scheduler, length):
+    tokens = prompt(length)
+    Completion(scheduler, request(tokens, 1)).read()
+    decoder = scheduler._decoders.of(None)
+    decoder.prefill(3, tokens, 0)
+    (_, chunked), *_ = reversed(list(decoder.cache.slices(0, 1)))
+    (_, whole), *_ = reversed(list(decoder.cache.slices(3, 1)))
+    assert np.array_equal(chunked[:, :, :length], whole[:, :, :length])
+
+
 def test_one_reader_drives_all(scheduler):
     first, second = (Completion(scheduler, request(PROMPTS[i], 10)) for i in (0, 2))
     first.read()
@@ -125,6 +136,19 @@ def test_cancel_from_another_thread_ends_within_a_token(scheduler):
     assert completion.finish_reason == "cancelled"
 
 
+def test_token_that_is_drawn_when_the_cancel_comes_is_dropped(scheduler):
+    class Cancels(Sampler):
+        def next(self, logits):
+            token = super().next(logits)
+            if completion.stats.new_tokens == 3:
+                completion.cancel()
+            return token
+
+    completion = Completion(scheduler, request(PROMPTS[0], sampler=Cancels(Sampling())))
+    assert completion.read().split() == [str(token) for token in completion.tokens]
+    assert completion.stats.new_tokens == 3
+
+
 def test_cancelled_stream_frees_its_row(load):
     scheduler = load(streams=1)._runner.scheduler
     first = Completion(scheduler, request(PROMPTS[0], 100))
@@ -144,13 +168,16 @@ def test_cancelled_while_waiting_never_runs(load):
     first.read()
     assert waiting.read() == ""
     assert (waiting.finish_reason, waiting.tokens) == ("cancelled", ())
+    assert waiting._stream.row == -1
 
 
 def test_forgotten_completion_frees_its_row(load):
     scheduler = load(streams=1)._runner.scheduler
     forgotten = Completion(scheduler, request(PROMPTS[0], 100))
     next(forgotten)
+    stream = forgotten._stream
     del forgotten
+    assert stream.finish_reason == "cancelled"
     after = Completion(scheduler, request(PROMPTS[2], 5))
     after.read()
     assert after.stats.new_tokens == 5

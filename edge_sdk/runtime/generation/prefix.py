@@ -25,7 +25,7 @@ class Row:
     Attributes:
         tokens: Tokens whose keys and values are there, in order.
         adapter: The adapter they were computed with.
-        used: When it was last taken, copied from or given back, in steps of a counter.
+        used: When it was last taken or given back, in steps of a counter.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -85,7 +85,6 @@ class Rows:
             target = best
         else:
             target = min(free, key=lambda i: self._rows[i].used)
-        self.touch(best)
         self.touch(target)
         row = self._rows[target]
         row.adapter = adapter

@@ -57,7 +57,6 @@ class Scheduler:
         """Ends a stream; a token that is being computed for it is dropped."""
         with self._changed:
             stream.finish("cancelled")
-            self._changed.notify_all()
 
     def advance(self, stream: Stream) -> None:
         """Returns once the stream has new text or has ended, or one more step was run."""
