@@ -108,7 +108,8 @@ def switch(device: Device, on: bool) -> Answer:
 def devices(gateway: Gateway) -> Answer:
     """Name all devices."""
     names = _listed([device.name for device in gateway.devices])
-    return Answer(f"{COUNTS[len(gateway.devices)]} devices: {names}.", f"{names}.")
+    plural = "s" if len(gateway.devices) > 1 else ""
+    return Answer(f"{COUNTS[len(gateway.devices)]} device{plural}: {names}.", f"{names}.")
 
 
 def running(gateway: Gateway) -> Answer:

@@ -28,12 +28,13 @@ from examples.assistant.gateway import (
     Gateway,
     Side,
     draw_gateway,
-    invented_word,
+    numbers,
 )
 
 Message = dict[str, str]
 
 _CHOICE = re.compile(r"\(([^()]*)\)(\??)")
+_DEVICE = re.compile(rf"\b(?:{'|'.join(KINDS)})-\d+")
 _SLOT = re.compile(r"\{(\w+)\}")
 SEED = 23
 MEAN_TURNS = 6
@@ -108,6 +109,14 @@ def calibration_set() -> Iterator[Dialogue]:
 def heldout_set() -> Iterator[Dialogue]:
     """Dialogues in phrasings and with devices that were not trained on."""
     return draw_dialogues("heldout", HELDOUT, SEED + 2, longest=10)
+
+
+def device_names(dialogues: Iterable[Dialogue]) -> frozenset[str]:
+    """Every device that there is in these dialogues, and every stranger."""
+    texts = (
+        text for one in dialogues for text in (one.system, *(e.answer.plain for e in one.exchanges))
+    )
+    return frozenset(name for text in texts for name in _DEVICE.findall(text))
 
 
 def write_jsonl(dialogues: Iterable[Dialogue], path: Path, style: Style = "plain") -> None:
@@ -213,12 +222,10 @@ class _Scene:
     def _stranger(self) -> str:
         """The name of a device that is not there, half of the time of a kind that is."""
         names = {device.name for device in self.gateway.devices}
-        kinds = [device.kind for device in self.gateway.devices]
-        if self.rng.random() < 0.5:
-            heldout = self.side == "heldout"
-            kinds = [self.rng.choice(KINDS["heldout"]) if heldout else invented_word(self.rng)]
-        drawn = (f"{self.rng.choice(kinds)}-{self.rng.randint(1, 19)}" for _ in range(1000))
-        return next(name for name in drawn if name not in names)
+        kinds = [device.kind for device in self.gateway.devices] + [self.rng.choice(KINDS)]
+        drawn = (self.rng.choice(kinds) for _ in range(1000))
+        found = (f"{kind}-{self.rng.choice(numbers(self.side, kind))}" for kind in drawn)
+        return next(name for name in found if name not in names)
 
     def _said(self, phrase: str, slots: dict[str, str]) -> str:
         """The phrase as typed: slots filled, an opening, a closing, some punctuation."""

@@ -13,15 +13,12 @@ from typing import Literal
 
 Side = Literal["train", "heldout"]
 
-KINDS: dict[Side, tuple[str, ...]] = {
-    "train": (
-        *("pump", "fan", "valve", "boiler", "compressor", "heater", "conveyor", "mixer"),
-        *("inverter", "thermostat", "motor", "oven", "furnace", "dryer", "burner", "cooler"),
-        *("tank", "press", "lathe", "generator", "lamp", "charger", "blower", "filter"),
-    ),
-    "heldout": ("chiller", "humidifier", "crane", "turbine", "washer", "robot", "freezer", "pump"),
-}
-"""Device kinds; all held-out kinds but the last are new."""
+KINDS = (
+    *("pump", "fan", "valve", "boiler", "compressor", "heater", "conveyor", "mixer"),
+    *("inverter", "thermostat", "motor", "oven", "furnace", "dryer", "burner", "cooler"),
+    *("tank", "press", "lathe", "generator", "lamp", "charger", "blower", "filter"),
+)
+NUMBERS = range(1, 20)
 
 UNITS = {
     "C": ("temperature", "degrees Celsius"),
@@ -46,9 +43,6 @@ PROBLEMS = {
     "low flow": "Check its valves and its pipes.",
 }
 """Problem -> what to do about it."""
-
-INVENTED = 0.4
-"""Share of training devices whose kind is made up, so that copying does not depend on the word."""
 
 
 @dataclass
@@ -121,14 +115,15 @@ class Gateway:
 
 
 def draw_gateway(side: Side, rng: random.Random) -> Gateway:
-    """Draw a gateway with two to four devices and up to two alarms."""
-    kinds = rng.sample(KINDS[side], rng.choice([2, 2, 3, 3, 4]))
-    if side == "train":
-        kinds = [invented_word(rng) if rng.random() < INVENTED else kind for kind in kinds]
+    """Draw a gateway with one to four devices and up to two alarms."""
+    kinds = rng.sample(KINDS, rng.choice([1, 2, 2, 3, 3, 4]))
     if rng.random() < 0.3:
-        kinds[1] = kinds[0]
-    numbers = rng.sample(range(1, 20), len(kinds))
-    devices = [_draw_device(kind, at, rng) for kind, at in zip(kinds, numbers, strict=True)]
+        kinds[-1] = kinds[0]
+    names: list[tuple[str, int]] = []
+    for kind in kinds:
+        free = [number for number in numbers(side, kind) if (kind, number) not in names]
+        names.append((kind, rng.choice(free)))
+    devices = [_draw_device(kind, number, rng) for kind, number in names]
     codes = rng.sample(range(1, 100), 2)
     alarms = [
         Alarm(
@@ -139,17 +134,15 @@ def draw_gateway(side: Side, rng: random.Random) -> Gateway:
         )
         for code in codes[: rng.choice([0, 0, 1, 1, 2])]
     ]
-    name = rng.choice([invented_word(rng), "north", "south", "hall", "plant", "gw", "line", "roof"])
+    name = rng.choice(["east", "west", "north", "south", "hall", "plant", "gw", "line", "roof"])
     firmware = ".".join(str(rng.randrange(10)) for _ in range(3))
     return Gateway(f"{name}-{rng.randint(1, 99)}", firmware, rng.randint(2, 99), devices, alarms)
 
 
-def invented_word(rng: random.Random) -> str:
-    """Two or three syllables that mean nothing."""
-    return "".join(
-        rng.choice("bcdfghklmnprstvwz") + rng.choice("aeiou") + rng.choice(["", "", "n", "r", "s"])
-        for _ in range(rng.randint(2, 3))
-    )
+def numbers(side: Side, kind: str) -> list[int]:
+    """Numbers that devices of a kind have; no device is both trained on and held out."""
+    first = KINDS.index(kind)
+    return [number for number in NUMBERS if ((first + number) % 4 == 0) == (side == "heldout")]
 
 
 def _draw_device(kind: str, number: int, rng: random.Random) -> Device:

@@ -24,6 +24,7 @@ from examples.assistant.decoder import Decoder, Shape
 from examples.assistant.dialogue import (
     SEED,
     calibration_set,
+    device_names,
     heldout_set,
     phrasings,
     training_set,
@@ -51,7 +52,7 @@ def train(model: Decoder, examples: Sequence[Encoded]) -> int:
     for step, batch in enumerate(drawn, start=1):
         share = step / len(drawn)
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = RATE * min(step / 50, 1.0, 1.02 - share)
+            optimizer.param_groups[0]["lr"] = RATE * min(step / 50, 1.0, 2.5 * (1 - share))
         loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -76,7 +77,8 @@ def main() -> None:
     training, calibration, heldout = (
         list(dialogues) for dialogues in (training_set(), calibration_set(), heldout_set())
     )
-    assert not {one.system for one in training} & {one.system for one in heldout + calibration}
+    assert not device_names(training) & device_names(heldout), "a held-out device is trained on"
+    assert not {one.system for one in training} & {one.system for one in calibration}
 
     begun = time.perf_counter()
     tokenizer = train_tokenizer([one.messages() for one in training[:4000]], VOCABULARY)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from examples.assistant.dialogue import SEED
 from examples.assistant.encoding import Encoded
 
-BATCH_TOKENS = 3072
+BATCH_TOKENS = 2048
 OTHERS_WEIGHT = 0.15
 
 
