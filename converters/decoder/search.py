@@ -79,6 +79,10 @@ class DecoderSearch:
     def run(self, specs: Sequence[Spec]) -> Outcome:
         """Tries all candidates and chooses among them."""
         fitting = [spec for spec in specs if self._fits(spec)]
+        if specs and not fitting:
+            least = min(specs, key=lambda spec: self.memory(spec).peak).name
+            row = next(row for row in self.others if row.name == least)
+            return Outcome(None, f"closest is {least}: {row.reason}", tuple(self.others))
         last_resort = "fp32" if self.stopwatch.baseline is None else None
         self._judge(s for s in fitting if s.method != "gptq" and s.family != last_resort)
         late = [spec for spec in fitting if spec.method == "gptq"]
