@@ -23,6 +23,8 @@ from edge_sdk.errors import BundleError
 
 # A rendering of the reports for people; may lie beside index.json, and nothing reads it.
 RENDERED_REPORT = "report.html"
+# What the runtime derived from a bundle that was loaded where it lies.
+PREPARED = "prepared"
 
 
 class PlatformLike(Protocol):
@@ -220,8 +222,8 @@ def _check_target(path: Path, overwrite: bool) -> None:
     found = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
     if not found:
         return
-    # A store has more entries than these: never replace one.
-    if found - {RENDERED_REPORT} != {oci.LAYOUT_FILE, oci.INDEX_FILE, "blobs"}:
+    # A store has more entries than these (its lock, for one): never replace one.
+    if found - {RENDERED_REPORT, PREPARED} != {oci.LAYOUT_FILE, oci.INDEX_FILE, "blobs"}:
         raise BundleError(
             "exists and is not a bundle", where=str(path), remedy="choose another output"
         )

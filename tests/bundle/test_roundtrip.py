@@ -129,6 +129,14 @@ def test_an_existing_bundle_is_kept_unless_told_to_overwrite(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
 
+def test_a_bundle_that_was_loaded_where_it_lies_may_be_replaced(tmp_path):
+    path = make_bundle(tmp_path / "b")
+    (path / "prepared").mkdir()  # as the runtime leaves it
+    make_bundle(path, version="2.0.0", overwrite=True)
+    assert open_bundle(path).version == "2.0.0"
+    assert not (path / "prepared").exists()
+
+
 def test_a_directory_that_is_no_bundle_is_never_overwritten(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
