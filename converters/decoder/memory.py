@@ -19,13 +19,13 @@ from __future__ import annotations
 from converters.decoder import costs
 from converters.decoder.architecture import Architecture
 from converters.decoder.weights import WeightPlan
-from converters.memory import NODE_BYTES
+from converters.memory import ENGINE_BYTES, NODE_BYTES
 from edge_sdk.bundle.record import MemoryPlan
 from edge_sdk.runtime.generation.decoder import CHUNK
 
-# Python, numpy, ONNX Runtime, tokenizers, chat templates, this SDK and an empty session;
-# then what each entry of a tokenizer's vocabulary adds.
-ENGINE_BYTES = 72 << 20
+# Beside Python, the engine and an empty session: tokenizers and chat templates; then what
+# each entry of a tokenizer's vocabulary adds.
+TEXT_BYTES = 13 << 20
 VOCABULARY_BYTES = 420
 # What the heap holds beyond its useful bytes once tokens have been computed.
 HEAP_BYTES = 6 << 20
@@ -54,10 +54,15 @@ def memory_plan(
         + costs.other_bytes(architecture),
         weights_private=sum(m.nbytes if half else m.packed_bytes for m in matrices),
         activations=HEAP_BYTES + HEAP_FACTOR * chunk * live,
-        engine=ENGINE_BYTES + VOCABULARY_BYTES * architecture.vocab + NODE_BYTES * nodes,
+        engine=ENGINE_BYTES + NODE_BYTES * nodes + text_bytes(architecture),
         kv_per_token=kv_bytes(architecture) // (2 if half else 1),
         reference_shapes={"batch": 1, "sequence": chunk},
     )
+
+
+def text_bytes(architecture: Architecture) -> int:
+    """What turning text into tokens and back takes, in a process that does so."""
+    return TEXT_BYTES + VOCABULARY_BYTES * architecture.vocab
 
 
 def kv_bytes(architecture: Architecture) -> int:
