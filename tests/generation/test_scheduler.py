@@ -85,9 +85,9 @@ def test_prompt_in_chunks_leaves_the_bits_of_a_prompt_in_one(scheduler, length):
     Completion(scheduler, request(tokens, 1)).read()
     decoder = scheduler._decoders.of(None)
     decoder.prefill(3, tokens, 0)
-    (_, chunked), *_ = reversed(list(decoder.cache.slices(0, 1)))
-    (_, whole), *_ = reversed(list(decoder.cache.slices(3, 1)))
-    assert np.array_equal(chunked[:, :, :length], whole[:, :, :length])
+    rows = zip(decoder.cache.slices(0, 1), decoder.cache.slices(3, 1), strict=True)
+    for (_, chunked), (_, whole) in rows:
+        assert np.array_equal(chunked[:, :, :length], whole[:, :, :length])
 
 
 def test_one_reader_drives_all(scheduler):
@@ -168,6 +168,7 @@ def test_cancelled_while_waiting_never_runs(load):
     first.read()
     assert waiting.read() == ""
     assert (waiting.finish_reason, waiting.tokens) == ("cancelled", ())
+    Completion(scheduler, request(PROMPTS[2], 5)).read()
     assert waiting._stream.row == -1
 
 
