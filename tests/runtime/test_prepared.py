@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -319,6 +320,15 @@ def test_refused_write_loads_plainly_and_leaves_nothing(tmp_path):
     )
     note = run(code, variant.blobs.root)
     assert "loaded plainly" in note
+    assert [path.name for path in place_of(variant).folder.iterdir()] == ["lock"]
+
+
+def test_too_little_room_is_said_before_anything_is_written(variant, monkeypatch):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 9000)
+    )
+    session = opened(variant)
+    assert "MB of disk, 0 MB are free" in session.notes[0]
     assert [path.name for path in place_of(variant).folder.iterdir()] == ["lock"]
 
 

@@ -201,9 +201,9 @@ class _Preparing:
         """Ends before the disk is full of what then has to be deleted again."""
         missing = [node for node in self._model.packable if node.source not in self._known]
         sizes = [tensor.length for node in missing for tensor in node.tensors.values()]
-        # Scales become float and block sums join them; the engine saves raw and packed bytes
-        # of one weight at a time.
-        needed = sum(sizes) * 5 // 4 + max(sizes, default=0) * 5 // 2
+        # Each block's sum joins its scale, and scales are there twice; the engine saves raw
+        # and packed bytes of one weight at a time.
+        needed = sum(sizes) * 3 // 2 + max(sizes, default=0) * 5 // 2
         free = shutil.disk_usage(self._work).free
         if free < needed:
             raise WorkError(
