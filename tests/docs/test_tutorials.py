@@ -14,6 +14,7 @@ from converters.metrics import find_metric
 from device_profiles.loader import profile_path
 from tests.cli.models import write
 from tests.docs.runner import ROOT, blocks, commands, run_command, run_page
+from tests.generation import tiny
 from tests.passes.models import graph, normal
 from tests.runtime.test_text import embedder, text_classifier
 
@@ -60,6 +61,7 @@ def test_running(here, bundles, images):
     shutil.copytree(bundles, here, dirs_exist_ok=True)
     embedder(here / "minilm.bundle")
     text_classifier(here / "intents.bundle")
+    tiny.bundle(here / "assistant.bundle")
     np.savez("x.npz", image=images)
     np.savez("doubles.npz", image=images[:1].astype(float))
     with np.load(EXAMPLES / "recurrent/heldout.npz") as arrays:
