@@ -92,9 +92,9 @@ def test_prompt_in_chunks_leaves_the_bits_of_a_prompt_in_one(scheduler, length, 
 
 
 def test_one_reader_drives_all(scheduler):
-    first, second = (Completion(scheduler, request(PROMPTS[i], 10)) for i in (0, 2))
+    first, second = (Completion(scheduler, request(prompt(1, seed), 10)) for seed in (0, 1))
     first.read()
-    assert second.stats.new_tokens >= 9
+    assert second.stats.new_tokens == 10
 
 
 def test_threads_read_their_own_streams(load, alone):
@@ -223,12 +223,12 @@ def test_short_prompt_does_not_wait_for_a_long_one(scheduler):
 
 def test_gap_between_rows_is_closed_and_both_rows_stay_cached(scheduler, alone):
     prompts = [prompt(30 + i, 60 + i) for i in range(3)]
-    limits = (40, 3, 40)
+    limits = (90, 3, 90)
     completions = [
         Completion(scheduler, request(tokens, limit))
         for tokens, limit in zip(prompts, limits, strict=True)
     ]
-    while not completions[1].finish_reason:
+    while not (completions[1].finish_reason and completions[2].stats.new_tokens):
         scheduler.step()
     scheduler.step()
     assert [c._stream.row for c in completions] == [0, 1, 1]
@@ -237,14 +237,14 @@ def test_gap_between_rows_is_closed_and_both_rows_stay_cached(scheduler, alone):
         completion.read()
     assert again.stats.cached_tokens == len(prompts[1]) - 2
     assert again.tokens == completions[1].tokens
-    assert completions[2].tokens == alone(prompts[2], 40)
+    assert completions[2].tokens == alone(prompts[2], 90)
 
 
 def test_interrupted_move_of_a_row_corrupts_nothing(scheduler, alone, monkeypatch):
     prompts = [prompt(30 + i, 60 + i) for i in range(3)]
     completions = [
         Completion(scheduler, request(tokens, limit))
-        for tokens, limit in zip(prompts, (40, 3, 40), strict=True)
+        for tokens, limit in zip(prompts, (90, 3, 90), strict=True)
     ]
     cache = scheduler._decoders.cache
     swap = type(cache).swap
@@ -261,7 +261,7 @@ def test_interrupted_move_of_a_row_corrupts_nothing(scheduler, alone, monkeypatc
     again = Completion(scheduler, request(prompts[1], 3))
     for completion in (*completions, again):
         completion.read()
-    assert completions[2].tokens == alone(prompts[2], 40)
+    assert completions[2].tokens == alone(prompts[2], 90)
     assert again.tokens == alone(prompts[1], 3)
 
 
