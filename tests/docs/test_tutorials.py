@@ -69,6 +69,11 @@ def test_running(here, bundles, images):
     run_page("docs/running.md", {"image": images[:1], "recording": recording})
 
 
+def test_generation(here):
+    tiny.bundle(here / "assistant.bundle")
+    run_page("docs/generation.md")
+
+
 def test_readme(here, images):
     shutil.copy(EXAMPLES / "digits/digits.onnx", "model.onnx")
     shutil.copy(EXAMPLES / "digits/calibration.npz", "samples.npz")
