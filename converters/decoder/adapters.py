@@ -53,11 +53,6 @@ class LowRank:
     name: str
     arrays: Mapping[str, Array]
 
-    @property
-    def nodes(self) -> frozenset[str]:
-        """The nodes that it adapts."""
-        return frozenset(name[len("lora.") : -len(".a")] for name in self.arrays)
-
 
 @dataclass(frozen=True)
 class _Pair:

@@ -179,8 +179,8 @@ class DecoderJob:
         self, profile: Profile, found: Found, chosen: Spec, started: float
     ) -> VariantReport:
         self.say(f"{profile.name}: measuring peak memory of {chosen.name}")
-        built, outcome = found.workshop.build(chosen), found.outcome
-        peak = footprint(built.path, self.source.generation, self.stopwatch.prompt, 1)
+        outcome, path = found.outcome, found.workshop.path(chosen)
+        peak = footprint(path, self.source.generation, self.stopwatch.prompt, 1)
         rows = tuple(
             msgspec.structs.replace(row, peak_rss_bytes=peak.peak_rss_bytes)
             if row.status == "chosen"
@@ -218,7 +218,7 @@ class DecoderJob:
                 tools=tools(),
                 licence=self.source.licence,
             ),
-            agreement=workshop.agreement(workshop.build(chosen)),
+            agreement=workshop.agreement(chosen),
             memory=self._memory(chosen),
             adapters=self.adapters,
         )

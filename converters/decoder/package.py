@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from converters.dataset import Array
-from converters.decoder import graph
 from converters.decoder.adapters import LowRank
 from converters.decoder.base import DIGESTS_FILE, encoded_digests
 from converters.decoder.candidates import Spec
-from converters.decoder.graph import KvScales
+from converters.decoder.graphs import CandidateGraphs
 from converters.decoder.texts import Tokens
 from converters.decoder.workshop import DecoderWorkshop
-from converters.materialize import open_path, save
+from converters.materialize import open_path
 from converters.package import (
     FLOAT_TOLERANCE,
     GOLDEN_BYTES,
@@ -45,12 +42,8 @@ from edge_sdk.bundle.record import (
 )
 from edge_sdk.runtime.engine import SessionOptions, find_engine
 from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX, read_adapter
-from edge_sdk.runtime.generation.decoder import CHUNK, Decoder
 
-MAIN, MAIN_KV8 = "main", "main-kv8"
 GOLDEN_TOKENS = 24
-# Windows that the ranges of keys and values are taken from.
-KV_WINDOWS = 16
 # An array in a blob begins at a multiple of so many bytes, for the engine to read it in place.
 ADAPTER_ALIGNMENT = 64
 TASK = "text-generation"
@@ -92,10 +85,9 @@ def pack(
         spec: The candidate.
         packing: The rest.
     """
-    source, built = workshop.source, workshop.build(spec)
+    source, built = workshop.source, workshop.candidate(spec)
     adapters = tuple(store_adapter(blobs, each, spec) for each in packing.adapters)
-    adapted = frozenset[str]().union(*(each.nodes for each in packing.adapters))
-    paths = graph_files(workshop, spec, adapted)
+    paths = CandidateGraphs(workshop, spec, adapters, blobs).files()
     tokens = workshop.texts.evaluation[0][:GOLDEN_TOKENS]
     engine = engine_for(packing.profile)
     return VariantRecord(
@@ -144,55 +136,6 @@ def engine_for(profile: Profile) -> Engine:
     )
 
 
-def graph_files(workshop: DecoderWorkshop, spec: Spec, adapted: Collection[str]) -> dict[str, Path]:
-    """The candidate's graphs by name: over each KV cache, without and with adapters.
-
-    The weights of all are those of the first.
-
-    Args:
-        workshop: Where the candidate was built.
-        spec: The candidate.
-        adapted: Nodes that take adapters; none where there are no adapters.
-    """
-    main = workshop.build(spec).path
-    names = [MAIN] if spec.half else [MAIN, MAIN_KV8]
-    names += [name + GRAPH_SUFFIX for name in names if adapted]
-    paths = {name: main.with_name(f"{name}.onnx") for name in names} | {MAIN: main}
-    if not all(path.exists() for path in paths.values()):  # nor for another profile yet
-        windows = workshop.texts.calibration[:KV_WINDOWS]
-        generation = workshop.source.generation
-        scales = None if spec.half else kv_scales(workshop.decoder(main), generation, windows)
-        for name in names[1:]:
-            _write_beside(main, name, workshop, spec, scales, adapted)
-    return paths
-
-
-def _write_beside(
-    main: Path,
-    name: str,
-    workshop: DecoderWorkshop,
-    spec: Spec,
-    scales: Sequence[KvScales] | None,
-    adapted: Collection[str],
-) -> None:
-    """Writes another graph of the candidate; its weights are those of the graph beside it."""
-    kv8 = name.startswith(MAIN_KV8)
-    model = graph.build(
-        workshop.source.architecture,
-        workshop.weights(spec),
-        spec.plan,
-        kv="int8" if kv8 else "float32",
-        kv_scales=scales if kv8 else None,
-        float_type="float16" if spec.half else "float32",
-        adapted=adapted if name.endswith(GRAPH_SUFFIX) else (),
-    )
-    written = ir.load(main).graph.initializers
-    for key, value in model.graph.initializers.items():
-        if key in written:
-            value.const_value = written[key].const_value
-    save(model, main.parent, name)
-
-
 def store_adapter(blobs: BlobStore, adapter: LowRank, spec: Spec) -> Adapter:
     """Stores an adapter's arrays in one blob, in the type of the candidate's activations."""
     dtype = np.dtype("<f2" if spec.half else "<f4")
@@ -212,34 +155,6 @@ def store_adapter(blobs: BlobStore, adapter: LowRank, spec: Spec) -> Adapter:
             for name, (shape, offset) in refs.items()
         },
     )
-
-
-def kv_scales(
-    decoder: Decoder, generation: Generation, windows: Sequence[Tokens]
-) -> list[KvScales]:
-    """Scales of int8 keys and values per head and channel: their largest magnitude on text.
-
-    Args:
-        decoder: The candidate over a float32 cache.
-        generation: Its shape.
-        windows: The text.
-    """
-    shape = (generation.kv_heads, generation.head_dim)
-    largest: dict[str, NDArray[np.float32]] = {}
-    for window in windows:
-        for past in range(0, len(window), CHUNK):
-            decoder.prefill(0, window[past : past + CHUNK].tolist(), past, last=False)
-        for name, part in decoder.cache.slices(0, 1):
-            seen = np.abs(part[0, :, : len(window)].astype(np.float32)).max(axis=1)
-            largest[name] = np.maximum(largest.get(name, np.zeros(shape, np.float32)), seen)
-    scale = {
-        name: np.maximum(values / np.float32(127), np.finfo(np.float32).tiny)
-        for name, values in largest.items()
-    }
-    return [
-        KvScales(scale[f"{layer}.key"], scale[f"{layer}.value"])
-        for layer in range(generation.layers)
-    ]
 
 
 def golden_case(

@@ -16,7 +16,6 @@ from converters.decoder import sensitivity
 from converters.decoder.candidates import Spec
 from converters.decoder.speed import PROMPT, Speed, Stopwatch
 from converters.decoder.workshop import DecoderWorkshop
-from converters.workshop import Built
 from device_profiles.schema import Profile
 from edge_sdk.bundle.measurements import Candidate, DecoderFigures
 from edge_sdk.bundle.record import MemoryPlan
@@ -145,15 +144,14 @@ class DecoderSearch:
         return False
 
     def _judge(self, specs: Iterable[Spec]) -> None:
-        built = [(spec, made) for spec in specs if (made := self._try(spec))]
-        self.say(f"{self.profile.name}: timing {', '.join(spec.name for spec, _ in built)}")
-        times = self.stopwatch.time([spec for spec, _ in built])
-        for (spec, made), time in zip(built, times, strict=True):
+        scored = [spec for spec in specs if self._scores(spec)]
+        self.say(f"{self.profile.name}: timing {', '.join(spec.name for spec in scored)}")
+        for spec, time in zip(scored, self.stopwatch.time(scored), strict=True):
             self.judged[spec.name] = (
                 spec,
                 Judged(
-                    built=made,
-                    agreement=self.workshop.agreement(made),
+                    built=self.workshop.candidate(spec),
+                    agreement=self.workshop.agreement(spec),
                     speedup=self._speedup(spec, time),
                     measured=self.decisive,
                     peak_bytes=_peak(self.workshop, self.memory(spec)),
@@ -161,17 +159,18 @@ class DecoderSearch:
                 ),
             )
 
-    def _try(self, spec: Spec) -> Built | None:
+    def _scores(self, spec: Spec) -> bool:
         """Builds and scores a candidate; one that fails is a row in the report."""
         try:
-            built = self.workshop.build(spec)
-            self.workshop.scores(built)
+            self.workshop.scores(spec)
         except EdgeSdkError as error:
             if spec.forced:
                 raise
             self._leave_out(spec, "failed", error.message)
-            return None
-        return built
+            return False
+        if not self.stopwatch.needs(spec):
+            self.workshop.release(spec)
+        return True
 
     def _speedup(self, spec: Spec, time: Speed) -> float:
         """Over fp32; where that is too large to be timed, by what the profile expects."""
@@ -224,7 +223,7 @@ class DecoderSearch:
             agreement=judged.agreement,
             latency_ms=judged.latency_ms,
             decoder=DecoderFigures(
-                perplexity=round(self.workshop.scores(judged.built).perplexity, 4),
+                perplexity=round(self.workshop.scores(spec).perplexity, 4),
                 source_perplexity=round(self.workshop.reference.perplexity, 4),
                 tokens_per_second=round(1e3 / time.step_ms, 2),
                 ttft_ms=round(time.ttft_ms, 2),

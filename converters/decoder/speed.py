@@ -144,6 +144,10 @@ class Stopwatch:
         self.reference = baseline
         self._known: dict[str, Speed] = {}
 
+    def needs(self, spec: Spec) -> bool:
+        """Whether a candidate's files will be opened: not timed yet, or what others race with."""
+        return spec == self.reference or _format(spec) not in self._known
+
     def time(self, specs: Sequence[Spec]) -> list[Speed]:
         """The speed of each candidate, timed in turn with the baseline where it is not known.
 
@@ -157,10 +161,13 @@ class Stopwatch:
             capacity = len(self.prompt) + TIMED
             decoders = {
                 # One thread: idle threads of several sessions spin in each other's way.
-                name: self.workshop.decoder(self.workshop.build(spec).path, capacity, threads=1)
+                name: self.workshop.decoder(self.workshop.path(spec), capacity, threads=1)
                 for name, spec in contest.items()
             }
             self._known = race(decoders, self.prompt) | self._known
+            for spec in fresh.values():
+                if not self.needs(spec):
+                    self.workshop.release(spec)
         return [self._known[_format(spec)] for spec in specs]
 
 

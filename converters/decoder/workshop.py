@@ -1,10 +1,12 @@
-"""Builds a decoder's candidates and scores them; profiles share what is built.
+"""Builds a decoder's candidates and scores them; profiles share what is known of them.
 
-Every candidate lies in a folder of its own, as a graph file and one file of weights.
+Every candidate lies in a folder of its own, as a graph file and one file of weights,
+for as long as it is needed.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,7 +64,7 @@ class DecoderWorkshop:
         self.threads = threads
         self.say = say
         self.reference = reference or layerwise.reference(source, texts.evaluation, threads, say)
-        self._built: dict[bytes, Built] = {}
+        self._candidates: dict[bytes, Built] = {}
         self._scores: dict[Path, Scores] = {}
         self._calibrated: set[WeightFormat] = set()
 
@@ -79,24 +81,32 @@ class DecoderWorkshop:
                 self._calibrated.add(wanted)
         return rounded
 
-    def build(self, spec: Spec) -> Built:
-        """The candidate's files."""
-        recipe = spec.recipe("onnx")
-        key = msgspec.msgpack.encode(recipe)
-        if (known := self._built.get(key)) is None:
-            weights = self.weights(spec)
-            self.say(f"building {spec.name}")
-            model = self._graph(spec, weights)
-            size = shipped_bytes(model)
-            folder = self.folder / f"candidate-{len(self._built)}"
-            folder.mkdir()
-            known = self._built[key] = Built(
-                recipe=recipe,
-                path=save(model, folder),
-                size_bytes=size,
+    def candidate(self, spec: Spec) -> Built:
+        """What a candidate is; its files may not be there, see :meth:`path`."""
+        key = spec.recipe("onnx")
+        if (known := self._candidates.get(encoded := msgspec.msgpack.encode(key))) is None:
+            folder = self.folder / f"candidate-{len(self._candidates)}"
+            known = self._candidates[encoded] = Built(
+                recipe=key,
+                path=folder / "model.onnx",
+                size_bytes=self.size(spec),
                 unquantized=tuple(_unquantized(spec)),
             )
         return known
+
+    def path(self, spec: Spec) -> Path:
+        """The candidate's graph file, written if it is not there."""
+        path = self.candidate(spec).path
+        if not path.exists():
+            weights = self.weights(spec)
+            self.say(f"building {spec.name}")
+            path.parent.mkdir(exist_ok=True)
+            save(self._graph(spec, weights), path.parent, path.stem)
+        return path
+
+    def release(self, spec: Spec) -> None:
+        """Deletes a candidate's files; what is known of it stays."""
+        shutil.rmtree(self.candidate(spec).path.parent, ignore_errors=True)
 
     def trial(self, spec: Spec, windows: Sequence[Tokens]) -> Scores:
         """Scores of a candidate on some windows; its files are not kept."""
@@ -125,18 +135,20 @@ class DecoderWorkshop:
         decoder = self.decoder(path)
         return score(windows, lambda window: decoder.logits(window.tolist()))
 
-    def scores(self, built: Built) -> Scores:
+    def scores(self, spec: Spec) -> Scores:
         """A candidate's scores on the evaluation text; the source's own for fp32."""
+        built = self.candidate(spec)
         if not built.recipe.steps:
             return self.reference
         if built.path not in self._scores:
-            self.say(f"perplexity of {built.recipe.name}")
-            self._scores[built.path] = self.loss(built.path, self.texts.evaluation)
+            path = self.path(spec)
+            self.say(f"perplexity of {spec.name}")
+            self._scores[path] = self.loss(path, self.texts.evaluation)
         return self._scores[built.path]
 
-    def agreement(self, built: Built) -> Agreement:
+    def agreement(self, spec: Spec) -> Agreement:
         """How a candidate compares with the source."""
-        return agreement(self.scores(built), self.reference, len(self.texts.evaluation))
+        return agreement(self.scores(spec), self.reference, len(self.texts.evaluation))
 
 
 def agreement(found: Scores, source: Scores, windows: int) -> Agreement:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from converters.decoder import families, graph, names  # noqa: E402
 from converters.decoder.adapters import CONFIG, WEIGHTS, LowRank, read_adapter  # noqa: E402
 from edge_sdk.errors import SourceError  # noqa: E402
+from edge_sdk.runtime.generation.adapters import node_of  # noqa: E402
 from tests.decoder.fixtures import CASES, FOLDER, logits, tokens  # noqa: E402
 from tests.decoder.random_weights import RandomWeights  # noqa: E402
 from tests.decoder.running import Runner  # noqa: E402
@@ -29,8 +30,12 @@ BASES = {"attention": "llama", "patterns": "llama", "fused": "glm"}
 CONFIGURED = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "bias": "none"}
 
 
+def nodes_of(adapter: LowRank) -> set[str]:
+    return {node_of(name) for name in adapter.arrays}
+
+
 def run(architecture, weights, adapter: LowRank, folder: Path) -> np.ndarray:
-    model = graph.build(architecture, weights, graph.FLOAT32, adapted=adapter.nodes)
+    model = graph.build(architecture, weights, graph.FLOAT32, adapted=nodes_of(adapter))
     return Runner(model, folder)([IDS], [len(IDS)], range(len(IDS)), adapter.arrays)[0]
 
 
@@ -88,7 +93,7 @@ def test_adapter_equals_merged_weights(family: str, tmp_path: Path) -> None:
             modules[module] = modules.get(module, (0, 0))[0] + rows, width
     folder = peft_folder(tmp_path / "adapter", architecture, modules)
     adapter = read_adapter("all", folder, architecture)
-    assert len(adapter.nodes) == 4 * architecture.layers
+    assert len(nodes_of(adapter)) == 4 * architecture.layers
     found = run(architecture, RandomWeights(architecture), adapter, tmp_path)
     merged = graph.build(architecture, Merged(architecture, folder), graph.FLOAT32)
     expected = Runner(merged, tmp_path)([IDS], [len(IDS)], range(len(IDS)))[0]

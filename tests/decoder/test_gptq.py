@@ -105,7 +105,7 @@ def test_text_is_predicted_better_than_with_clipping_and_that_better_than_withou
 
     def increase(method: Method, size: int) -> float:
         plan = WeightPlan(WeightFormat(4, size))
-        return workshop.agreement(workshop.build(Spec(f"{method}-{size}", plan, method))).drop
+        return workshop.agreement(Spec(f"{method}-{size}", plan, method)).drop
 
     for size in (32, 128):
         nearest, clipped, fitted = (increase(m, size) for m in ("nearest", "clip", "gptq"))

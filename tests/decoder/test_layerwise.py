@@ -48,7 +48,7 @@ def test_layers_one_by_one_predict_what_the_whole_graph_does(tied: bool, tmp_pat
         source = replace(source, architecture=model, weights=RandomWeights(model))
     workshop = workshop_of(source, tmp_path)
     (spec,) = specs_of("fp32", source.architecture, source.weights)
-    whole = workshop.loss(workshop.build(spec).path, workshop.texts.evaluation)
+    whole = workshop.loss(workshop.path(spec), workshop.texts.evaluation)
     assert workshop.reference.loss == pytest.approx(whole.loss, rel=1e-5)
     assert workshop.reference.tokens == whole.tokens
     assert np.abs(workshop.reference.kept - whole.kept).max() < 1e-3
@@ -82,7 +82,7 @@ def test_blocks_of_a_gguf_file_are_not_rounded_again(kind: Type, bits: int, tmp_
     stored = spec_from(Recipe(name=name), source.architecture, source.weights)
     assert stored.plan.of("head") == WeightFormat(8 if bits == 8 else 4)
     drops = {
-        spec.name: abs(workshop.agreement(workshop.build(spec)).max_error)
+        spec.name: abs(workshop.agreement(spec).max_error)
         for spec in (
             stored,
             spec_from(Recipe(name="int4-b64"), source.architecture, source.weights),

@@ -42,8 +42,8 @@ def read_adapter(
     if odd:
         raise BundleError(f"{min(odd)} is no input of the graph", where=where)
     arrays: dict[str, Array] = {}
-    for node in sorted({name.rpartition(".")[0] for name in specs}):
-        a, b = specs[f"{node}.a"], specs[f"{node}.b"]
+    for node in sorted({node_of(name) for name in specs}):
+        a, b = specs[f"{PREFIX}{node}.a"], specs[f"{PREFIX}{node}.b"]
         refs = [adapter.arrays.get(side.name) for side in (a, b)]
         if refs == [None, None]:
             arrays[a.name] = np.zeros((_width(a, 0), 0), a.dtype)
@@ -54,6 +54,11 @@ def read_adapter(
         if arrays[a.name].shape[1] != arrays[b.name].shape[0]:
             raise BundleError(f"{a.name} and {b.name} are not of one rank", where=where)
     return arrays
+
+
+def node_of(name: str) -> str:
+    """The node that an adapter's input ``lora.{node}.a`` or ``.b`` belongs to."""
+    return name.removeprefix(PREFIX).rpartition(".")[0]
 
 
 def _fitting(spec: TensorSpec, ref: ArrayRef | None, blobs: BlobStore, where: str) -> Array:
