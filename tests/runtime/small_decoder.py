@@ -35,6 +35,7 @@ def decoder(
     block: int = 32,
     bits: int = 4,
     zero_points: bool = False,
+    bias: bool = False,
     tuned: int | None = None,
     golden: bool = True,
     tolerance: float = 1e-3,
@@ -45,13 +46,14 @@ def decoder(
     weights = {"embed": rng.standard_normal((VOCAB, hidden)).astype(np.float32)}
     nodes = [ob.node("Gather", ["embed", "input_ids"], ["h0"])]
     for layer in range(layers):
-        node, own = product(rng, f"h{layer}", f"m{layer}", hidden, hidden, block, bits, zero_points)
+        form = (hidden, hidden, block, bits, zero_points, bias)
+        node, own = product(rng, f"h{layer}", f"m{layer}", *form)
         if layer == tuned:
             own[f"m{layer}.weight"] = own[f"m{layer}.weight"] ^ 17
         weights |= own
         nodes += [node, ob.node("Tanh", [f"m{layer}"], [f"h{layer + 1}"])]
     nodes.append(ob.node("Gather", [f"h{layers}", "logits_at"], ["last"], axis=1))
-    node, own = product(rng, "last", "logits", hidden, VOCAB, block, bits, zero_points)
+    node, own = product(rng, "last", "logits", hidden, VOCAB, block, bits, zero_points, bias)
     with Builder(path) as builder:
         builder.graph([*nodes, node], INPUTS, [LOGITS], weights | own)
         case = (golden_case(builder, tolerance),) if golden else ()
@@ -68,6 +70,7 @@ def product(
     block: int,
     bits: int,
     zero_points: bool,
+    bias: bool,
 ) -> tuple[bytes, dict[str, np.ndarray]]:
     """A MatMulNBits node and its weights."""
     blocks = -(-width // block)
@@ -80,8 +83,11 @@ def product(
     if zero_points:
         shape = (rows, -(-blocks * bits // 8))
         weights[f"{output}.zeros"] = rng.integers(0, 256, shape, dtype=np.uint8)
-    attributes = {"K": width, "N": rows, "bits": bits, "block_size": block, "accuracy_level": 4}
     inputs = [given, *weights]
+    if bias:
+        weights[f"{output}.bias"] = rng.standard_normal(rows).astype(np.float32)
+        inputs += [""] * (5 - len(inputs)) + [f"{output}.bias"]
+    attributes = {"K": width, "N": rows, "bits": bits, "block_size": block, "accuracy_level": 4}
     node = ob.node("MatMulNBits", inputs, [output], domain="com.microsoft", **attributes)
     return node, weights
 

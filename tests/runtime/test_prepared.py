@@ -93,6 +93,7 @@ def expect_plain(variant: Variant, why: str, *, verify: bool = False) -> None:
         {"zero_points": True},
         {"bits": 8},
         {"bits": 8, "zero_points": True},
+        {"bias": True},
     ],
     ids=str,
 )
@@ -352,6 +353,29 @@ def test_preparing_needs_the_memory_of_one_weight(tmp_path):
     run(OPEN + "load(True)", variant.blobs.root)
     done = index_of(variant).preparation
     assert PACKED <= done.memory < 4 * PACKED < done.disk / 2
+
+
+def test_version_beside_a_running_one_costs_the_memory_of_what_differs(tmp_path):
+    store = Store(tmp_path / "store")
+    for version, tuned in (("1.0.0", None), ("2.0.0", 5)):
+        path = decoder(tmp_path / version, **LARGE, tuned=tuned, version=version)
+        store.install(open_bundle(path))
+        prepared(store.open("tiny", version).variants[0])
+    code = (
+        "import sys\n"
+        "from edge_sdk.bundle.store import Store\n"
+        "from edge_sdk.runtime import process, sessions\n"
+        "def load(version):\n"
+        "    variant = Store(sys.argv[1]).open('tiny', version).variants[0]\n"
+        "    before = process.pss()\n"
+        "    session = sessions.open_graph(variant, 'main', 1, True)\n"
+        "    return process.pss() - before, session\n"
+        "first, second = load('1.0.0'), load('2.0.0')\n"
+        "print(first[0], second[0])"
+    )
+    first, second = map(int, run(code, store.root).split())
+    assert first > 12 * PACKED  # every weight was touched by the check, so it counts
+    assert second < 4 * PACKED
 
 
 def test_further_sessions_cost_no_copy_of_the_weights(tmp_path):

@@ -82,17 +82,14 @@ class Packable:
             digest.update(repr((position, replace(tensor, name=""))).encode())
         return digest.hexdigest()
 
-    def alone(self, header: bytes, tensors: Mapping[int, Tensor] | None = None) -> bytes:
+    def alone(self, header: bytes, tensors: Mapping[int, Tensor]) -> bytes:
         """A model of this node alone, from input ``A`` to its output.
 
         Args:
             header: The fields of the model that say IR version and opsets.
-            tensors: In place of the node's own tensors.
+            tensors: Weight, scales and zero points.
         """
-        found = {
-            position: replace(tensor, name=self.inputs[position])
-            for position, tensor in (self.tensors if tensors is None else tensors).items()
-        }
+        found = {at: replace(tensor, name=self.inputs[at]) for at, tensor in tensors.items()}
         element = found[2].data_type  # activations have the scales' type
         body = (
             field(1, self.node),
@@ -131,7 +128,7 @@ class Model:
         }
         return {self._tensors[name].location for name in freed} - needed
 
-    def rewritten(self, packed: Mapping[str, Mapping[int, Tensor]], folder: str) -> bytes:
+    def rewritten(self, packed: Mapping[str, Mapping[int, Tensor]]) -> bytes:
         """The model with packed weights in the place of the raw ones.
 
         Raw initializers stay (another node may read them); the engine drops what
@@ -139,15 +136,13 @@ class Model:
 
         Args:
             packed: :attr:`Packable.output` -> tensors to use from now on, by input position.
-            folder: Where all other external tensors are, relative to the engine's folder.
         """
         out = []
         for number, value, raw in fields(memoryview(self._graph)):
             if number == 1:
                 out.append(_with_inputs(message(value), packed))
             elif number == 5 and (tensor := decode(message(value))):
-                moved = replace(tensor, location=f"{folder}/{tensor.location}")
-                out.append(field(5, encode(moved)))
+                out.append(field(5, encode(self._tensors[tensor.name])))
             else:
                 out.append(bytes(raw))
         new = {t.name: t for tensors in packed.values() for t in tensors.values()}
@@ -155,8 +150,13 @@ class Model:
         return self.header + field(7, b"".join(out))
 
 
-def read_model(data: bytes) -> Model:
+def read_model(data: bytes, folder: str) -> Model:
     """Decodes a model.
+
+    Args:
+        data: The encoded ``ModelProto``.
+        folder: Where its external tensors are, relative to the folder that the engine will be
+            given; their locations include it from now on.
 
     Raises:
         BundleError: The bytes are no ONNX model.
@@ -168,17 +168,20 @@ def read_model(data: bytes) -> Model:
         else:
             header.append(bytes(raw))
     tensors: dict[str, Tensor] = {}
-    inline: dict[str, bytes] = {}
+    encoded: dict[str, bytes] = {}
     nodes = []
     for number, value, _ in fields(memoryview(graph)):
         if number == 5:
             tensor = decode(message(value))
             if tensor:
-                tensors[tensor.name] = tensor
-            inline[_name(message(value))] = bytes(message(value))
+                moved = replace(tensor, location=f"{folder}/{tensor.location}")
+                tensors[tensor.name] = moved
+                encoded[tensor.name] = encode(moved)
+            else:
+                encoded[_name(message(value))] = bytes(message(value))
         elif number == 1:
             nodes.append(message(value))
-    found = (_packable(node, tensors, inline) for node in nodes)
+    found = (_packable(node, tensors, encoded) for node in nodes)
     uses = Counter(text(v) for node in nodes for number, v, _ in fields(node) if number == 1)
     return Model(b"".join(header), tuple(node for node in found if node), graph, tensors, uses)
 
@@ -234,7 +237,7 @@ def encode(tensor: Tensor) -> bytes:
 
 
 def _packable(
-    node: memoryview, tensors: Mapping[str, Tensor], inline: Mapping[str, bytes]
+    node: memoryview, tensors: Mapping[str, Tensor], encoded: Mapping[str, bytes]
 ) -> Packable | None:
     inputs, output, name, op, width = [], "", "", "", 0
     for number, value, _ in fields(node):
@@ -250,7 +253,7 @@ def _packable(
             width = width or _width(message(value))
     if op != OP or not all(given in tensors for given in inputs[1:4] if given):
         return None
-    if any(given and given not in inline for given in inputs[4:]):
+    if any(given and given not in encoded for given in inputs[4:]):
         return None  # computed, so the node cannot run alone
     return Packable(
         name=name or output,
@@ -259,14 +262,14 @@ def _packable(
         output=output,
         width=width,
         tensors={at: tensors[inputs[at]] for at in range(1, min(4, len(inputs))) if inputs[at]},
-        rest=tuple(inline[given] for given in inputs[4:] if given),
+        rest=tuple(encoded[given] for given in inputs[4:] if given),
     )
 
 
 def _width(attribute: memoryview) -> int:
     """The value of attribute ``K``; zero of any other."""
     found = {number: value for number, value, _ in fields(attribute)}
-    return integer(found[3]) if bytes(message(found.get(1, memoryview(b"")))) == b"K" else 0
+    return integer(found.get(3, 0)) if bytes(message(found.get(1, memoryview(b"")))) == b"K" else 0
 
 
 def _name(tensor: memoryview) -> str:

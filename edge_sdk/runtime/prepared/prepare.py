@@ -34,7 +34,7 @@ from edge_sdk.runtime.prepared.artefact import (
     read_index,
     verify_file,
 )
-from edge_sdk.runtime.prepared.graph import Packable, Tensor, read_model
+from edge_sdk.runtime.prepared.graph import Model, Packable, Tensor, read_model
 from edge_sdk.runtime.prepared.packing import Packed
 
 Progress = Callable[[int, int], None]
@@ -92,7 +92,7 @@ class _Preparing:
         self._options = options
         self._work = work
         self._root = place.blobs.root.resolve()
-        self._model = read_model(_read_graph(place))
+        self._model = _read_graph(place)
         self._known = {weight.source: (path, weight) for path, weight in _others(place)}
         self._new = self._packed = self._memory = 0
         self._before = process.anonymous()
@@ -115,7 +115,7 @@ class _Preparing:
             graph=self._place.graph.parts[0].digest,
             model=model,
             weights=tuple(done.values()),
-            unread=tuple(f"sha256:{name}" for name in sorted(self._model.unread(done))),
+            unread=tuple(f"sha256:{Path(at).name}" for at in sorted(self._model.unread(done))),
             preparation=Preparation(
                 seconds=time.monotonic() - start,
                 memory=self._memory,
@@ -144,12 +144,12 @@ class _Preparing:
     def _pack(self, node: Packable) -> Weight | None:
         """Packs one weight; ``None`` where the engine uses it as it is on this CPU."""
         place, header = self._place, self._model.header
-        packed, expected = self._saved(node, place.blobs.folder.resolve(), node.tensors)
+        packed, expected = self._saved(node, node.tensors)
         if packed is None or packed.length < node.weight.length:
             return None
         blob = self._store(_content(node, packed, place))
         weight = Weight(source=node.source, blob=blob, key="", packed=packed.length)
-        stand_in, _ = self._saved(node, self._root, weight.tensors(node, place.relative))
+        stand_in, _ = self._saved(node, weight.tensors(node, place.relative))
         if stand_in is None:
             return None
         weight = msgspec.structs.replace(weight, key=stand_in.key)
@@ -162,16 +162,14 @@ class _Preparing:
         self._packed += 1
         return weight
 
-    def _saved(
-        self, node: Packable, folder: Path, tensors: Mapping[int, Tensor]
-    ) -> tuple[Packed | None, bytes]:
+    def _saved(self, node: Packable, tensors: Mapping[int, Tensor]) -> tuple[Packed | None, bytes]:
         """What the engine packs of a node's weight, and what the node computes with it.
 
         The engine's own copy lives no longer than this call.
         """
         process.trim()  # the C library would keep the last one's memory
         alone = node.alone(self._model.header, tensors)
-        session, packed = packing.save(alone, folder, self._options, self._work)
+        session, packed = packing.save(alone, self._root, self._options, self._work)
         self._memory = max(self._memory, process.anonymous() - self._before)
         return packed.get(node.weight.name), packing.product(session, node.width)
 
@@ -181,8 +179,7 @@ class _Preparing:
             for node in self._model.packable
             if node.output in done
         }
-        folder = self._place.blobs.folder.relative_to(self._place.blobs.root).as_posix()
-        return self._model.rewritten(tensors, folder)
+        return self._model.rewritten(tensors)
 
     def _store(self, chunks: Iterable[bytes]) -> Blob:
         """Writes a file named by its digest, in place of one that a killed process left."""
@@ -219,7 +216,7 @@ def _content(node: Packable, packed: Packed, place: Place) -> Iterator[bytes]:
     for position, tensor in sorted(node.tensors.items()):
         if position > 1:
             yield bytes(page_end(at) - at)
-            yield from _part(place.blobs.folder / tensor.location, tensor.offset, tensor.length)
+            yield from _part(place.blobs.root / tensor.location, tensor.offset, tensor.length)
             at = page_end(at) + tensor.length
 
 
@@ -234,9 +231,10 @@ def _part(path: Path, offset: int, length: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _read_graph(place: Place) -> bytes:
+def _read_graph(place: Place) -> Model:
     [part] = place.graph.parts
-    return place.blobs.read(part, part.size)
+    folder = place.blobs.folder.relative_to(place.blobs.root).as_posix()
+    return read_model(place.blobs.read(part, part.size), folder)
 
 
 def _others(place: Place) -> Iterator[tuple[Path, Weight]]:

@@ -50,7 +50,10 @@ def field(number: int, value: int | bytes | str | memoryview) -> bytes:
 
 def text(value: int | memoryview) -> str:
     """A field's value as text."""
-    return bytes(_bytes(value)).decode()
+    try:
+        return bytes(_bytes(value)).decode()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"has a name that is no text: {error}", where="ONNX graph") from error
 
 
 def message(value: int | memoryview) -> memoryview:
