@@ -35,12 +35,14 @@ class Contestant:
         python: Interpreter of the environment it runs in.
         module: Its worker.
         settings: What the worker is opened with.
+        environment: Variables of its own.
     """
 
     name: str
     python: Path
     module: str
     settings: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Worker:
@@ -57,7 +59,8 @@ class Worker:
         command = [str(contestant.python), "-m", contestant.module, settings]
         started = time.perf_counter()
         self.process = subprocess.Popen(
-            [*prefix, *command], cwd=ROOT, env=os.environ | ONE_THREAD, text=True,
+            [*prefix, *command], cwd=ROOT, text=True,
+            env={**os.environ, **ONE_THREAD, **contestant.environment},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.opened = Opened(**self._read())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.llm import assets
 from benchmarks.llm.cgroup import evict, limited, unavailable
 from benchmarks.llm.contest import Contestant, DiedError, Worker, prompt_of
+from benchmarks.llm.memory import RECIPE
 from benchmarks.llm.model import SHAPES
 from benchmarks.llm.speed import ANSWER, PROMPT
 from benchmarks.result import Outcome, Row
@@ -13,7 +16,8 @@ from edge_sdk.errors import WorkError
 LIMITS_MB = (512, 384, 320, 288, 256)
 CONTEXT = 256
 THREADS = 2
-RECIPE = "int4-b256"
+# Free memory goes back to the kernel at once (docs/adr/0009); llama.cpp maps or keeps its own.
+LEAN = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def run(quick: bool) -> Outcome:
@@ -46,9 +50,9 @@ def run(quick: bool) -> Outcome:
 def contestants(shape: str) -> list[Contestant]:
     """Ours prepared, and llama.cpp as it comes and with weights mapped as they are."""
     settings = {"threads": THREADS, "context": CONTEXT}
-    file = assets.gguf(shape)
+    bundle, file = assets.bundle(shape, RECIPE), assets.gguf(shape)
     return [
-        assets.edge_int8("edge-int8-cache", assets.bundle(shape, RECIPE), **settings),
+        replace(assets.edge_int8("edge-int8-cache", bundle, **settings), environment=LEAN),
         assets.llama("llama", file, **settings),
         assets.llama("llama-repack-0", file, repack=False, **settings),
     ]
