@@ -53,6 +53,7 @@ def load(
         streams: Streams of a dialogue model that may run at once, and whose prompts stay
             cached; up to four by default, as far as the context does not suffer.
         threads: Intra-op threads; the profile's by default, at most the cores there are.
+            A dialogue model may use fewer while other programs keep cores busy.
         verify: Whether to hash every file before it is used.
         prepare: Whether a dialogue model's weights may be packed for this CPU, once,
             into files that all its sessions share; see ``notes`` for what was done.
