@@ -83,21 +83,20 @@ def bundle(shape: str, recipe: str, *, changed: bool = False) -> Path:
     """A bundle made by ``edge-sdk convert`` with a recipe forced, of the source or its twin."""
     made = CACHE / shape / (recipe + (".changed" if changed else "") + ".bundle")
     if not made.is_dir():
-        forced = CACHE / f"{recipe}.toml"
-        forced.write_text(f'name = "{recipe}"\n')
         convert(
-            source(shape, changed=changed), [PROFILE], made, recipe=forced, data=_texts(),
-            base=bundle(shape, recipe) if changed else None,
+            source(shape, changed=changed), [PROFILE], made, recipe=_forced(recipe),
+            data=_texts(), base=bundle(shape, recipe) if changed else None,
         )  # fmt: skip
     return made
 
 
-def assistant() -> Path:
-    """The example's dialogue model as it converts with its own evaluation data."""
-    made = CACHE / "assistant.bundle"
+def assistant(recipe: str | None = None) -> Path:
+    """The example's dialogue model as its users convert it, or with a recipe forced."""
+    made = CACHE / f"assistant{'' if recipe is None else '-' + recipe}.bundle"
     if not made.is_dir():
-        folder = EXAMPLES / "assistant"
-        convert(folder / "model", [PROFILE], made, data=folder / "eval.jsonl")
+        data = EXAMPLES / "assistant" / "calibration.jsonl"
+        forced = None if recipe is None else _forced(recipe)
+        convert(EXAMPLES / "assistant" / "model", [PROFILE], made, recipe=forced, data=data)
     return made
 
 
@@ -141,6 +140,14 @@ def _environment(name: str, requirements: Sequence[Sequence[str]]) -> Path:
         for together in requirements:
             subprocess.run([python, "-m", "pip", "install", "-q", *together], check=True)
     return python
+
+
+def _forced(recipe: str) -> Path:
+    """A recipe file that names one candidate."""
+    file = CACHE / f"{recipe}.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'name = "{recipe}"\n')
+    return file
 
 
 def _texts() -> Path:
