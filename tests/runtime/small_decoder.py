@@ -36,6 +36,7 @@ def decoder(
     bits: int = 4,
     zero_points: bool = False,
     bias: bool = False,
+    float_head: bool = False,
     tuned: int | None = None,
     golden: bool = True,
     tolerance: float = 1e-3,
@@ -54,6 +55,9 @@ def decoder(
         nodes += [node, ob.node("Tanh", [f"m{layer}"], [f"h{layer + 1}"])]
     nodes.append(ob.node("Gather", [f"h{layers}", "logits_at"], ["last"], axis=1))
     node, own = product(rng, "last", "logits", hidden, VOCAB, block, bits, zero_points, bias)
+    if float_head:
+        own = {"logits.weight": rng.standard_normal((hidden, VOCAB)).astype(np.float32)}
+        node = ob.node("MatMul", ["last", "logits.weight"], ["logits"])
     with Builder(path) as builder:
         builder.graph([*nodes, node], INPUTS, [LOGITS], weights | own)
         case = (golden_case(builder, tolerance),) if golden else ()

@@ -57,14 +57,17 @@ def open_graph(
     note = None
     if prepare and isinstance(engine, OnnxEngine) and _runs_on_cpu(variant.record, options):
         try:
-            return _open_prepared(engine, graph, variant, options, verify, progress)
+            session = _open_prepared(engine, graph, variant, options, verify, progress)
+            if session is not None:
+                return session
         except (OSError, EdgeSdkError) as error:
-            note = f"graph {graph.name!r} is loaded plainly, not over prepared weights: {error}"
+            why = str(error).partition("\n")[0]
+            note = f"graph {graph.name!r} is loaded plainly, not over prepared weights: {why}"
     if verify:
         _verify(variant, graph, unread=())
     folder = variant.blobs.root / "prepared" / hex_of(variant.digest)
-    session = engine.open(graph_path(graph, variant.blobs, folder), options)
-    return session if note is None else _noted(session, note)
+    plain = engine.open(graph_path(graph, variant.blobs, folder), options)
+    return plain if note is None else _noted(plain, note)
 
 
 def _open_prepared(
@@ -74,7 +77,8 @@ def _open_prepared(
     options: SessionOptions,
     verify: bool,
     progress: Progress | None,
-) -> Session:
+) -> Session | None:
+    """A session over prepared weights; ``None`` where the graph has none to prepare."""
     place = _place(graph, variant, options)
     index = _found(place)
     if verify:
@@ -83,6 +87,8 @@ def _open_prepared(
         index = make(place, options, progress)
     if index.refused:
         raise EngineError(index.refused)
+    if not index.weights:
+        return None
     try:
         if verify and index.witness:  # else it was written just now
             place.verify(index)
@@ -109,8 +115,9 @@ def _open_checked(
         golden.self_test(cases, {place.graph.name: session}, place.blobs)
         found = witness.testify(session, cases[0], place.blobs)
     except EdgeSdkError as error:
-        # Said at every load from now on, but not tried again.
-        record(place, msgspec.structs.replace(index, refused=str(error)))
+        if error.__cause__ is None:  # a result, and not an engine that failed for want of memory
+            # Said at every load from now on, but not tried again.
+            record(place, msgspec.structs.replace(index, refused=str(error)))
         raise
     record(place, msgspec.structs.replace(index, witness=found))
     return _noted(session, _said(index.preparation))

@@ -108,6 +108,7 @@ class _Preparing:
                 self._known[node.source] = (self._place.path(weight.blob), weight)
             if progress is not None:
                 progress(count, len(self._model.packable))
+        refused = "" if done else "the engine packs none of its weights on this CPU"
         model = self._store([self._rewritten(done)])
         sizes = {blob.digest: blob.size for blob in (model, *(w.blob for w in done.values()))}
         return Index(
@@ -124,7 +125,7 @@ class _Preparing:
                 weights=len(done),
                 packed=self._packed,
             ),
-            refused="" if done else "the engine packs none of its weights on this CPU",
+            refused=refused if self._model.packable else "",
         )
 
     def _shared(self, node: Packable) -> Weight | None:
