@@ -5,7 +5,14 @@ import os
 import pytest
 
 from edge_sdk.runtime.generation import cores
-from edge_sdk.runtime.generation.cores import Cores, Sample, free_cores, take_sample
+from edge_sdk.runtime.generation.cores import (
+    HOLD,
+    TRIAL,
+    Cores,
+    Sample,
+    free_cores,
+    take_sample,
+)
 
 
 def test_own_work_leaves_all_cores_free():
@@ -42,14 +49,51 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-def test_threads_follow_a_neighbour_that_comes_and_goes(clock):
+def tokens(found: Cores, count: int, seconds: dict[int, float]) -> list[int]:
+    """Threads that some tokens are computed with, when a token takes so long with each."""
+    used = []
+    for _ in range(count):
+        used.append(found.threads())
+        found.took(used[-1], seconds[used[-1]])
+    return used
+
+
+def test_neighbour_that_slows_two_threads_down_leaves_one_until_it_goes(clock):
     found = Cores(2, clock.sample)
-    threads = []
-    for others in (0.1, 1.0, 2.0, 0.3, 0.0):
-        clock.others = others
-        clock.wait()
-        threads.append(found.threads())
-    assert threads == [2, 1, 1, 2, 2]
+    assert tokens(found, 20, {2: 1.0}) == [2] * 20
+    clock.others = 1.0
+    clock.wait()
+    busy = tokens(found, 10 * HOLD, {1: 1.5, 2: 3.0})
+    assert busy[:TRIAL] == [1] * TRIAL
+    assert busy.count(2) <= len(busy) * TRIAL / HOLD
+    clock.others = 0.1
+    clock.wait()
+    assert tokens(found, 20, {2: 1.0}) == [2] * 20
+
+
+def test_neighbour_that_yields_is_ignored(clock):
+    """One of lower priority: the cores are busy, and still ours."""
+    found = Cores(2, clock.sample)
+    clock.others = 2.0
+    clock.wait()
+    used = tokens(found, 10 * HOLD, {1: 1.5, 2: 1.0})
+    assert used.count(1) <= len(used) * TRIAL / HOLD
+
+
+def test_trial_is_repeated(clock):
+    found = Cores(2, clock.sample)
+    clock.others = 2.0
+    clock.wait()
+    tokens(found, HOLD, {1: 1.5, 2: 1.0})
+    assert tokens(found, 2 * HOLD, {1: 1.5, 2: 3.0})[-20:] == [1] * 20
+
+
+def test_first_call_of_a_new_session_decides_nothing(clock):
+    found = Cores(2, clock.sample)
+    clock.others = 1.0
+    clock.wait()
+    found.took(found.threads(), 50.0)
+    assert tokens(found, 30, {1: 1.5, 2: 3.0})[-10:] == [1] * 10
 
 
 def test_nothing_is_concluded_from_a_glance_or_from_long_ago(clock):

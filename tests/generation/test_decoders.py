@@ -12,7 +12,7 @@ from tests.generation import tiny
 
 
 class Neighbour:
-    """Stands for the kernel's figures: how many threads it wants."""
+    """Stands for busy and free cores."""
 
     wanted = 2
 
@@ -21,6 +21,9 @@ class Neighbour:
 
     def threads(self) -> int:
         return Neighbour.wanted
+
+    def took(self, threads: int, seconds: float) -> None:
+        self.last = (threads, seconds)
 
 
 @pytest.fixture
@@ -55,6 +58,14 @@ def test_busy_core_gives_a_session_with_fewer_threads_and_back(found):
     Neighbour.wanted = 2
     assert some.of(None) is both is not one
     assert opened == [2, 1]
+
+
+def test_time_of_a_token_is_noted_with_the_threads_it_took(found):
+    some, _ = found(shares=True)
+    Neighbour.wanted = 1
+    some.of(None)
+    some.took(0.5)
+    assert some._cores.last == (1, 0.5)
 
 
 def test_sessions_continue_each_others_cache_to_the_bit(found):

@@ -1,7 +1,9 @@
-"""How many threads to compute with, by what other programs leave of the cores (Linux).
+"""How many threads to compute with while other programs keep cores busy (Linux).
 
 A thread that waits for a busy core holds up all the others at the end of every
-operation: with a neighbour on one of two cores, two threads are slower than one.
+operation: with a neighbour on one of two cores, two threads are slower than one;
+with a neighbour of lower priority they are not. So the kernel's figures say when
+to try fewer, and the time of a token says what to keep.
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 STAT = Path("/proc/stat")
 # Seconds between two looks: the kernel counts in hundredths.
 INTERVAL = 0.5
 # After a longer pause the past says nothing of now.
 STALE = 3.0
+# Tokens that each number of threads is tried for, and tokens until it is tried again.
+TRIAL = 5
+HOLD = 100
 
 
 @dataclass(frozen=True)
@@ -57,26 +63,52 @@ def take_sample() -> Sample | None:
 
 
 class Cores:
-    """The number of threads to use, which follows what is free.
+    """The number of threads to use. For one thread at a time.
 
     Args:
         most: Threads to use on an idle machine.
-        sample: Where the figures come from.
+        sample: Where the kernel's figures come from.
     """
 
     def __init__(self, most: int, sample: Callable[[], Sample | None] = take_sample) -> None:
         self._most = most
-        self._threads = most
+        self._fewer = most  # as many as there are free cores
+        self._took: dict[int, list[float]] = {}
+        self._tokens = 0  # since the last trial began
         self._take = sample
         self._last = sample() if most > 1 else None
 
     def threads(self) -> int:
-        """Threads for the next call; looks at the kernel's figures every half second."""
+        """Threads for the next call."""
+        self._look()
+        if self._fewer == self._most:
+            return self._most
+        for count in (self._fewer, self._most):
+            if len(self._took.get(count, ())) < TRIAL:
+                return count
+        return min(self._took, key=lambda count: median(self._took[count]))
+
+    def took(self, threads: int, seconds: float) -> None:
+        """Notes what a token took with so many threads."""
+        self._tokens += 1
+        if self._tokens > HOLD:
+            self._forget()
+        times = self._took.setdefault(threads, [])
+        if len(times) < TRIAL:
+            times.append(seconds)
+
+    def _look(self) -> None:
+        """Reads the kernel's figures, every half second."""
         if self._last is None or time.perf_counter() < self._last.moment + INTERVAL:
-            return self._threads
+            return
         now = self._take()
         if now is not None and now.moment < self._last.moment + STALE:
             free = free_cores(self._last, now, len(os.sched_getaffinity(0)))
-            self._threads = max(1, min(self._most, int(free + 0.5)))
+            fewer = max(1, min(self._most, int(free + 0.5)))
+            if fewer != self._fewer:
+                self._fewer = fewer
+                self._forget()
         self._last = now
-        return self._threads
+
+    def _forget(self) -> None:
+        self._took, self._tokens = {}, 0

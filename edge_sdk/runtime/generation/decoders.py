@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 class Decoders:
     """Finds the decoder for a call; opens its session when it is first needed.
 
-    The number of threads follows what other programs leave of the cores, where
-    sessions share their weights. What is computed does not depend on it. For one
-    thread at a time.
+    The number of threads adapts to busy cores, where sessions share their weights.
+    What is computed does not depend on it. For one thread at a time.
 
     Args:
         open_session: Opens a graph of the variant, given its name and the number of
@@ -54,7 +53,7 @@ class Decoders:
         self._open_session = open_session
         self._graph = graph
         self._vocab = vocab
-        self._threads = threads
+        self._threads = self._used = threads
         self._adapters = adapters
         self._blobs = blobs
         self._arrays: dict[str, dict[str, Array]] = {}
@@ -71,7 +70,7 @@ class Decoders:
             BundleError: The adapter does not fit its graph.
             MemoryLimitError: Another session does not fit the memory limit.
         """
-        threads = self._cores.threads() if self._cores else self._threads
+        threads = self._used = self._cores.threads() if self._cores else self._threads
         found = self._decoders.get((adapter, threads))
         if found is None:
             try:
@@ -79,10 +78,15 @@ class Decoders:
             except EdgeSdkError:
                 if threads == self._threads:
                     raise
-                self._cores = None  # there is no room to follow
+                self._cores = None  # there is no room to adapt
                 return self.of(adapter)
             self._decoders[adapter, threads] = found
         return found
+
+    def took(self, seconds: float) -> None:
+        """Notes what the last token took."""
+        if self._cores:
+            self._cores.took(self._used, seconds)
 
     def _open(self, adapter: str | None, threads: int) -> Decoder:
         if adapter is None:

@@ -142,7 +142,9 @@ class Scheduler:
         for adapter, group in groupby(ready, key=lambda stream: stream.request.adapter):
             with self._failing(streams := list(group)):
                 self._decode(adapter, streams)
-        self._pace.decoded(time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        self._pace.decoded(seconds)
+        self._decoders.took(seconds)
 
     def _decode(self, adapter: str | None, group: list[Stream]) -> None:
         """Draws a token of each stream in one call over neighbouring rows.
