@@ -236,6 +236,20 @@ class Model:
             adapter=adapter,
         )
 
+    def step(self) -> bool:
+        """Computes the next token of every completion that runs, read or not.
+
+        For servers that compute in a thread of their own; reading a completion does the
+        same. A step that is running elsewhere is waited for.
+
+        Returns:
+            Whether completions remain that need more steps.
+
+        Raises:
+            InputError: The variant is no dialogue model.
+        """
+        return self._generator.scheduler.step()
+
     def logits(self, tokens: Sequence[int]) -> Float32:
         """Logits after every one of these tokens: teacher forcing.
 

@@ -84,6 +84,15 @@ def test_stop_token_of_the_request(load):
     assert completion.tokens == tokens.tokens[: tokens.tokens.index(stop)]
 
 
+def test_steps_compute_all_that_runs_without_a_reader(load):
+    model = load()
+    completions = [model.generate(f"hello {i}", max_new_tokens=5) for i in range(6)]
+    while model.step():
+        pass
+    assert {completion.stats.new_tokens for completion in completions} == {5}
+    assert all(len(completion.read()) for completion in completions)
+
+
 def test_full_context_ends_with_length(load):
     completion = load(context=40).generate("hello")
     completion.read()
@@ -191,6 +200,8 @@ def test_encoder_does_not_generate(tmp_path):
         model.generate("hello")
     with pytest.raises(InputError, match="does not generate text"):
         model.logits([1])
+    with pytest.raises(InputError, match="does not generate text"):
+        model.step()
 
 
 def test_missing_tokenizer_is_named(tmp_path):
