@@ -183,9 +183,16 @@ def _from_steps(recipe: Recipe, architecture: Architecture) -> Spec:
 
 def _options(options: Mapping[str, Any], where: str) -> BlockWeights:
     try:
-        return msgspec.convert(options, BlockWeights)
+        found = msgspec.convert(options, BlockWeights)
     except msgspec.ValidationError as error:
         raise RecipeError(str(error), where=where) from None
+    if found.bits != 4 and found.method in ("clip", "gptq"):
+        raise RecipeError(
+            f"{found.method} is for 4 bits",
+            where=where,
+            remedy="leave the method out: rounding to nearest loses nothing at 8 bits",
+        )
+    return found
 
 
 def _block_spec(

@@ -82,19 +82,28 @@ class DecoderSearch:
             least = min(specs, key=lambda spec: self.memory(spec).peak).name
             row = next(row for row in self.others if row.name == least)
             return Outcome(None, f"closest is {least}: {row.reason}", tuple(self.others))
-        last_resort = "fp32" if self.stopwatch.baseline is None else None
-        self._judge(s for s in fitting if s.method != "gptq" and s.family != last_resort)
-        late = [spec for spec in fitting if spec.method == "gptq"]
-        for spec in sorted(late, key=self._bound, reverse=True):
-            if self._bound(spec) > self._best():
-                self._judge([spec])
-            else:
-                bound = f"at best value {self._bound(spec):.2f}, even without any loss"
-                self._leave_out(spec, "rejected", f"not calibrated: {bound}")
+        # fp32 as a last resort, where it is too large for the baseline of all.
+        last = [s for s in fitting if s.family == "fp32" and self.stopwatch.baseline is None]
+        late = [s for s in fitting if s.method == "gptq"]
+        self._judge(spec for spec in fitting if spec not in (*last, *late))
+        self._calibrated(late)
         self._rescue()
         if not self._best():
-            self._judge(spec for spec in fitting if spec.family == last_resort)
+            self._judge(last)
+        else:
+            for spec in last:
+                self._leave_out(spec, "rejected", "not tried: it is large, and a smaller one holds")
         return self._settle()
+
+    def _calibrated(self, specs: Sequence[Spec]) -> None:
+        """Judges candidates that cost a calibration, the most promising first."""
+        for spec in sorted(specs, key=self._bound, reverse=True):
+            bound = self._bound(spec)
+            if bound > self._best():
+                self._judge([spec])
+            else:
+                why = f"not calibrated: at best value {bound:.2f}, even without any loss"
+                self._leave_out(spec, "rejected", why)
 
     def run_only(self, spec: Spec, reason: str) -> Outcome:
         """Measures one candidate; a forced one ships whatever it is like."""
@@ -175,6 +184,8 @@ class DecoderSearch:
     def _speedup(self, spec: Spec, time: Speed) -> float:
         """Over fp32; where that is too large to be timed, by what the profile expects."""
         expected = self.profile.speedups
+        if spec.family == "fp32":
+            return 1.0
         if not self.decisive:
             return expected.get(spec.family, 1.0)
         first = self.stopwatch.reference

@@ -83,6 +83,7 @@ def test_family_alone_means_its_first_candidate() -> None:
     [
         (Recipe(name="int3-b32"), "unknown recipe 'int3-b32'"),
         (Recipe(name="int4-b48"), "48"),
+        (Recipe(name="int8-b32-gptq"), "gptq is for 4 bits"),
         (Recipe(name="int4-b32-stored"), "unknown recipe 'int4-b32-stored'"),
         (Recipe(name="x", steps=(Step(op="static-qdq"),)), "no step 'static-qdq'"),
         (Recipe(name="x", steps=(Step(op="block-weights", options={"bit": 4}),)), "bit"),

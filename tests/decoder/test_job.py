@@ -15,6 +15,7 @@ import edge_sdk
 from benchmarks.llm import model as benchmark_model
 from converters import convert
 from converters.conversion import run
+from converters.decoder import job
 from converters.decoder.job import DecoderJob
 from converters.decoder.source import DecoderSource
 from converters.decoder.texts import WINDOW, read_texts
@@ -63,8 +64,9 @@ def made(
     work = folder / "work"
     work.mkdir()
     with BundleWriter(out) as writer:
-        job = DecoderJob(request, source, work, say)
-        summary = job.variant(load_profile(profile), writer, forced, base)
+        summary = DecoderJob(request, source, work, say).variant(
+            load_profile(profile), writer, forced, base
+        )
         writer.finish()
     return summary
 
@@ -221,6 +223,25 @@ def test_worst_nodes_get_eight_bits_until_the_limit_holds(data: Path, tmp_path: 
     assert {node.reason for node in summary.unquantized} == {
         "8 bits in blocks of 32 instead of 4 bits in blocks of 32"
     }
+
+
+def test_large_fp32_is_tried_only_if_nothing_smaller_holds(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "LARGE_BYTES", 0)
+    said: list[str] = []
+    summary = made(speaker(), tmp_path / "one", data=data, max_drop=0.9, say=said.append)
+    rows = {row.name: row for row in summary.report.candidates}
+    assert rows["fp32"].reason == "not tried: it is large, and a smaller one holds"
+    assert "building fp32" not in said
+    profile = tmp_path / "rough.toml"
+    text = profile_path(PROFILE).read_text()
+    profile.write_text(
+        text.replace('["int4-block", "int8-block", "fp32"]', '["int4-block", "fp32"]')
+    )
+    summary = made(speaker(), tmp_path / "two", data=data, profile=str(profile), max_drop=1e-6)
+    assert summary.report.chosen == "fp32"
+    assert {row.status for row in summary.report.candidates} == {"chosen", "rejected"}
 
 
 def test_nothing_that_holds_says_which_limit_and_by_how_much(data: Path, tmp_path: Path) -> None:
