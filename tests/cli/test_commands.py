@@ -154,3 +154,4 @@ def test_bash_completes_commands_and_options(tmp_path):
 
     assert complete("ins", 1) == ["inspect"]
     assert complete("convert --max", 2) == ["--max-drop"]
+    assert complete("chat --repet", 2) == ["--repetition-penalty"]
