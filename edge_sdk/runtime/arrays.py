@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -18,19 +19,35 @@ def read_array(ref: ArrayRef, blobs: BlobStore) -> NDArray[np.generic]:
     Raises:
         BundleError: The blob is missing, or the array is not inside it.
     """
-    where = f"blob {ref.blob.digest}"
-    blobs.check(ref.blob)
+    return read_arrays({"": ref}, blobs)[""]
+
+
+def read_arrays(refs: Mapping[str, ArrayRef], blobs: BlobStore) -> dict[str, NDArray[np.generic]]:
+    """Maps arrays read-only from their blobs, each blob once; raises as :func:`read_array`."""
+    mapped: dict[str, NDArray[np.uint8]] = {}
+    return {name: _read(ref, blobs, mapped) for name, ref in refs.items()}
+
+
+def _read(
+    ref: ArrayRef, blobs: BlobStore, mapped: dict[str, NDArray[np.uint8]]
+) -> NDArray[np.generic]:
+    digest, where = ref.blob.digest, f"blob {ref.blob.digest}"
     try:
         dtype = np.dtype(ref.dtype).newbyteorder("<")
     except TypeError as error:
         raise BundleError(f"not a numpy dtype: {ref.dtype!r}", where=where) from error
-    inside = 0 <= ref.offset <= ref.blob.size - prod(ref.shape) * dtype.itemsize
-    if dtype.hasobject or min(ref.shape, default=0) < 0 or not inside:
+    end = ref.offset + prod(ref.shape) * dtype.itemsize
+    inside = 0 <= ref.offset <= end <= ref.blob.size
+    if dtype.hasobject or not dtype.itemsize or min(ref.shape, default=0) < 0 or not inside:
         raise BundleError(
             f"{ref.dtype} {list(ref.shape)} at byte {ref.offset} is not inside it", where=where
         )
-    if not prod(ref.shape):
-        return np.zeros(ref.shape, dtype)  # an empty file cannot be mapped
-    return np.memmap(
-        blobs.path(ref.blob.digest), dtype, mode="r", offset=ref.offset, shape=ref.shape
-    )
+    if digest not in mapped:
+        blobs.check(ref.blob)
+        # An empty file cannot be mapped.
+        mapped[digest] = (
+            np.memmap(blobs.path(digest), np.uint8, mode="r")
+            if ref.blob.size
+            else np.zeros(0, np.uint8)
+        )
+    return mapped[digest][ref.offset : end].view(dtype).reshape(ref.shape)

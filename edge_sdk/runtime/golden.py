@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import GoldenCase
 from edge_sdk.errors import BundleError, EngineError
-from edge_sdk.runtime.arrays import read_array
+from edge_sdk.runtime.arrays import read_array, read_arrays
 from edge_sdk.runtime.engine import Session
 
 
@@ -56,7 +56,7 @@ def self_test(
     for case in cases:
         if case.graph not in sessions:
             raise BundleError("names no graph of the variant", where=f"golden {case.graph!r}")
-        inputs = {name: np.array(read_array(ref, blobs)) for name, ref in case.inputs.items()}
+        inputs = {name: np.array(value) for name, value in read_arrays(case.inputs, blobs).items()}
         outputs = sessions[case.graph].run(inputs)
         for name, ref in case.outputs.items():
             if name not in outputs:

@@ -61,7 +61,7 @@ def test_node_without_an_adapter_has_rank_0(read):
     [
         ({"lora.x.a": np.ones((4, 2), "f4")}, "lora.x.a is no input"),
         ({"input_ids": np.ones((4, 2), "i8")}, "input_ids is no input"),
-        ({"lora.o.a": np.ones((6, 2), "f4")}, "lora.o.b is none and does not fit"),
+        ({"lora.o.a": np.ones((6, 2), "f4")}, "lora.o.a and lora.o.b are not of one rank"),
         ({"lora.q.b": np.ones((3, 6), "f4")}, "not of one rank"),
         ({"lora.q.a": np.ones((5, 2), "f4")}, r"\[5, 2\] and does not fit .* \[4, rank.q\]"),
         ({"lora.q.a": np.ones(4, "f4")}, r"\[4\] and does not fit"),

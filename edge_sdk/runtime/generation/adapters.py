@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_sdk.bundle.blobs import BlobStore
-from edge_sdk.bundle.record import Adapter, ArrayRef, TensorSpec
+from edge_sdk.bundle.record import Adapter, TensorSpec
 from edge_sdk.errors import BundleError
-from edge_sdk.runtime.arrays import read_array
+from edge_sdk.runtime.arrays import read_arrays
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Array
@@ -41,18 +41,14 @@ def read_adapter(
     odd = adapter.arrays.keys() - specs.keys()
     if odd:
         raise BundleError(f"{min(odd)} is no input of the graph", where=where)
-    arrays: dict[str, Array] = {}
-    for node in sorted({node_of(name) for name in specs}):
-        a, b = specs[f"{PREFIX}{node}.a"], specs[f"{PREFIX}{node}.b"]
-        refs = [adapter.arrays.get(side.name) for side in (a, b)]
-        if refs == [None, None]:
-            arrays[a.name] = np.zeros((_width(a, 0), 0), a.dtype)
-            arrays[b.name] = np.zeros((0, _width(b, 1)), b.dtype)
-            continue
-        for side, ref in zip((a, b), refs, strict=True):
-            arrays[side.name] = _fitting(side, ref, blobs, where)
-        if arrays[a.name].shape[1] != arrays[b.name].shape[0]:
-            raise BundleError(f"{a.name} and {b.name} are not of one rank", where=where)
+    arrays: dict[str, Array] = {name: _none(spec) for name, spec in specs.items()}
+    arrays |= read_arrays(adapter.arrays, blobs)
+    for name, spec in specs.items():
+        _check(arrays[name], spec, where)
+    for node in {node_of(name) for name in specs}:
+        a, b = f"{PREFIX}{node}.a", f"{PREFIX}{node}.b"
+        if arrays[a].shape[1] != arrays[b].shape[0]:
+            raise BundleError(f"{a} and {b} are not of one rank", where=where)
     return arrays
 
 
@@ -61,20 +57,22 @@ def node_of(name: str) -> str:
     return name.removeprefix(PREFIX).rpartition(".")[0]
 
 
-def _fitting(spec: TensorSpec, ref: ArrayRef | None, blobs: BlobStore, where: str) -> Array:
-    """An array that its input can take."""
-    axis = 0 if spec.name.endswith(".a") else 1
-    found = "none" if ref is None else f"{ref.dtype} {list(ref.shape)}"
-    fits = ref is not None and len(ref.shape) == 2 and ref.shape[axis] == _width(spec, axis)
-    if ref is None or not fits or ref.dtype != spec.dtype:
-        wanted = ", ".join(str(size) for size in spec.shape or ())
+def _none(spec: TensorSpec) -> Array:
+    """What an input takes where nothing is added: rank 0."""
+    return np.zeros([size if isinstance(size, int) else 0 for size in spec.shape or ()], spec.dtype)
+
+
+def _check(array: Array, spec: TensorSpec, where: str) -> None:
+    """Refuses an array that its input cannot take."""
+    wanted = spec.shape or ()
+    fits = array.ndim == len(wanted) and all(
+        found == size or isinstance(size, str)
+        for found, size in zip(array.shape, wanted, strict=True)
+    )
+    if array.dtype != spec.dtype or not fits:
+        named = ", ".join(str(size) for size in wanted)
         raise BundleError(
-            f"{spec.name} is {found} and does not fit the graph: {spec.dtype} [{wanted}]",
+            f"{spec.name} is {array.dtype} {list(array.shape)} and does not fit the graph: "
+            f"{spec.dtype} [{named}]",
             where=where,
         )
-    return read_array(ref, blobs)
-
-
-def _width(spec: TensorSpec, axis: int) -> int:
-    """Size of the axis that is not the rank."""
-    return int((spec.shape or (0, 0))[axis])

@@ -14,7 +14,7 @@ import numpy as np
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import GoldenCase
 from edge_sdk.errors import EngineError
-from edge_sdk.runtime.arrays import read_array
+from edge_sdk.runtime.arrays import read_arrays
 from edge_sdk.runtime.engine import Session
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def testify(session: Session, case: GoldenCase, blobs: BlobStore) -> tuple[float
         EngineError: The engine failed.
         BundleError: The case's arrays are missing.
     """
-    feeds = {name: np.array(read_array(ref, blobs)) for name, ref in case.inputs.items()}
+    feeds = {name: np.array(value) for name, value in read_arrays(case.inputs, blobs).items()}
     logits = session.run(_shortened(feeds))["logits"].reshape(-1)
     return tuple(float(value) for value in logits[:: max(1, len(logits) // _VALUES)])
 
