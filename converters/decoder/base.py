@@ -93,7 +93,16 @@ class BaseWeights:
     def _array(self, name: str) -> NDArray[Any]:
         tensor = self._initializers[name].const_value
         assert tensor is not None
-        return tensor.numpy()
+        if not isinstance(tensor, ir.ExternalTensor):
+            return tensor.numpy()
+        # onnx-ir refuses a file that has a second name, and a store links to blobs.
+        return np.memmap(
+            tensor.path,
+            tensor.dtype.numpy(),
+            mode="r",
+            offset=tensor.offset or 0,
+            shape=tuple(tensor.shape.numpy()),
+        )
 
 
 def _digests(variant: Variant) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from converters.report import Report, VariantSummary, render_html, render_text
 from converters.request import Request
 from device_profiles.loader import load_profile, profile_path
 from edge_sdk.bundle.reader import Bundle, Variant, open_bundle
+from edge_sdk.bundle.store import Store
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import ConversionError, InputError, RecipeError
 from tests.decoder.speakers import speaker, write_text
@@ -298,6 +300,15 @@ def test_base_keeps_the_bytes_of_unchanged_tensors(fitted: Path, data: Path, tmp
     assert changed(fitted, alone) > {"layers.1.qkv", "layers.1.down"}
     made(tuned, back, data=data, base=open_bundle(based / "bundle"), max_drop=9.0)
     assert weights(back) == weights(based)
+
+
+def test_base_may_be_installed_in_a_store(fitted: Path, data: Path, tmp_path: Path) -> None:
+    """Which has the same files under other names, so that none is there twice."""
+    base = Path(shutil.copytree(fitted / "bundle", tmp_path / "base"))
+    Store(tmp_path / "store").install(open_bundle(base))
+    assert all(file.stat().st_nlink > 1 for file in (base / "blobs" / "sha256").iterdir())
+    made(speaker(), tmp_path / "again", data=data, base=open_bundle(base), max_drop=9.0)
+    assert weights(tmp_path / "again") == weights(fitted)
 
 
 def test_base_that_loses_too_much_is_searched_anew(fitted: Path, data: Path, tmp_path) -> None:
