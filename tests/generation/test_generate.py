@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import edge_sdk
@@ -8,8 +9,10 @@ from edge_sdk.bundle import record as rec
 from edge_sdk.errors import BundleError, DataError, InputError, MemoryLimitError
 from edge_sdk.runtime.generation.chat_template import Message
 from tests.generation import tiny
+from tests.runtime import onnx_bytes as ob
 from tests.runtime.bundles import linear, plan
 
+INT8_KV = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 27)
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -216,6 +219,25 @@ def test_self_test_runs_the_cases_of_the_open_graph_only(tmp_path):
     assert edge_sdk.load(path, "here", threads=1).self_test().cases == 1
 
 
+def test_engine_too_old_for_int8_kv_gets_a_shorter_context(tmp_path, monkeypatch):
+    build = tiny.Graph._build
+
+    def newer(graph: tiny.Graph) -> None:
+        build(graph)
+        if graph._kv8:
+            graph._nodes.append(ob.node("OfALaterVersion", ["normed"], ["unused"]))
+
+    monkeypatch.setattr(tiny.Graph, "_build", newer)
+    limit = plan().peak + 128 * tiny.KV_PER_TOKEN - 1
+    path = tiny.bundle(tmp_path / "b", kv8=True)
+    model = edge_sdk.load(path, "here", memory_limit=limit, streams=1, threads=1)
+    assert model._runner.plan.kv == "float32"
+    assert 64 <= model.context < 128
+    assert any("leaves a context of" in note for note in model.notes)
+    assert model.generate("hello", max_new_tokens=3).read()
+
+
+@pytest.mark.skipif(not INT8_KV, reason="int8 KV on CPUs needs onnxruntime 1.27")
 def test_int8_kv_is_used_where_the_limit_asks_for_it(tmp_path):
     path = tiny.bundle(tmp_path / "b", kv8=True)
     room = 128 * tiny.KV_PER_TOKEN

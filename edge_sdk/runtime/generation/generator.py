@@ -12,7 +12,7 @@ import numpy as np
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Adapter, Generation, Sampling, TensorSpec, VariantRecord
-from edge_sdk.errors import BundleError, DataError, InputError, MemoryLimitError
+from edge_sdk.errors import BundleError, DataError, EngineError, InputError, MemoryLimitError
 from edge_sdk.runtime import sessions
 from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX
 from edge_sdk.runtime.generation.completion import Completion
@@ -69,7 +69,11 @@ def open_generator(
         EngineError: The engine refused the graph.
     """
     record = variant.record
-    plan = plan_streams(record, limit, context, streams)
+    graphs = {graph.name for graph in record.graphs}
+    kv_types = tuple(kv for kv, graph in GRAPHS.items() if graph in graphs)
+    if not kv_types:
+        raise BundleError("the variant has no such graph", where="graph 'main'")
+    plan = plan_streams(record, limit, context, streams, kv_types)
     most = threads if threads is not None else sessions.default_threads(record.profile)
     opened: dict[tuple[str, int], Session] = {}
 
@@ -83,7 +87,14 @@ def open_generator(
             )
         return opened[graph, threads]
 
-    return Generator(record, variant.blobs, plan, open_session, most)
+    try:
+        return Generator(record, variant.blobs, plan, open_session, most)
+    except EngineError:
+        if plan.kv == kv_types[0]:
+            raise
+        # ONNX Runtime has int8 caches on CPUs from 1.27; before, the context is shortened more.
+        plan = plan_streams(record, limit, context, streams, kv_types[:1])
+        return Generator(record, variant.blobs, plan, open_session, most)
 
 
 def _admit_session(
@@ -102,16 +113,16 @@ def _admit_session(
 
 
 def plan_streams(
-    record: VariantRecord, limit: int | None, context: int | None, streams: int | None
+    record: VariantRecord,
+    limit: int | None,
+    context: int | None,
+    streams: int | None,
+    kv_types: tuple[KvType, ...],
 ) -> ContextPlan:
     """The KV cache for as many streams as were asked for.
 
     Where nobody asked, more than one only if that neither shortens nor coarsens the context.
     """
-    names = {graph.name for graph in record.graphs}
-    kv_types = tuple(kv for kv, graph in GRAPHS.items() if graph in names)
-    if not kv_types:
-        raise BundleError("the variant has no such graph", where="graph 'main'")
 
     def plan(rows: int) -> ContextPlan:
         return plan_context(
