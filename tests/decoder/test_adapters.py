@@ -17,12 +17,14 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from converters.decoder import families, graph, names  # noqa: E402
 from converters.decoder.adapters import CONFIG, WEIGHTS, LowRank, read_adapter  # noqa: E402
+from converters.sources.gguf import GgufSource  # noqa: E402
 from edge_sdk.errors import SourceError  # noqa: E402
 from edge_sdk.runtime.generation.adapters import node_of  # noqa: E402
 from tests.decoder.fixtures import CASES, FOLDER, logits, tokens  # noqa: E402
 from tests.decoder.random_weights import RandomWeights  # noqa: E402
 from tests.decoder.running import Runner  # noqa: E402
 from tests.decoder.test_fidelity import load  # noqa: E402
+from tests.decoder.test_gguf import from_case  # noqa: E402
 
 SAVED = FOLDER / "adapters"
 IDS = tokens()
@@ -47,6 +49,17 @@ def test_logits_are_those_of_peft(name: str, tmp_path: Path) -> None:
     found = run(architecture, weights, read_adapter(name, SAVED / name, architecture), tmp_path)
     assert np.abs(found - expected).max() <= 1e-4
     assert np.abs(logits(BASES[name]) - expected).max() > 1
+
+
+@pytest.mark.parametrize("name", ["attention", "fused"])
+def test_gguf_of_the_same_base_takes_the_adapter(name: str, tmp_path: Path) -> None:
+    source = GgufSource().read(
+        from_case(BASES[name], tmp_path / "base.gguf"), states=None, task=None
+    )
+    adapter = read_adapter(name, SAVED / name, source.architecture)
+    found = run(source.architecture, source.weights, adapter, tmp_path)
+    with np.load(SAVED / "logits.npz") as arrays:
+        assert np.abs(found - arrays[name]).max() <= 1e-4
 
 
 def peft_folder(folder: Path, architecture, modules: dict[str, tuple[int, int]]) -> Path:

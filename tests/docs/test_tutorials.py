@@ -70,7 +70,8 @@ def test_running(here, bundles, images):
 
 
 def test_generation(here):
-    tiny.bundle(here / "assistant.bundle")
+    personas = {"pirate": tiny.adapter(0), "terse": tiny.adapter(1)}
+    tiny.bundle(here / "assistant.bundle", adapters=personas)
     run_page("docs/generation.md")
 
 
