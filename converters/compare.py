@@ -99,13 +99,13 @@ def agreement(
             drop, drop_of = 1.0, f"{metric.name} of {after}"
     return Agreement(
         samples=len(source),
-        cosine=_round(first.similarity),
-        max_error=_round(max(pair.max_error for pair in pairs)),
-        drop=_round(drop),
+        cosine=rounded(first.similarity),
+        max_error=rounded(max(pair.max_error for pair in pairs)),
+        drop=rounded(drop),
         drop_of=drop_of,
-        top1=None if top1 is None else _round(top1),
+        top1=None if top1 is None else rounded(top1),
         nearest=_neighbours(first) if task in EMBEDDING_TASKS else None,
-        metrics={name: (_round(a), _round(b)) for name, (a, b) in values.items()},
+        metrics={name: (rounded(a), rounded(b)) for name, (a, b) in values.items()},
     )
 
 
@@ -182,9 +182,9 @@ def _neighbours(pair: OutputPair) -> float | None:
     mine, other = [joined(s) for s in pair.source], [joined(s) for s in pair.candidate]
     if not pair.is_float or len(mine) < 3 or len({a.size for a in (*mine, *other)}) != 1:
         return None
-    return _round(same_nearest(other, mine))
+    return rounded(same_nearest(other, mine))
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
     """Six significant digits: what a record needs, and the same wherever sums round alike."""
     return float(f"{value:.6g}")

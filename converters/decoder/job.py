@@ -48,10 +48,10 @@ LEAST_TOKENS, MOST_TOKENS = 4096, 32768
 
 @dataclass(frozen=True)
 class Found:
-    """A search's outcome, and the workshop that its winner was built in."""
+    """A search, and what it found."""
 
+    search: DecoderSearch
     outcome: Outcome
-    workshop: DecoderWorkshop
 
 
 class DecoderJob:
@@ -92,7 +92,7 @@ class DecoderJob:
         """Searches, packs and adds one profile's variant."""
         started = time.monotonic()
         found = self._search(profile, forced, base)
-        outcome, workshop = found.outcome, found.workshop
+        outcome, workshop = found.outcome, found.search.workshop
         if outcome.chosen is None:
             raise ConversionError(
                 f"no variant holds the limits: {outcome.reason}",
@@ -115,7 +115,7 @@ class DecoderJob:
         if forced is not None:
             spec = spec_from(forced, source.architecture, source.weights)
             search = self._searcher(profile, self.workshop, self.stopwatch)
-            return Found(search.run_only(spec, "forced by the recipe"), self.workshop)
+            return Found(search, search.run_only(spec, "forced by the recipe"))
         lost = ""
         if base is not None and profile.name in {variant.profile for variant in base.variants}:
             kept = self._from_base(profile, base.variant(profile.name))
@@ -123,8 +123,9 @@ class DecoderJob:
                 return kept
             lost = f"; the base's recipe lost: {kept.outcome.reason}"
         specs = specs_for(profile.quantization["decoder"], source.architecture, source.weights)
-        outcome = self._searcher(profile, self.workshop, self.stopwatch).run(specs)
-        return Found(replace(outcome, reason=outcome.reason + lost), self.workshop)
+        search = self._searcher(profile, self.workshop, self.stopwatch)
+        outcome = search.run(specs)
+        return Found(search, replace(outcome, reason=outcome.reason + lost))
 
     def _from_base(self, profile: Profile, variant: Variant) -> Found:
         """The base's recipe on this source, with the base's blocks where nothing changed."""
@@ -146,9 +147,7 @@ class DecoderJob:
         # A base that was forced must hold the limits like any other.
         spec = replace(spec_from(recipe, source.architecture, source.weights), forced=False)
         search = self._searcher(profile, workshop, stopwatch)
-        return Found(
-            search.run_only(spec, "recipe of the base, and its unchanged blocks"), workshop
-        )
+        return Found(search, search.run_only(spec, "recipe of the base, and its unchanged blocks"))
 
     def _searcher(
         self, profile: Profile, workshop: DecoderWorkshop, stopwatch: Stopwatch
@@ -179,15 +178,17 @@ class DecoderJob:
         self, profile: Profile, found: Found, chosen: Spec, started: float
     ) -> VariantReport:
         self.say(f"{profile.name}: measuring peak memory of {chosen.name}")
-        outcome, path = found.outcome, found.workshop.path(chosen)
-        peak = footprint(path, self.source.generation, self.stopwatch.prompt, 1)
+        outcome, stopwatch = found.outcome, found.search.stopwatch
+        path = found.search.workshop.path(chosen)
+        peak = footprint(path, self.source.generation, stopwatch.prompt, 1)
         rows = tuple(
             msgspec.structs.replace(row, peak_rss_bytes=peak.peak_rss_bytes)
             if row.status == "chosen"
             else row
             for row in outcome.rows
         )
-        baseline = self.stopwatch.baseline
+        baseline = stopwatch.baseline
+        source_ms = stopwatch.time([baseline])[0].answer_ms if baseline else 0.0
         return VariantReport(
             profile=profile.name,
             chosen=chosen.name,
@@ -195,11 +196,9 @@ class DecoderJob:
             candidates=rows,
             machine=machine(),
             source_size_bytes=self.source.size_bytes,
-            source_latency_ms=round(self.stopwatch.time([baseline])[0].answer_ms, 3)
-            if baseline
-            else 0.0,
+            source_latency_ms=round(source_ms, 3),
             threads=1,
-            decisive=measurable(profile, self.machine),
+            decisive=found.search.decisive,
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.texts.origin,
@@ -219,6 +218,7 @@ class DecoderJob:
                 licence=self.source.licence,
             ),
             agreement=workshop.agreement(chosen),
+            max_drop=self.max_drop,
             memory=self._memory(chosen),
             adapters=self.adapters,
         )

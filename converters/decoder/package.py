@@ -13,7 +13,8 @@ from converters.dataset import Array
 from converters.decoder.adapters import LowRank
 from converters.decoder.base import DIGESTS_FILE, encoded_digests
 from converters.decoder.candidates import Spec
-from converters.decoder.graphs import CandidateGraphs
+from converters.decoder.graphs import MAIN_KV8, CandidateGraphs
+from converters.decoder.perplexity import increase
 from converters.decoder.texts import Tokens
 from converters.decoder.workshop import DecoderWorkshop
 from converters.materialize import open_path
@@ -61,6 +62,7 @@ class DecoderPacking:
         version: Version of the bundle.
         provenance: Where the variant comes from.
         agreement: Against the source.
+        max_drop: Largest increase of perplexity that is allowed.
         memory: Predicted peak memory.
         adapters: Low-rank adapters over it.
     """
@@ -70,6 +72,7 @@ class DecoderPacking:
     version: str
     provenance: Provenance
     agreement: Agreement
+    max_drop: float
     memory: MemoryPlan
     adapters: tuple[LowRank, ...] = ()
 
@@ -87,7 +90,7 @@ def pack(
     """
     source, built = workshop.source, workshop.candidate(spec)
     adapters = tuple(store_adapter(blobs, each, spec) for each in packing.adapters)
-    paths = CandidateGraphs(workshop, spec, adapters, blobs).files()
+    paths, notes = _graph_files(workshop, spec, adapters, blobs, packing.max_drop)
     tokens = workshop.texts.evaluation[0][:GOLDEN_TOKENS]
     engine = engine_for(packing.profile)
     return VariantRecord(
@@ -120,9 +123,30 @@ def pack(
             )
             for name, path in paths.items()
         ),
-        notes=source.notes,
+        notes=(*source.notes, *notes),
         generation=source.generation,
     )
+
+
+def _graph_files(
+    workshop: DecoderWorkshop,
+    spec: Spec,
+    adapters: tuple[Adapter, ...],
+    blobs: BlobStore,
+    max_drop: float,
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Name -> graph file; those over an int8 cache only if they hold the limit too."""
+    paths = CandidateGraphs(workshop, spec, adapters, blobs).files()
+    if MAIN_KV8 not in paths:
+        return paths, ()
+    workshop.say("perplexity with an int8 cache")
+    found = workshop.loss(paths[MAIN_KV8], workshop.texts.evaluation)
+    lost = increase(found, workshop.reference)
+    note = f"int8 cache: perplexity {found.perplexity:.6g}, increase {lost:.4g}"
+    if lost <= max_drop or spec.forced:
+        return paths, (note,)
+    kept = {name: path for name, path in paths.items() if not name.startswith(MAIN_KV8)}
+    return kept, (f"{note} exceeds --max-drop {max_drop:g}: left out",)
 
 
 def engine_for(profile: Profile) -> Engine:

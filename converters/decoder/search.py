@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from converters.choose import Judged, Limits, choose, is_slower, objection, value
+from converters.compare import rounded
 from converters.decoder import sensitivity
 from converters.decoder.candidates import Spec
 from converters.decoder.speed import PROMPT, Speed, Stopwatch
@@ -153,7 +154,8 @@ class DecoderSearch:
         return False
 
     def _judge(self, specs: Iterable[Spec]) -> None:
-        scored = [spec for spec in specs if self._scores(spec)]
+        if not (scored := [spec for spec in specs if self._scores(spec)]):
+            return
         self.say(f"{self.profile.name}: timing {', '.join(spec.name for spec in scored)}")
         for spec, time in zip(scored, self.stopwatch.time(scored), strict=True):
             self.judged[spec.name] = (
@@ -234,8 +236,8 @@ class DecoderSearch:
             agreement=judged.agreement,
             latency_ms=judged.latency_ms,
             decoder=DecoderFigures(
-                perplexity=round(self.workshop.scores(spec).perplexity, 4),
-                source_perplexity=round(self.workshop.reference.perplexity, 4),
+                perplexity=rounded(self.workshop.scores(spec).perplexity),
+                source_perplexity=rounded(self.workshop.reference.perplexity),
                 tokens_per_second=round(1e3 / time.step_ms, 2),
                 ttft_ms=round(time.ttft_ms, 2),
                 prompt_tokens=PROMPT,

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from converters.compare import rounded
 from converters.decoder import graph, layerwise
 from converters.decoder.candidates import Spec
 from converters.decoder.perplexity import Scores, cosine, increase, score
@@ -161,12 +162,12 @@ def agreement(found: Scores, source: Scores, windows: int) -> Agreement:
     """
     return Agreement(
         samples=windows,
-        cosine=cosine(found.kept, source.kept),
-        max_error=float(np.abs(found.kept - source.kept).max()),
-        drop=increase(found, source),
+        cosine=rounded(cosine(found.kept, source.kept)),
+        max_error=rounded(float(np.abs(found.kept - source.kept).max())),
+        drop=rounded(increase(found, source)),
         drop_of=DROP_OF,
-        top1=float((found.best == source.best).mean()),
-        metrics={"perplexity": (source.perplexity, found.perplexity)},
+        top1=rounded(float((found.best == source.best).mean())),
+        metrics={"perplexity": (rounded(source.perplexity), rounded(found.perplexity))},
     )
 
 

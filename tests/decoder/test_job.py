@@ -16,7 +16,9 @@ import edge_sdk
 from benchmarks.llm import model as benchmark_model
 from converters import convert
 from converters.conversion import run
-from converters.decoder import job
+from converters.decoder import graphs, job
+from converters.decoder.candidates import specs_for
+from converters.decoder.graph import KvScales
 from converters.decoder.job import DecoderJob
 from converters.decoder.source import DecoderSource
 from converters.decoder.texts import WINDOW, read_texts
@@ -96,7 +98,10 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 def test_every_candidate_is_in_the_report(searched) -> None:
     _, summary, _ = searched
     rows = {row.name: row for row in summary.report.candidates}
+    source, rules = speaker(), load_profile(PROFILE).quantization["decoder"]
+    tried = specs_for(rules, source.architecture, source.weights)
     assert {"int4-b32", "int4-b32-clip", "int4-b32-gptq", "int8-b32", "fp32"} <= rows.keys()
+    assert {spec.name for spec in tried} == rows.keys()
     assert [row.status for row in rows.values()].count("chosen") == 1
     assert rows["fp32"].agreement.drop == 0
     figures = rows["int4-b32"].decoder
@@ -368,3 +373,26 @@ def test_nothing_is_written_where_the_data_is_too_short(tmp_path: Path) -> None:
         run(request)
     assert not (tmp_path / "out").exists()
     assert WINDOW > 64
+
+
+def test_int8_cache_is_scored_like_any_candidate(fitted: Path) -> None:
+    record = variant_in(fitted).record
+    (note,) = [note for note in record.notes if note.startswith("int8 cache: perplexity")]
+    perplexity = float(note.removeprefix("int8 cache: perplexity ").split(",")[0])
+    assert perplexity == pytest.approx(record.agreement.metrics["perplexity"][1], rel=0.05)
+
+
+def test_int8_cache_that_loses_too_much_is_left_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales a thousand times too large leave nothing of keys and values."""
+    real = graphs.kv_scales
+
+    def coarse(*arguments: object) -> list[KvScales]:
+        return [KvScales(s.key * 1000, s.value * 1000) for s in real(*arguments)]
+
+    monkeypatch.setattr(graphs, "kv_scales", coarse)
+    made(speaker(), tmp_path, data=data, max_drop=0.9)
+    record = variant_in(tmp_path).record
+    assert [graph.name for graph in record.graphs] == ["main"]
+    assert "left out" in next(note for note in record.notes if note.startswith("int8 cache"))
