@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from edge_sdk.bundle import record as rec
+from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.cli.bench_page import bars, render_html
 from edge_sdk.cli.main import main
 from edge_sdk.errors import InputError
-from edge_sdk.runtime.bench import BenchReport, Request, bench
+from edge_sdk.runtime.bench import BenchReport, Request, bench, golden_calls
+from tests.generation import tiny
 from tests.runtime import onnx_bytes as ob
 from tests.runtime.bundles import HERE, Builder, linear, onnx, spec
 
@@ -79,6 +81,15 @@ def test_throughput_has_a_line_per_number_of_threads(tmp_path):
     report = bench(Request(doubler(tmp_path / "b"), HERE, threads=(2, 1), seconds=QUICK))
     assert report.threads == 2
     assert [line.threads for line in report.throughput] == [1, 2]
+
+
+def test_a_dialogue_model_is_given_tokens_only(tmp_path):
+    """The rest of a golden case are the buffers that the runtime feeds."""
+    path = tiny.bundle(tmp_path / "b", golden=True, adapters={"pirate": tiny.adapter(0)})
+    [call] = golden_calls(open_bundle(path).variants[0])
+    assert call.keys() == {"input_ids"}
+    report = bench(Request(path, HERE, threads=(1,), seconds=QUICK))
+    assert report.bundle.latency.calls >= 5
 
 
 def test_a_variant_without_golden_inputs_asks_for_input(tmp_path):
