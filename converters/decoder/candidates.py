@@ -21,7 +21,7 @@ from converters.decoder.architecture import Architecture
 from converters.decoder.names import nodes, parts
 from converters.decoder.weights import Bits, WeightFormat, WeightPlan, Weights
 from converters.recipes import step
-from device_profiles.schema import RecipeFamily, Rules
+from device_profiles.schema import Profile, RecipeFamily
 from edge_sdk.bundle.record import Recipe, Step
 from edge_sdk.errors import RecipeError
 
@@ -108,7 +108,8 @@ def specs_of(family: str, architecture: Architecture, weights: Weights) -> Itera
     elif family == "fp16":
         yield Spec("fp16", WeightPlan(WeightFormat(16)), half=True)
     elif family == "int8-block":
-        yield _block_spec(8, _sizes(architecture)[-1])
+        for size in sorted({BLOCK_SIZES[0], _sizes(architecture)[-1]}):
+            yield _block_spec(8, size)
         yield from _stored(architecture, weights, 8)
     elif family == "int4-block":
         stored = list(_stored(architecture, weights, 4))
@@ -120,9 +121,23 @@ def specs_of(family: str, architecture: Architecture, weights: Weights) -> Itera
         yield _block_spec(4, _sizes(architecture)[-1], symmetric=False, method="gptq")
 
 
-def specs_for(rules: Rules, architecture: Architecture, weights: Weights) -> list[Spec]:
+def specs_for(profile: Profile, architecture: Architecture, weights: Weights) -> list[Spec]:
     """All candidates of a profile, in its order of preference."""
-    return [spec for family in rules.recipes for spec in specs_of(family, architecture, weights)]
+    rules = profile.quantization["decoder"]
+    found = (spec for name in rules.recipes for spec in specs_of(name, architecture, weights))
+    return [spec for spec in found if suits(spec, profile, architecture)]
+
+
+def suits(spec: Spec, profile: Profile, architecture: Architecture) -> bool:
+    """Whether a profile's kernels are quick for a candidate's blocks.
+
+    On ARM with dot product those of KleidiAI are, and they take only blocks that divide the
+    input axis. Blocks of 32 are tried on any device.
+    """
+    wanted = spec.plan.default
+    if "asimddp" not in profile.cpu.isa or wanted.bits not in (4, 8) or wanted.block_size == 32:
+        return True
+    return all(width % wanted.block_size == 0 for width in _widths(architecture))
 
 
 def spec_from(recipe: Recipe, architecture: Architecture, weights: Weights) -> Spec:
@@ -205,9 +220,17 @@ def _block_spec(
 
 def _sizes(architecture: Architecture) -> tuple[int, ...]:
     """Block sizes no longer than any input axis."""
-    model = architecture
-    shortest = min(model.hidden, model.intermediate, model.heads * model.head_dim)
+    shortest = min(_widths(architecture))
     return tuple(size for size in BLOCK_SIZES if size <= shortest) or BLOCK_SIZES[:1]
+
+
+def _widths(architecture: Architecture) -> tuple[int, ...]:
+    """Lengths of the input axes of all matrices."""
+    return (
+        architecture.hidden,
+        architecture.intermediate,
+        architecture.heads * architecture.head_dim,
+    )
 
 
 def _stored(architecture: Architecture, weights: Weights, bits: Literal[4, 8]) -> Iterator[Spec]:

@@ -122,7 +122,7 @@ class DecoderJob:
             if kept.outcome.chosen is not None:
                 return kept
             lost = f"; the base's recipe lost: {kept.outcome.reason}"
-        specs = specs_for(profile.quantization["decoder"], source.architecture, source.weights)
+        specs = specs_for(profile, source.architecture, source.weights)
         search = self._searcher(profile, self.workshop, self.stopwatch)
         outcome = search.run(specs)
         return Found(search, replace(outcome, reason=outcome.reason + lost))

@@ -54,14 +54,26 @@ def test_blocks_are_no_longer_than_the_input() -> None:
     assert {spec.plan.default.block_size for spec in found} == {32}
 
 
+def test_arm_with_dot_product_gets_blocks_that_divide_the_input() -> None:
+    odd = llama(hidden=320, intermediate=512)
+    weights = RandomWeights(odd)
+
+    def sizes(name: str, bits: int) -> set[int]:
+        formats = [s.plan.default for s in specs_for(load_profile(name), odd, weights)]
+        return {wanted.block_size for wanted in formats if wanted.bits == bits}
+
+    assert sizes("arm64", 4) == sizes("arm64", 8) == {32}
+    assert sizes("board-512mb", 4) == sizes("x86-64", 4) == {32, 128, 256}
+    assert sizes("x86-64", 8) == {32, 256}
+
+
 def test_families_of_other_models_have_no_candidates() -> None:
     assert names("int8-smooth") == []
 
 
 @pytest.mark.parametrize("profile", ["x86-64", "arm64", "board-512mb", "jetson-orin-nano"])
 def test_recipe_says_all_of_a_candidate(profile: str) -> None:
-    rules = load_profile(profile).quantization["decoder"]
-    specs = specs_for(rules, MODEL, WEIGHTS)
+    specs = specs_for(load_profile(profile), MODEL, WEIGHTS)
     mixed = specs[0].with_nodes("mixed", {"head": WeightFormat(8), "layers.1.o": WeightFormat(16)})
     for spec in (*specs, mixed):
         assert spec_from(spec.recipe("onnx"), MODEL, WEIGHTS) == spec
