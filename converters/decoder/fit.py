@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.decoder import costs, predict
-from converters.decoder.candidates import Spec, specs_of
+from converters.decoder.candidates import Spec, specs_of, suits
 from converters.decoder.memory import memory_plan
 from converters.decoder.source import DecoderSource
 from converters.decoder.weights import WeightFormat, WeightPlan
@@ -167,6 +167,7 @@ def _families(question: Question, profile: Profile) -> Iterator[FamilyFit]:
         found = [
             family_fit(question, profile, spec)
             for spec in specs_of(family, source.architecture, source.weights)
+            if suits(spec, profile, source.architecture)
         ]
         if found:
             yield min(found, key=lambda fit: fit.latency_ms.value)
