@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from converters.decoder import families
 from converters.decoder.architecture import Architecture
 from converters.decoder.checkpoint import Checkpoint, read_json
 from converters.decoder.config import Config
-from converters.decoder.families import Part
 from converters.decoder.names import nodes, parts, shapes
 from converters.decoder.stored import Stored
 from edge_sdk.errors import SourceError
@@ -62,6 +62,21 @@ class _Pair:
     up: Array
 
 
+@dataclass(frozen=True)
+class _Slot:
+    """One of the matrices that a node stacks.
+
+    Attributes:
+        module: The checkpoint's module that holds it, perhaps among others.
+        rows: Its rows there.
+        shape: Its own shape, [out, in].
+    """
+
+    module: str
+    rows: slice | NDArray[np.intp]
+    shape: tuple[int, ...]
+
+
 def read_adapter(name: str, folder: Path, architecture: Architecture) -> LowRank:
     """Reads an adapter that PEFT has saved.
 
@@ -83,12 +98,11 @@ def read_adapter(name: str, folder: Path, architecture: Architecture) -> LowRank
             )
     config = Config(read_json(folder / CONFIG), str(folder / CONFIG))
     _check_config(config)
-    places, sizes = families.places(architecture), shapes(architecture)
-    sizes.setdefault("head", sizes["embed"])
-    pairs = _read_pairs(Checkpoint(folder / WEIGHTS), config, _matrices(architecture))
+    slots = _slots(architecture)
+    pairs = _read_pairs(Checkpoint(folder / WEIGHTS), config, _matrices(slots))
     arrays: dict[str, Array] = {}
-    for node in nodes(architecture):
-        arrays |= _arrays(node, pairs, places, {part: sizes[part][0] for part in parts(node)})
+    for node, stacked in slots.items():
+        arrays |= _arrays(node, stacked, pairs)
     return LowRank(name, arrays)
 
 
@@ -131,20 +145,26 @@ def _scale(config: Config, module: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.flag("use_rslora", False) else rank)
 
 
-def _matrices(architecture: Architecture) -> dict[str, tuple[int, int]]:
-    """Checkpoint module -> shape [out, in], of every matrix that a node multiplies with."""
+def _slots(architecture: Architecture) -> dict[str, list[_Slot]]:
+    """Node -> the matrices that it stacks, in order."""
     places, sizes = families.places(architecture), shapes(architecture)
+
+    def slot(part: str) -> _Slot:
+        place = places[part]
+        rows = slice(None) if place.rows is None else place.rows
+        shape = sizes.get(part, sizes["embed"])  # a tied head is the table
+        return _Slot(place.tensor.removesuffix(".weight"), rows, shape)
+
+    return {node: [slot(part) for part in parts(node)] for node in nodes(architecture)}
+
+
+def _matrices(slots: Mapping[str, Sequence[_Slot]]) -> dict[str, tuple[int, int]]:
+    """Checkpoint module -> shape [out, in], of everything that can be adapted."""
     found: dict[str, tuple[int, int]] = {}
-    for node in nodes(architecture):
-        for part in parts(node):
-            rows, width = sizes.get(part, sizes["embed"])
-            module = _module(places[part])
-            found[module] = found.get(module, (0, 0))[0] + rows, width
+    for slot in chain.from_iterable(slots.values()):
+        above, _ = found.get(slot.module, (0, 0))
+        found[slot.module] = above + slot.shape[0], slot.shape[1]
     return found
-
-
-def _module(part: Part) -> str:
-    return part.tensor.removesuffix(".weight")
 
 
 def _read_pairs(
@@ -156,11 +176,11 @@ def _read_pairs(
     for tensor in checkpoint.tensors:
         match = _TENSOR.fullmatch(tensor)
         if match is None or match["module"] not in matrices:
+            kinds = sorted({module.rpartition(".")[2] for module in matrices})
             raise SourceError(
                 f"tensor {tensor!r} belongs to no matrix that can be adapted",
                 where=where,
-                remedy=f"adapt only {', '.join(_kinds(matrices))}, "
-                "and save with save_embedding_layers=False",
+                remedy=f"adapt only {', '.join(kinds)}, and save with save_embedding_layers=False",
             )
         names.setdefault(match["module"], {})[match["side"]] = tensor
     if not names:
@@ -169,10 +189,6 @@ def _read_pairs(
         module: _read_pair(checkpoint, config, module, sides, matrices[module])
         for module, sides in names.items()
     }
-
-
-def _kinds(matrices: Mapping[str, tuple[int, int]]) -> list[str]:
-    return sorted({module.rpartition(".")[2] for module in matrices})
 
 
 def _read_pair(
@@ -192,8 +208,15 @@ def _read_pair(
     rank = a.shape[0] if a.shape else 0
     _check_shape(sides["A"], a, (rank, shape[1]))
     _check_shape(sides["B"], b, (shape[0], rank))
-    up = checkpoint.read(sides["B"]).T * np.float32(_scale(config, module, rank))
-    return _Pair(checkpoint.read(sides["A"]).T, up)
+    down, up = (checkpoint.read(sides[side]).T for side in "AB")
+    up = up * np.float32(_scale(config, module, rank))
+    if not (np.isfinite(down).all() and np.isfinite(up).all()):
+        raise SourceError(
+            f"the adapter of {module} is not finite",
+            where=where,
+            remedy="its training diverged: take an earlier checkpoint",
+        )
+    return _Pair(down, up)
 
 
 def _check_shape(tensor: str, stored: Stored, wanted: tuple[int, int]) -> None:
@@ -206,33 +229,25 @@ def _check_shape(tensor: str, stored: Stored, wanted: tuple[int, int]) -> None:
         )
 
 
-def _arrays(
-    node: str, pairs: Mapping[str, _Pair], places: Mapping[str, Part], rows: Mapping[str, int]
-) -> dict[str, Array]:
-    """The two inputs of a node; none where nothing adapts it.
-
-    Args:
-        node: The node.
-        pairs: Checkpoint module -> its adapter.
-        places: Canonical name -> where the checkpoint keeps it.
-        rows: Canonical name -> rows, of the matrices that the node stacks.
-    """
-    downs, ups = [], []
-    for module in dict.fromkeys(_module(places[part]) for part in rows):
-        if module not in pairs:
-            continue
-        pair, end = pairs[module], 0
-        up = np.zeros((pair.up.shape[0], sum(rows.values())), np.float32)
-        for part, count in rows.items():
-            start, end = end, end + count
-            place = places[part]
-            if _module(place) == module:
-                up[:, start:end] = pair.up if place.rows is None else pair.up[:, place.rows]
-        downs.append(pair.down)
-        ups.append(up)
-    if not downs:
+def _arrays(node: str, slots: Sequence[_Slot], pairs: Mapping[str, _Pair]) -> dict[str, Array]:
+    """The two inputs of a node; none where nothing adapts it."""
+    adapted = [m for m in dict.fromkeys(slot.module for slot in slots) if m in pairs]
+    if not adapted:
         return {}
     return {
-        f"lora.{node}.a": np.concatenate(downs, axis=1),
-        f"lora.{node}.b": np.concatenate(ups),
+        f"lora.{node}.a": np.concatenate([pairs[module].down for module in adapted], axis=1),
+        f"lora.{node}.b": np.concatenate([_across(slots, m, pairs[m].up) for m in adapted]),
     }
+
+
+def _across(slots: Sequence[_Slot], module: str, up: Array) -> Array:
+    """One module's part of a node's ``b``: zero for the matrices of other modules."""
+    return np.concatenate(
+        [
+            up[:, slot.rows]
+            if slot.module == module
+            else np.zeros((len(up), slot.shape[0]), np.float32)
+            for slot in slots
+        ],
+        axis=1,
+    )

@@ -179,6 +179,13 @@ def test_tensor_that_does_not_belong_is_named(folder: Path, old: str, new, messa
     refused(folder, message)
 
 
+def test_adapter_that_is_not_finite_is_named(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name] * np.float32("nan")}, folder / WEIGHTS)
+    refused(folder, r"layers\.0\.self_attn\.q_proj is not finite")
+
+
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
 def test_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
