@@ -178,9 +178,10 @@ def _read_pairs(
         if match is None or match["module"] not in matrices:
             kinds = sorted({module.rpartition(".")[2] for module in matrices})
             raise SourceError(
-                f"tensor {tensor!r} belongs to no matrix that can be adapted",
+                f"tensor {tensor!r} belongs to no matrix of this model that can be adapted",
                 where=where,
-                remedy=f"adapt only {', '.join(kinds)}, and save with save_embedding_layers=False",
+                remedy=f"give an adapter of this very model, over {', '.join(kinds)}; "
+                "save it with save_embedding_layers=False",
             )
         names.setdefault(match["module"], {})[match["side"]] = tensor
     if not names:
