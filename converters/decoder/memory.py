@@ -25,7 +25,7 @@ from edge_sdk.runtime.generation.decoder import CHUNK
 
 # Beside Python, the engine and an empty session: tokenizers and chat templates; then what
 # each entry of a tokenizer's vocabulary adds.
-TEXT_BYTES = 13 << 20
+TEXT_BYTES = 9 << 20
 VOCABULARY_BYTES = 420
 # What the heap holds beyond its useful bytes once tokens have been computed.
 HEAP_BYTES = 6 << 20
