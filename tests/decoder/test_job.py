@@ -21,7 +21,7 @@ from converters.decoder.candidates import specs_for
 from converters.decoder.graph import KvScales
 from converters.decoder.job import DecoderJob
 from converters.decoder.source import DecoderSource
-from converters.decoder.texts import WINDOW, read_texts
+from converters.decoder.texts import read_texts
 from converters.recipes import load_recipe
 from converters.report import Report, VariantSummary, render_html, render_text
 from converters.request import Request
@@ -212,11 +212,8 @@ def test_recipe_of_another_kind_of_model_is_refused(data: Path, tmp_path: Path) 
 
 
 def test_worst_nodes_get_eight_bits_until_the_limit_holds(data: Path, tmp_path: Path) -> None:
-    """A profile without fp32 or int8 candidates that hold, at a limit that 4 bits miss."""
+    """Where 8 bits throughout are slow, a mixture that holds the limit is worth more."""
     text = profile_path(PROFILE).read_text()
-    before = 'recipes = ["int4-block", "int8-block", "fp32"]'
-    assert before in text
-    # 8 bits are so slow here that a mixture is worth more.
     profile = tmp_path / "mixed.toml"
     profile.write_text(text.replace("int8-block = 1.2", "int8-block = 0.1"))
     assert "int8-block = 0.1" in profile.read_text()
@@ -372,7 +369,6 @@ def test_nothing_is_written_where_the_data_is_too_short(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 64"):
         run(request)
     assert not (tmp_path / "out").exists()
-    assert WINDOW > 64
 
 
 def test_int8_cache_is_scored_like_any_candidate(fitted: Path) -> None:
