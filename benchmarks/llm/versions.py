@@ -100,7 +100,12 @@ def new_blobs(first: Bundle, second: Bundle) -> list[Blob]:
 
 
 def _process(store: Store, name: str) -> Contestant:
-    settings = {"store": str(store.root), "threads": 1, "context": CONTEXT}
+    settings = {
+        "store": str(store.root),
+        "profile": assets.PROFILE,
+        "threads": 1,
+        "context": CONTEXT,
+    }
     return Contestant(name, Path(sys.executable), "benchmarks.llm.worker_versions", settings)
 
 

@@ -1,6 +1,7 @@
 """Loads versions out of a store one after another, the new one before the old one goes.
 
-Settings: ``store``, ``threads``, ``context``. A request names a bundle of the store.
+Settings: ``store``, ``profile``, ``threads``, ``context``. A request names a bundle of the
+store. Only what a device has is imported.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
-from benchmarks.llm.assets import PROFILE
 from edge_sdk.bundle.store import Store
 from edge_sdk.runtime.generation.generator import Generator, open_generator
 
 ANSWER = 8
 
 
-def load(store: Store, name: str, threads: int, context: int) -> Generator:
+def load(store: Store, name: str, settings: dict[str, Any]) -> Generator:
     """Opens a version as a running agent does: its blobs were verified when installed."""
-    variant = store.open(name).variant(PROFILE)
-    return open_generator(variant, threads, None, context, 1)
+    variant = store.open(name).variant(settings["profile"])
+    return open_generator(variant, settings["threads"], None, settings["context"], 1)
 
 
 def answer(generator: Generator) -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     running = None
     for line in sys.stdin:
         started = time.perf_counter()
-        standby = load(store, json.loads(line)["name"], settings["threads"], settings["context"])
+        standby = load(store, json.loads(line)["name"], settings)
         seconds = time.perf_counter() - started
         answer(standby)
         running, standby = standby, running
