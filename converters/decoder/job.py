@@ -11,8 +11,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from converters.choose import Limits, measurable
 from converters.decoder.adapters import read_adapter
 from converters.decoder.base import BaseWeights
@@ -23,7 +21,7 @@ from converters.decoder.package import DecoderPacking, pack
 from converters.decoder.sampled import sample_documents
 from converters.decoder.search import DecoderSearch, Outcome
 from converters.decoder.source import DecoderSource
-from converters.decoder.speed import Stopwatch, footprint, prompt_of
+from converters.decoder.speed import Stopwatch, prompt_of
 from converters.decoder.texts import Texts, divide, read_texts
 from converters.decoder.workshop import DecoderWorkshop
 from converters.job import MAX_THREADS, Say, tools
@@ -177,23 +175,14 @@ class DecoderJob:
     def _report(
         self, profile: Profile, found: Found, chosen: Spec, started: float
     ) -> VariantReport:
-        self.say(f"{profile.name}: measuring peak memory of {chosen.name}")
         outcome, stopwatch = found.outcome, found.search.stopwatch
-        path = found.search.workshop.path(chosen)
-        peak = footprint(path, self.source.generation, stopwatch.prompt, 1)
-        rows = tuple(
-            msgspec.structs.replace(row, peak_rss_bytes=peak.peak_rss_bytes)
-            if row.status == "chosen"
-            else row
-            for row in outcome.rows
-        )
         baseline = stopwatch.baseline
         source_ms = stopwatch.time([baseline])[0].answer_ms if baseline else 0.0
         return VariantReport(
             profile=profile.name,
             chosen=chosen.name,
             reason=outcome.reason,
-            candidates=rows,
+            candidates=outcome.rows,
             machine=machine(),
             source_size_bytes=self.source.size_bytes,
             source_latency_ms=round(source_ms, 3),

@@ -235,6 +235,7 @@ class DecoderSearch:
             size_bytes=judged.built.size_bytes,
             agreement=judged.agreement,
             latency_ms=judged.latency_ms,
+            peak_rss_bytes=time.peak_rss_bytes,
             decoder=DecoderFigures(
                 perplexity=rounded(self.workshop.scores(spec).perplexity),
                 source_perplexity=rounded(self.workshop.reference.perplexity),

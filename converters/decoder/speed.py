@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -36,11 +36,13 @@ class Speed:
         ttft_ms: Time to the first token after a prompt of :data:`PROMPT` tokens.
         step_ms: Time per further token.
         speedup: Of the first candidate's whole answer over this one's, round by round.
+        peak_rss_bytes: Of a fresh process that loads it plainly and answers.
     """
 
     ttft_ms: float
     step_ms: float
     speedup: float
+    peak_rss_bytes: int = 0
 
     @property
     def answer_ms(self) -> float:
@@ -157,18 +159,25 @@ class Stopwatch:
         fresh = {_format(spec): spec for spec in specs if _format(spec) not in self._known}
         if fresh:
             self.reference = self.reference or next(iter(fresh.values()))
-            contest = {_format(self.reference): self.reference} | fresh
-            capacity = len(self.prompt) + TIMED
-            decoders = {
-                # One thread: idle threads of several sessions spin in each other's way.
-                name: self.workshop.decoder(self.workshop.path(spec), capacity, threads=1)
-                for name, spec in contest.items()
-            }
-            self._known = race(decoders, self.prompt) | self._known
-            for spec in fresh.values():
+            raced = self._race({_format(self.reference): self.reference} | fresh)
+            for name, spec in fresh.items():
+                self._known[name] = replace(raced[name], peak_rss_bytes=self._peak(spec))
                 if not self.needs(spec):
                     self.workshop.release(spec)
         return [self._known[_format(spec)] for spec in specs]
+
+    def _race(self, contest: Mapping[str, Spec]) -> dict[str, Speed]:
+        capacity = len(self.prompt) + TIMED
+        decoders = {
+            # One thread: idle threads of several sessions spin in each other's way.
+            name: self.workshop.decoder(self.workshop.path(spec), capacity, threads=1)
+            for name, spec in contest.items()
+        }
+        return race(decoders, self.prompt)
+
+    def _peak(self, spec: Spec) -> int:
+        generation = self.workshop.source.generation
+        return footprint(self.workshop.path(spec), generation, self.prompt, 1).peak_rss_bytes
 
 
 def _format(spec: Spec) -> str:

@@ -108,6 +108,7 @@ def test_every_candidate_is_in_the_report(searched) -> None:
     assert figures.perplexity > figures.source_perplexity > 1
     assert figures.tokens_per_second > 0
     assert figures.ttft_ms > 0
+    assert rows["int4-b32"].peak_rss_bytes == rows["int4-b32-clip"].peak_rss_bytes > 10 << 20
     assert rows["int4-b32"].agreement.drop == pytest.approx(
         figures.perplexity / figures.source_perplexity - 1, rel=1e-3
     )
