@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -145,3 +147,26 @@ def test_the_table_has_tokens_per_second(folder, capsys):
     text = capsys.readouterr().out
     assert "tokens/s" in text and "first token ms" in text and "GFLOP per token" in text
     assert "without TensorrtExecutionProvider" in text
+
+
+def test_a_360m_model_fits_a_board_of_512_mb_with_a_context_of_2048(source):
+    shape = SHAPES["360m"]
+    architecture = replace(
+        source.architecture,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        intermediate=shape.intermediate,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        vocab=shape.vocab,
+    )
+    generation = msgspec.structs.replace(
+        source.generation, layers=shape.layers, kv_heads=shape.kv_heads, head_dim=shape.head_dim
+    )
+    large = replace(source, architecture=architecture, generation=generation)
+    question = ask(large, {"context": 2048}, load_spread(SPREAD))
+    found = profile_fit(question, load_profile("board-512mb"))
+    assert found.likely == "int4-block"
+    assert found.families[0].decoder is not None
+    assert found.families[0].decoder.kv == "int8"

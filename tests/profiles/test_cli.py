@@ -15,7 +15,7 @@ def test_list_shows_every_profile_with_its_memory(capsys):
     assert main(["profiles", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     board = next(line for line in lines if line.startswith("board-512mb"))
-    assert board.split()[1:5] == ["linux/arm64/v8", "4", "512", "256"]
+    assert board.split()[1:5] == ["linux/arm64/v8", "4", "512", "384"]
 
 
 def test_list_as_json_holds_whole_profiles(capsys):
