@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,8 @@ class Config:
     def number(self, field: str, default: float | None = None) -> float:
         """A positive number."""
         value = self._given(field, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (numeric and 0 < value < math.inf):
             raise self.wrong(field, "must be a positive number")
         return float(value)
 

@@ -33,15 +33,25 @@ def read_generation(
         config: ``config.json``.
         settings: ``tokenizer_config.json``, over ``special_tokens_map.json``.
         tokenizer: Content of ``tokenizer.json``.
+
+    Raises:
+        SourceError: A field is wrong, or the tokenizer is of a model with more tokens.
     """
     text = tokenizers.Tokenizer.from_str(tokenizer.decode())
+    original = Config(config, str(folder / "config.json"))
+    # Added tokens may exceed the table: a padding token that nobody ever sends.
+    if (words := text.get_vocab_size(with_added_tokens=False)) > architecture.vocab:
+        raise original.wrong(
+            "vocab_size",
+            f"is less than the tokenizer's {words} tokens",
+            "put the tokenizer of this model into the folder",
+        )
     file = folder / "generation_config.json"
     defaults = Config(read_json(file) if file.is_file() else {}, str(file))
     tokens = _tokens(settings)
     bos = text.token_to_id(tokens["bos_token"]) if "bos_token" in tokens else None
     if bos is None and isinstance(config.get("bos_token_id"), int):
         bos = config["bos_token_id"]
-    original = Config(config, str(folder / "config.json"))
     ends = _ids(defaults if defaults.has("eos_token_id") else original)
     eos = [*ends, text.token_to_id(tokens.get("eos_token", ""))]
     add_bos = settings.get("add_bos_token")

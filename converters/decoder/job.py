@@ -17,7 +17,7 @@ from converters.decoder.base import BaseWeights
 from converters.decoder.candidates import Spec, spec_from, specs_for, specs_of
 from converters.decoder.memory import memory_plan
 from converters.decoder.names import shapes
-from converters.decoder.package import DecoderPacking, pack
+from converters.decoder.package import TASK, DecoderPacking, pack
 from converters.decoder.sampled import sample_documents
 from converters.decoder.search import DecoderSearch, Outcome
 from converters.decoder.source import DecoderSource
@@ -26,6 +26,7 @@ from converters.decoder.texts import Texts, divide, read_texts
 from converters.decoder.workshop import DecoderWorkshop
 from converters.job import MAX_THREADS, Say, tools
 from converters.measure import machine
+from converters.recipes import load_recipe
 from converters.report import VariantSummary
 from converters.request import Request
 from device_profiles.machine import detect_machine
@@ -62,11 +63,13 @@ class DecoderJob:
         say: Told what happens.
 
     Raises:
-        InputError: The data is wrong or too short, or an option is for other models.
+        InputError: Data or recipe is wrong, or an option is for other models.
     """
 
     def __init__(self, request: Request, source: DecoderSource, folder: Path, say: Say) -> None:
         _check_options(request)
+        if request.recipe is not None:  # wrong ones are refused before the hard work
+            spec_from(load_recipe(request.recipe), source.architecture, source.weights)
         self.request = request
         self.source = source
         self.say = say
@@ -223,6 +226,12 @@ def _check_options(request: Request) -> None:
                 where=option,
                 remedy="leave it out: perplexity on --data decides",
             )
+    if request.task not in (None, TASK):
+        raise InputError(
+            f"a dialogue model is for {TASK}, not for {request.task}",
+            where="--task",
+            remedy="leave it out",
+        )
 
 
 def _affordable_tokens(source: DecoderSource) -> int:

@@ -216,6 +216,20 @@ def test_wrong_fields_are_named(file: str, content, message: str, folder: Path) 
     assert str(folder) in str(caught.value.where)
 
 
+def test_a_tokenizer_of_a_larger_model_is_refused(folder: Path) -> None:
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    rows = CASES["smollm2"]["config"]["vocab_size"]
+    model["vocab"] |= {f"w{i}": i for i in range(len(model["vocab"]), rows)}
+    put(folder, "tokenizer.json", model=model)
+    open_source(folder)
+    model["vocab"]["one more"] = rows
+    put(folder, "tokenizer.json", model=model)
+    said = f"vocab_size = {rows} is less than the tokenizer's {rows + 1} tokens"
+    with pytest.raises(SourceError, match=said) as caught:
+        open_source(folder)
+    assert caught.value.where == str(folder / "config.json")
+
+
 def test_a_model_that_is_no_decoder_is_sent_through_onnx(folder: Path) -> None:
     put(folder, "config.json", model_type="bert")
     with pytest.raises(SourceError) as caught:

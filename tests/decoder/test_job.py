@@ -56,14 +56,15 @@ def made(
 ) -> VariantSummary:
     """Converts without reading files: what ``convert`` does with what its reader gave."""
     folder.mkdir(exist_ok=True)
-    forced = None
+    forced, file = None, None
     if recipe is not None:
-        (folder / "recipe.toml").write_text(recipe)
-        forced = load_recipe(folder / "recipe.toml")
+        file = folder / "recipe.toml"
+        file.write_text(recipe)
+        forced = load_recipe(file)
     out = folder / "bundle"
     request = Request(
         source=source.path, profiles=(profile,), out=out, data=data, max_drop=max_drop,
-        version="1.1.0" if base else "1.0.0",
+        version="1.1.0" if base else "1.0.0", recipe=file,
     )  # fmt: skip
     work = folder / "work"
     work.mkdir()
@@ -207,9 +208,11 @@ def test_recipe_may_name_formats_of_nodes(data: Path, tmp_path: Path) -> None:
     assert {name for name, width in bits.items() if width == 8} == {"head", "layers.0.down"}
 
 
-def test_recipe_of_another_kind_of_model_is_refused(data: Path, tmp_path: Path) -> None:
+def test_recipe_of_another_kind_of_model_is_refused_at_once(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
     with pytest.raises(RecipeError, match="int8-smooth"):
-        made(speaker(), tmp_path, data=data, recipe='name = "int8-smooth"')
+        made(speaker(), tmp_path, data=data, recipe='name = "int8-smooth"', say=said.append)
+    assert not said
 
 
 def test_worst_nodes_get_eight_bits_until_the_limit_holds(data: Path, tmp_path: Path) -> None:
@@ -333,7 +336,12 @@ def test_fp16_for_a_gpu_needs_no_tensorrt(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "named"),
-    [({"metric": "f1"}, "--metric"), ({"fixed": {"x": 1.0}}, "--fix"), ({"states": ()}, "--state")],
+    [
+        ({"metric": "f1"}, "--metric"),
+        ({"fixed": {"x": 1.0}}, "--fix"),
+        ({"states": ()}, "--state"),
+        ({"task": "feature-extraction"}, "--task"),
+    ],
 )
 def test_options_of_other_models_are_refused(option, named, data: Path, tmp_path: Path) -> None:
     request = Request(

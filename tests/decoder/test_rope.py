@@ -89,6 +89,7 @@ def test_longrope_is_limited_to_the_length_of_its_short_factors() -> None:
             {"type": "longrope", "factor": 2, "short_factor": [1.0]},
             r"rope_scaling.short_factor = \[1.0\] must have 32 numbers",
         ),
+        ({"type": "linear", "factor": math.nan}, "rope_scaling.factor = nan must be a positive"),
         ("linear", "rope_scaling = 'linear' must be an object"),
     ],
 )

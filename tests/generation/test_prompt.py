@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,6 +96,14 @@ def test_messages_may_be_mappings(case):
 
 def test_tokens_are_taken_as_they_are(case):
     assert case.encoder.encode([5, END, 0]).tokens == (5, END, 0)
+    assert case.encoder.encode(np.array([5, END, 0])).tokens == (5, END, 0)
+
+
+def test_text_in_tokens_that_the_model_lacks_is_refused():
+    small = PromptEncoder(replace(tiny.GENERATION, vocab=ord("i")), TOKENIZER)
+    assert small.encode("h", raw=True).tokens == tuple(b"h")
+    with pytest.raises(DataError, match="105 is no token; they run from 0 to 104"):
+        small.encode("hi", raw=True)
 
 
 @pytest.mark.parametrize(

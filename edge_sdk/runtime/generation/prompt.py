@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -69,10 +70,10 @@ class PromptEncoder:
         elif isinstance(prompt, str):
             encoded = Encoded((*self._begin, *self.text(prompt)))
         else:
-            encoded = Encoded(tuple(token for token in prompt if isinstance(token, int)))
-            check_tokens(encoded.tokens, self._generation.vocab)
+            encoded = Encoded(tuple(int(token) for token in prompt if isinstance(token, Integral)))
         if not encoded.tokens:
             raise DataError("the prompt is empty", where="prompt")
+        check_tokens(encoded.tokens, self._generation.vocab)  # tokenizers may know more of them
         return encoded
 
     def text(self, text: str) -> list[int]:
@@ -92,7 +93,7 @@ class PromptEncoder:
         if isinstance(prompt, str):
             talks = self._generation.chat_template and not raw
             return [Message("user", prompt)] if talks else []
-        return [] if all(isinstance(item, int) for item in prompt) else _messages(prompt)
+        return [] if all(isinstance(item, Integral) for item in prompt) else _messages(prompt)
 
     def _conversation(self, turns: Sequence[Message]) -> Encoded:
         text = render(self._generation, [self._as_text(turn) for turn in turns])
