@@ -34,6 +34,14 @@ def test_converting(here):
     run_page("docs/tutorial-convert.md", without="skopeo")
 
 
+@pytest.mark.skipif(
+    not (EXAMPLES / "assistant/model").is_dir(), reason="examples/assistant is not trained yet"
+)
+def test_dialogue(here):
+    shutil.copytree(EXAMPLES / "assistant", here / "assistant")
+    run_page("docs/tutorial-dialogue.md")
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory) -> Path:
     """The examples as bundles; a forced recipe converts in seconds."""
