@@ -205,7 +205,7 @@ def test_file_cut_short_is_refused_before_it_is_mapped(variant):
     expect_plain(variant, "missing or cut short")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema": "other"}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema": "other"}', b'{"graph": "\xc7"}'])
 def test_index_that_is_none_is_refused(variant, content):
     prepared(variant)
     place_of(variant).index_path.write_bytes(content)

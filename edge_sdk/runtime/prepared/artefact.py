@@ -224,7 +224,7 @@ def read_index(path: Path) -> Index | None:
         return None
     try:
         index = msgspec.json.decode(data, type=Index)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"is no index of prepared weights: {error}", where=str(path)) from error
     if index.schema != SCHEMA:
         raise BundleError(f"has the unknown schema {index.schema!r}", where=str(path))
