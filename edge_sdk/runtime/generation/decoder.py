@@ -11,6 +11,7 @@ bound to the buffers of the past.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,16 @@ def kv_dtype(session: Session) -> str:
         if spec.name.startswith("past_key_values."):
             return spec.dtype
     raise BundleError("takes no past_key_values, so it is no decoder", where="graph 'main'")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One token for each of some rows: what is bound, to be filled in place."""
+
+    binding: Binding
+    ids: NDArray[np.int64]
+    seqlens: NDArray[np.int32]
+    total: NDArray[np.int32]
 
 
 class Decoder:
@@ -74,6 +85,7 @@ class Decoder:
         self._vocab = vocab
         self._constants = constants or {}
         self._bindings: dict[tuple[int, int], Binding] = {}
+        self._steps: dict[tuple[int, int], _Step] = {}
 
     def prefill(
         self, row: int, tokens: Sequence[int], past: int, last: bool = True
@@ -96,6 +108,8 @@ class Decoder:
     def decode(self, first: int, tokens: Sequence[int], past: Sequence[int]) -> Logits:
         """Appends one token to each of several neighbouring rows in one call.
 
+        This is what every token of every answer takes, so its inputs are bound once.
+
         Args:
             first: The first of the rows.
             tokens: One token per row.
@@ -104,7 +118,16 @@ class Decoder:
         Returns:
             Logits per row, ``[rows, vocab]``.
         """
-        return self._run(first, [[token] for token in tokens], past, [0])[:, 0]
+        step = self._steps.get((first, len(tokens)))
+        if step is None:
+            step = self._steps[first, len(tokens)] = self._step(first, len(tokens))
+        step.ids[:, 0] = tokens
+        step.seqlens[:] = past
+        step.total.fill(max(past) + 1)
+        logits = np.empty((len(tokens), 1, self._vocab), np.float32)
+        step.binding.set_output("logits", logits)
+        step.binding.run()
+        return logits[:, 0]
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Logits after every one of these tokens, which overwrite the first row.
@@ -117,6 +140,20 @@ class Decoder:
             chunk = tokens[start : start + CHUNK]
             found[start : start + len(chunk)] = self._run(0, [chunk], [start], range(len(chunk)))[0]
         return found
+
+    def _step(self, first: int, rows: int) -> _Step:
+        """The call that appends one token to each of these rows."""
+        step = _Step(
+            binding=self._bound(first, rows),
+            ids=np.zeros((rows, 1), np.int64),
+            seqlens=np.zeros(rows, np.int32),
+            total=np.zeros((), np.int32),
+        )
+        step.binding.set_input("input_ids", step.ids)
+        step.binding.set_input("seqlens_k", step.seqlens)
+        step.binding.set_input("total_sequence_length", step.total)
+        step.binding.set_input("logits_at", np.zeros(1, np.int64))
+        return step
 
     def _run(
         self,
@@ -141,11 +178,15 @@ class Decoder:
     def _binding(self, first: int, rows: int) -> Binding:
         """The call over these rows' part of the cache, made once."""
         if (first, rows) not in self._bindings:
-            binding = self.session.bind()
-            for name, part in self.cache.slices(first, rows):
-                binding.set_input(f"past_key_values.{name}", part)
-                binding.set_output(f"present.{name}", part)
-            for name, array in self._constants.items():
-                binding.set_input(name, array)
-            self._bindings[first, rows] = binding
+            self._bindings[first, rows] = self._bound(first, rows)
         return self._bindings[first, rows]
+
+    def _bound(self, first: int, rows: int) -> Binding:
+        """A call over these rows' part of the cache."""
+        binding = self.session.bind()
+        for name, part in self.cache.slices(first, rows):
+            binding.set_input(f"past_key_values.{name}", part)
+            binding.set_output(f"present.{name}", part)
+        for name, array in self._constants.items():
+            binding.set_input(name, array)
+        return binding
