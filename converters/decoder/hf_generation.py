@@ -106,7 +106,10 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     """The chat template; of several named ones ``default``, else the first."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise SourceError("is not UTF-8", where=str(file)) from error
     given = settings.get("chat_template") or ""
     try:
         if isinstance(given, str):

@@ -35,7 +35,8 @@ from edge_sdk.bundle.measurements import VariantReport
 from edge_sdk.bundle.reader import Bundle, Variant
 from edge_sdk.bundle.record import MemoryPlan, Provenance, Recipe
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import ConversionError, InputError
+from edge_sdk.errors import BundleError, ConversionError, DataError, InputError, SourceError
+from edge_sdk.runtime.generation.chat_template import Message, render
 
 MAX_DROP = 0.05
 # Calibration, and half as much evaluation, read as many tokens as make this many multiplications.
@@ -63,11 +64,12 @@ class DecoderJob:
         say: Told what happens.
 
     Raises:
-        InputError: Data or recipe is wrong, or an option is for other models.
+        InputError: Data, recipe or chat template is wrong, or an option is for other models.
     """
 
     def __init__(self, request: Request, source: DecoderSource, folder: Path, say: Say) -> None:
         _check_options(request)
+        _check_template(source)
         if request.recipe is not None:  # wrong ones are refused before the hard work
             spec_from(load_recipe(request.recipe), source.architecture, source.weights)
         self.request = request
@@ -232,6 +234,20 @@ def _check_options(request: Request) -> None:
             where="--task",
             remedy="leave it out",
         )
+
+
+def _check_template(source: DecoderSource) -> None:
+    """Refuses a template that would fail at every prompt on every device."""
+    try:
+        render(source.generation, [Message("user", "hi")])
+    except DataError:
+        pass  # it wants other messages
+    except BundleError as error:
+        raise SourceError(
+            f"{error.where}: {error.message}",
+            where=str(source.path),
+            remedy="correct the template, or remove it",
+        ) from error
 
 
 def _affordable_tokens(source: DecoderSource) -> int:

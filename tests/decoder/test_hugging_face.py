@@ -175,6 +175,9 @@ def test_chat_templates_in_all_their_places(folder: Path) -> None:
     assert open_source(folder).generation.chat_template == "two"
     (folder / "chat_template.jinja").write_text("four")
     assert open_source(folder).generation.chat_template == "four"
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(SourceError, match=r"chat_template\.jinja: is not UTF-8"):
+        open_source(folder)
 
 
 @pytest.mark.parametrize(

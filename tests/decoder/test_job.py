@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,7 @@ from device_profiles.loader import load_profile, profile_path
 from edge_sdk.bundle.reader import Bundle, Variant, open_bundle
 from edge_sdk.bundle.store import Store
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import ConversionError, InputError, RecipeError
+from edge_sdk.errors import ConversionError, InputError, RecipeError, SourceError
 from tests.decoder.speakers import speaker, write_text
 
 pytestmark = pytest.mark.converts
@@ -350,6 +351,15 @@ def test_options_of_other_models_are_refused(option, named, data: Path, tmp_path
     with pytest.raises(InputError) as caught:
         DecoderJob(request, speaker(), tmp_path, lambda message: None)
     assert caught.value.where == named
+
+
+@pytest.mark.parametrize("template", ["{% for", "{{ ''.__class__.__mro__ }}", "{{ 1 / 0 }}"])
+def test_broken_chat_template_is_refused_at_once(template: str, data: Path, tmp_path: Path) -> None:
+    source, said = speaker(), list[str]()
+    generation = msgspec.structs.replace(source.generation, chat_template=template)
+    with pytest.raises(SourceError, match="speaker: chat template"):
+        made(replace(source, generation=generation), tmp_path, data=data, say=said.append)
+    assert not said
 
 
 def test_folder_becomes_a_bundle(tmp_path: Path) -> None:
