@@ -143,8 +143,10 @@ class TextTasks:
             raise InputError(
                 f"this variant cannot {what}: its record has no {kind.__name__.lower()} step",
                 where=f"{self._record.name} ({self._record.profile})",
-                remedy="use run() with arrays, or convert the source together with its "
-                "tokenizer or labels",
+                remedy="use generate(): it is a dialogue model"
+                if self._record.generation
+                else "use run() with arrays, or convert the source together with its tokenizer "
+                "or labels",
             )
         return step
 

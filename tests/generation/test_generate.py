@@ -207,6 +207,12 @@ def test_encoder_does_not_generate(tmp_path):
         model.step()
 
 
+def test_dialogue_model_does_not_embed(load):
+    with pytest.raises(InputError, match="cannot embed texts") as caught:
+        load().embed("hello")
+    assert "generate()" in str(caught.value.remedy)
+
+
 def test_missing_tokenizer_is_named(tmp_path):
     model = edge_sdk.load(tiny.bundle(tmp_path / "b", files=()), "here", threads=1)
     with pytest.raises(BundleError, match=r"tokenizer\.json"):

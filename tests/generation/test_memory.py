@@ -66,15 +66,18 @@ def test_refusal_has_the_numbers():
         "302.5 MiB",
         "short by",
         "46.5 MiB",
-        "fewer rows",
+        "fewer streams",
     ):
         assert line in text
 
 
-@pytest.mark.parametrize(("context", "rows"), [(0, 1), (2049, 1), (16, 0)])
-def test_impossible_wishes_are_refused(context, rows):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("context", "rows", "named"), [(0, 1, "context"), (2049, 1, "context"), (16, 0, "streams")]
+)
+def test_impossible_wishes_are_refused_by_name(context, rows, named):
+    with pytest.raises(InputError) as caught:
         plan_context(PLAN, SMOL, context=context, rows=rows)
+    assert caught.value.where == named
 
 
 @given(limit=limits, context=contexts, rows=many_rows)

@@ -105,7 +105,7 @@ def _check(context: int, rows: int, generation: Generation) -> None:
             remedy=f"ask for at most {generation.context} tokens",
         )
     if rows < 1:
-        raise InputError(f"at least one sequence is needed, not {rows}", where="rows")
+        raise InputError(f"at least one stream is needed, not {rows}", where="streams")
 
 
 def _refusal(plan: MemoryPlan, limit: int, cache: int, rows: int, where: str) -> MemoryLimitError:
@@ -123,6 +123,6 @@ def _refusal(plan: MemoryPlan, limit: int, cache: int, rows: int, where: str) ->
     return MemoryLimitError(
         f"predicted not to fit the memory limit\n{table}",
         where=where or None,
-        remedy="raise the limit" + (", use fewer rows" if rows > 1 else "") + ", or a variant"
+        remedy="raise the limit" + (", use fewer streams" if rows > 1 else "") + ", or a variant"
         " with fewer bits",
     )
