@@ -13,7 +13,7 @@ from benchmarks.llm.speed import ANSWER, PROMPT
 from benchmarks.result import Outcome, Row
 from edge_sdk.errors import WorkError
 
-LIMITS_MB = (512, 384, 320, 288, 256)
+LIMITS_MIB = (512, 384, 320, 288, 256)
 CONTEXT = 256
 THREADS = 2
 # Free memory goes back to the kernel at once (docs/adr/0009); llama.cpp maps or keeps its own.
@@ -29,13 +29,13 @@ def run(quick: bool) -> Outcome:
     figures: dict[str, float] = {}
     rows = []
     for contestant in contestants(shape):
-        for limit in (None, *LIMITS_MB):
-            name = f"{contestant.name}_{'free' if limit is None else f'{limit}mb'}"
+        for limit in (None, *LIMITS_MIB):
+            name = f"{contestant.name}_{'free' if limit is None else f'{limit}mib'}"
             figures |= under(contestant, shape, limit, name, 1 if quick else 5)
         free = figures[f"{contestant.name}_free_tokens_per_second"]
         shares = (
-            f"{limit} MB {figures[f'{contestant.name}_{limit}mb_tokens_per_second'] / free:.0%}"
-            for limit in LIMITS_MB
+            f"{limit} MiB {figures[f'{contestant.name}_{limit}mib_tokens_per_second'] / free:.0%}"
+            for limit in LIMITS_MIB
         )
         rows.append(
             Row(
@@ -63,7 +63,7 @@ def under(
 ) -> dict[str, float]:
     """Best decoding speed of several turns, hits of the limit, kills; 0 where it was killed."""
     vocab = SHAPES[shape].vocab
-    memory = None if limit is None else limit * 1_000_000
+    memory = None if limit is None else limit << 20
     best = 0.0
     evict([assets.CACHE / shape])
     with limited("edge-sdk-llm", memory=memory or 1 << 40) as group:
