@@ -1,0 +1,32 @@
+"""What this process asks of the kernel."""
+
+import mmap
+
+from edge_sdk.runtime import process
+
+
+def flags_of(name: str) -> list[str]:
+    """``VmFlags`` of the mapping of a file."""
+    found, inside = [], False
+    for line in (process.SELF / "smaps").read_text().splitlines():
+        key = line.split()[0]
+        if not key.endswith(":"):
+            inside = line.endswith(name)
+        elif key == "VmFlags:" and inside:
+            found = line.split()[1:]
+    return found
+
+
+def test_nothing_is_read_ahead_of_rows_of_the_named_files_alone(tmp_path):
+    for name in ("table", "other"):
+        (tmp_path / name).write_bytes(bytes(8 * mmap.PAGESIZE))
+    with (
+        (tmp_path / "table").open("rb") as table,
+        (tmp_path / "other").open("rb") as other,
+        mmap.mmap(table.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+        mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ),
+    ):
+        process.read_no_more_than_asked({"table"})
+        assert "rr" in flags_of(f"{tmp_path}/table")
+        assert flags_of(f"{tmp_path}/other") and "rr" not in flags_of(f"{tmp_path}/other")
+        assert mapped[0] == 0
