@@ -152,19 +152,26 @@ def open_bundle(path: str | Path) -> Bundle:
     """Opens a bundle directory and verifies all of its structure.
 
     Args:
-        path: An OCI image layout with one bundle.
+        path: An OCI image layout with one bundle, or one of several in a store:
+            ``STORE#name``, ``STORE#name:version``.
 
     Raises:
         DigestError: A document does not match its digest.
         BundleError: Anything else that is missing, malformed, unsafe or too new.
     """
-    root = Path(path)
-    entries = read_layout(root)
+    root, name = Path(path), ""
+    if not root.exists() and "#" in root.name:
+        folder, _, name = str(root).rpartition("#")
+        root = Path(folder)
+    known = read_layout(root)
+    entries = [entry for entry in known if not name or name in _names(entry)]
     if len(entries) != 1:
+        named = f" named {name}" if name else ""
+        names = ", ".join(f"{root}#{_names(entry)[-1]}" for entry in known)
         raise BundleError(
-            f"holds {len(entries)} bundles instead of one",
+            f"holds {len(entries) or 'no'} bundles{named}" + (" instead of one" * bool(entries)),
             where=str(root / oci.INDEX_FILE),
-            remedy="a store is opened by name: edge-sdk store ls",
+            remedy=f"give one of: {names}" if names else "install a bundle first",
         )
     return read_bundle(root, entries[0])
 
@@ -254,6 +261,12 @@ def read_manifest(blobs: BlobStore, descriptor: Descriptor) -> Manifest:
             raise BundleError(f"two layers have the path {path!r}", where=key)
         paths.add(path)
     return manifest
+
+
+def _names(entry: Descriptor) -> tuple[str, str]:
+    """What a bundle of a store goes by: its name, and its name and version."""
+    known = entry.annotations
+    return known.get(oci.TITLE, ""), known.get(oci.REF_NAME, "")
 
 
 def _variant(blobs: BlobStore, descriptor: Descriptor) -> Variant:

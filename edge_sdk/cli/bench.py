@@ -28,7 +28,7 @@ run in turn on the same inputs, and the speedup is the median over pairs of turn
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = EPILOG
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the bundle's directory")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="bundle, or STORE#name:version")
     parser.add_argument("--profile", default="auto", help="variant (default: this machine's)")
     parser.add_argument(
         "--against", type=Path, metavar="MODEL.onnx", help="model to compare with, its source"

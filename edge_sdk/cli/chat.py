@@ -49,7 +49,7 @@ FULL, CUT = 0.75, 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.epilog = EPILOG
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the bundle's directory")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="bundle, or STORE#name:version")
     parser.add_argument("--profile", default="auto", help="variant (default: this machine's)")
     parser.add_argument("--threads", type=thread_count, help="threads (default: the profile's)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="refuse to exceed it, as in 256MiB")

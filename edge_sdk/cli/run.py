@@ -88,7 +88,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.epilog = EPILOG
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the bundle's directory")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="bundle, or STORE#name:version")
     parser.add_argument("--profile", default="auto", help="variant (default: this machine's)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--input", metavar="X.npz", type=Path, help="one array per model input")

@@ -43,7 +43,7 @@ def load(
     """Loads one variant of a bundle.
 
     Args:
-        path: The bundle's directory.
+        path: The bundle's directory, or of a store ``STORE#name`` or ``STORE#name:version``.
         profile: Device profile of the variant; ``auto`` picks one for this machine.
         memory_limit: What the process may use: bytes, or text such as ``"256MiB"``.
             A variant or call predicted to need more is refused; a dialogue model's

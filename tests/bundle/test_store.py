@@ -51,6 +51,34 @@ def test_an_installed_bundle_opens_from_the_store_alone(store, bundles):
     assert bundle.variant("board").blobs.root == store.root
 
 
+@pytest.mark.parametrize(
+    ("removed", "name", "version"),
+    [
+        (None, "digits:1.0.0", "1.0.0"),
+        (None, "digits:2.0.0", "2.0.0"),
+        ("1.0.0", "digits", "2.0.0"),
+        ("1.0.0", "digits:2.0.0", "2.0.0"),
+    ],
+)
+def test_a_stores_path_and_a_name_open_what_is_installed(store, removed, name, version):
+    if removed:
+        store.remove("digits", removed)
+    bundle = open_bundle(f"{store.root}#{name}")
+    assert (bundle.version, bundle.path) == (version, store.root)
+
+
+@pytest.mark.parametrize("name", ["", "#digits", "#digits:3.0.0", "#none"])
+def test_a_store_without_one_such_bundle_lists_what_can_be_opened(store, name):
+    with pytest.raises(BundleError) as error:
+        open_bundle(f"{store.root}{name}")
+    assert f"{store.root}#digits:1.0.0, {store.root}#digits:2.0.0" in error.value.remedy
+
+
+def test_a_bundle_may_have_the_mark_of_names_in_its_path(bundles, tmp_path):
+    path = bundles[0].path.rename(tmp_path / "odd#digits")
+    assert open_bundle(path).version == "1.0.0"
+
+
 def test_a_store_holds_a_shared_blob_once(store, bundles):
     assert blobs(store.root) == blobs(bundles[0].path) | blobs(bundles[1].path)
 
