@@ -59,7 +59,7 @@ class BundleView(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle directory")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle, or STORE#name:version")
     parser.add_argument("--profile", help="show all of one variant")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -75,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{view.name} {view.version}  {human_bytes(view.size)}, variants: {len(bundle.variants)}")
     print(f"{view.digest}\n")
     print(_overview(view.variants))
+    adapters = dict.fromkeys(each.name for v in view.variants for each in v.record.adapters)
     if args.profile is None:
+        if adapters:
+            print(f"\nAdapters: {', '.join(adapters)}")
         print("\nOne variant in full: --profile PROFILE")
         return 0
     for title, body in _details(view.variants[0]):

@@ -198,6 +198,8 @@ def test_command_line_converts_and_shows_adapters(home: Path, tmp_path: Path, ca
     shown = capsys.readouterr().out
     assert "main-lora" in shown
     assert "pirate" in shown
+    assert main(["inspect", str(out)]) == 0
+    assert f"Adapters: {', '.join(PERSONAS)}\n" in capsys.readouterr().out
     ask = ["run", str(out), "--profile", PROFILE, "--prompt", "hello", "--max-new-tokens", "8"]
     said = []
     for persona in ([], ["--adapter", "pirate"]):
