@@ -23,6 +23,7 @@ from edge_sdk.runtime.engine import Session, SessionOptions
 from edge_sdk.runtime.engines.onnx import OnnxEngine
 from edge_sdk.runtime.prepared import packing
 from edge_sdk.runtime.prepared.artefact import Index, Place, read_index
+from edge_sdk.runtime.prepared.prepare import record
 from tests.runtime.small_decoder import decoder, logits
 
 pytestmark = pytest.mark.skipif(
@@ -113,6 +114,14 @@ def test_first_use_prepares_and_says_so_and_the_next_finds_it(variant):
     files = {path: path.stat().st_mtime_ns for path in place_of(variant).folder.iterdir()}
     assert opened(variant, verify=True).notes == ()
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_load_after_one_that_was_killed_before_checking_prepares_nothing(variant):
+    index = prepared(variant)
+    record(place_of(variant), msgspec.structs.replace(index, witness=()))
+    [note] = opened(variant).notes
+    assert note == "checked 3 weights that a load that did not finish had prepared"
+    assert opened(variant).notes == ()
 
 
 def test_preparation_is_reported_apart_from_loading(variant):

@@ -83,6 +83,7 @@ def _open_prepared(
     index = _found(place)
     if verify:
         _verify(variant, graph, index.unread if index else ())
+    made_now = index is None
     if index is None:
         index = make(place, options, progress)
     if index.refused:
@@ -92,11 +93,14 @@ def _open_prepared(
     try:
         if verify and index.witness:  # else it was written just now
             place.verify(index)
-        return _open_checked(engine, place, index, variant, options)
+        session = _open_checked(engine, place, index, variant, options)
     except (OSError, EdgeSdkError):
         if index.witness:  # it was right once, so its files or the engine have changed
             place.remove(index)
         raise
+    if index.witness:
+        return session
+    return _noted(session, _said(index.preparation, made_now))
 
 
 def _open_checked(
@@ -122,7 +126,7 @@ def _open_checked(
             record(place, msgspec.structs.replace(index, refused=str(error)))
         raise
     record(place, msgspec.structs.replace(index, witness=found))
-    return _noted(session, _said(index.preparation))
+    return session
 
 
 def _place(graph: Graph, variant: Variant, options: SessionOptions) -> Place:
@@ -168,7 +172,9 @@ def _noted(session: Session, note: str) -> Session:
     return session
 
 
-def _said(done: Preparation) -> str:
+def _said(done: Preparation, made_now: bool) -> str:
+    if not made_now:
+        return f"checked {done.weights} weights that a load that did not finish had prepared"
     return (
         f"prepared {done.weights} weights in {done.seconds:.1f} s: "
         f"{done.disk / 1e6:.1f} MB, {done.new / 1e6:.1f} MB of them new; "
