@@ -164,6 +164,29 @@ def test_run_takes_arrays_of_tokens(load):
         model.logits([1] * 129)
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"prompt": [1.5]}, "prompt"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens"),
+        ({"stop": None}, "stop"),
+        ({"stop_tokens": ["end"]}, "stop_tokens"),
+    ],
+)
+def test_what_is_of_another_type_is_named(load, given, where):
+    with pytest.raises(InputError) as caught:
+        load().generate(**{"prompt": "hello", **given})
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize("tokens", [[1.5], ["a"], None, 5])
+def test_logits_of_what_are_no_tokens(load, tokens):
+    with pytest.raises(DataError) as caught:
+        load().logits(tokens)
+    assert caught.value.where == "tokens"
+
+
 def test_stats_say_what_was_cached(load):
     model = load()
     model.generate("hello", max_new_tokens=4).read()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from functools import cached_property
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -222,24 +223,34 @@ class Generator:
         tokens = encoded.tokens
         self._check_room(tokens)
         room = self.plan.capacity - len(tokens)
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise InputError(f"must be at least 1, given {max_new_tokens}", where="max_new_tokens")
+        if max_new_tokens is not None and not (
+            isinstance(max_new_tokens, Integral) and max_new_tokens >= 1
+        ):
+            raise InputError(
+                f"must be a whole number from 1 up, given {max_new_tokens!r}",
+                where="max_new_tokens",
+            )
         if adapter is not None and adapter not in self._adapters:
             known = ", ".join(sorted(self._adapters)) or "none"
             raise InputError(f"no adapter {adapter!r}; there are: {known}", where="adapter")
-        stops = (*((stop,) if isinstance(stop, str) else stop), *encoded.stop)
+        texts = _all_of(str, (stop,) if isinstance(stop, str) else stop, "stop")
+        stops = (*texts, *encoded.stop)
         request = Request(
             prompt=tokens,
             sampler=Sampler(_overridden(self._generation.sampling, sampling), tokens),
             text=TextStream(self.tokenizer, stops, after=() if encoded.answers else tokens),
             limit=min(room, max_new_tokens or room),
-            stop_tokens=frozenset((*self._generation.eos, *stop_tokens)),
+            stop_tokens=frozenset(
+                (*self._generation.eos, *_all_of(Integral, stop_tokens, "stop_tokens"))
+            ),
             adapter=adapter,
         )
         return Completion(self.scheduler, request)
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Logits after every token, ``[tokens, vocab]``; see :meth:`edge_sdk.Model.logits`."""
+        if not isinstance(tokens, Sized):
+            raise DataError(f"{tokens!r} is no list of tokens", where="tokens")
         if not len(tokens):
             return np.zeros((0, self._generation.vocab), np.float32)
         if len(tokens) > self._generation.context:
@@ -308,6 +319,12 @@ def _overridden(sampling: Sampling, given: Mapping[str, float | None]) -> Sampli
     return msgspec.structs.replace(
         sampling, **{field: value for field, value in given.items() if value is not None}
     )
+
+
+def _all_of(kind: type, given: Any, where: str) -> Iterable[Any]:
+    if isinstance(given, Iterable) and all(isinstance(item, kind) for item in given):
+        return given
+    raise InputError(f"{given!r} is no list of {'texts' if kind is str else 'tokens'}", where=where)
 
 
 def _adapters(record: VariantRecord, graph: str) -> dict[str, Adapter]:

@@ -6,7 +6,7 @@ within a message stays its letters, so that nobody ends his turn and goes on as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,8 @@ class PromptEncoder:
         Raises:
             DataError: It is empty, no text, no message or no token of the model.
         """
+        if not isinstance(prompt, Iterable):
+            raise _no_message(f"{prompt!r}")
         turns = self._turns(prompt, raw)
         if turns:
             encoded = self._conversation(turns)
@@ -120,11 +122,11 @@ def check_tokens(tokens: Sequence[int], vocab: int) -> None:
     """Checks that each token is one.
 
     Raises:
-        DataError: One is not from 0 to ``vocab - 1``.
+        DataError: One is not a whole number from 0 to ``vocab - 1``.
     """
-    wrong = next((token for token in tokens if not 0 <= token < vocab), None)
-    if wrong is not None:
-        raise DataError(f"{wrong} is no token; they run from 0 to {vocab - 1}", where="tokens")
+    for token in tokens:
+        if not (isinstance(token, Integral) and 0 <= token < vocab):
+            raise DataError(f"{token} is no token; they run from 0 to {vocab - 1}", where="tokens")
 
 
 def _messages(prompt: Sequence[Any]) -> list[Message]:
@@ -133,8 +135,12 @@ def _messages(prompt: Sequence[Any]) -> list[Message]:
             item if isinstance(item, Message) else msgspec.convert(item, Message) for item in prompt
         ]
     except msgspec.ValidationError as error:
-        raise DataError(
-            f"not a message: {error}",
-            where="prompt",
-            remedy='give a text, or messages such as {"role": "user", "content": "…"}',
-        ) from error
+        raise _no_message(str(error)) from error
+
+
+def _no_message(what: str) -> DataError:
+    return DataError(
+        f"not a message: {what}",
+        where="prompt",
+        remedy='give a text, or messages such as {"role": "user", "content": "…"}',
+    )
