@@ -5,11 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_sdk.errors import SourceError
-
-# Of ONNX Runtime's GroupQueryAttention on every provider.
-HEAD_MULTIPLE = 16
-
 Activation = Literal["silu", "gelu_tanh", "gelu"]
 
 
@@ -57,9 +52,6 @@ class Architecture:
         sliding_window: Tokens that attention sees back, itself included, where it is limited.
         unwindowed_layers: Layers that see everything despite ``sliding_window``.
         unrotated_layers: Layers without rotary embedding (SmolLM3).
-
-    Raises:
-        SourceError: Heads that the attention kernel cannot compute.
     """
 
     family: str
@@ -83,14 +75,3 @@ class Architecture:
     sliding_window: int | None = None
     unwindowed_layers: frozenset[int] = frozenset()
     unrotated_layers: frozenset[int] = frozenset()
-
-    def __post_init__(self) -> None:
-        rotated = 2 * len(self.rope.inverse_frequencies)
-        for what, width in (("head_dim", self.head_dim), ("rotated dimensions of a head", rotated)):
-            if width % HEAD_MULTIPLE:
-                raise SourceError(
-                    f"{what} = {width} is not a multiple of {HEAD_MULTIPLE}",
-                    where=self.family,
-                    remedy="ONNX Runtime's GroupQueryAttention computes no such heads; "
-                    "export the model to ONNX and convert that",
-                )

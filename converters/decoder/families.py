@@ -25,6 +25,8 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+# Of ONNX Runtime's GroupQueryAttention on every provider.
+HEAD_MULTIPLE = 16
 # Buffers that older versions of the reference implementations saved with the weights.
 _IGNORED = re.compile(r".*(rotary_emb|rotary_pos_emb)\.inv_freq$")
 
@@ -159,6 +161,7 @@ def _common(
     embedding, context = rope.read(
         config, head_dim, theta=10000.0, share=rotated, interleaved=interleaved
     )
+    _check_heads(config, head_dim, 2 * len(embedding.inverse_frequencies))
     kv_heads = config.integer("num_key_value_heads", heads)
     if heads % kv_heads:
         raise config.wrong("num_key_value_heads", f"does not divide {heads} attention heads")
@@ -177,6 +180,23 @@ def _common(
         activation=_ACTIVATIONS[config.choice("hidden_act", tuple(_ACTIVATIONS), "silu")],
         tied=config.flag("tie_word_embeddings", False),
     )
+
+
+def _check_heads(config: Config, head_dim: int, rotated: int) -> None:
+    """Refuses heads that the attention kernel cannot compute."""
+    named = "head_dim" if config.has("head_dim") else "hidden_size"
+    share = "partial_rotary_factor" if config.has("partial_rotary_factor") else named
+    for field, width, what in (
+        (named, head_dim, "makes heads of {} dimensions"),
+        (share, rotated, "rotates {} dimensions of a head"),
+    ):
+        if width % HEAD_MULTIPLE:
+            raise config.wrong(
+                field,
+                f"{what.format(width)}, which is not a multiple of {HEAD_MULTIPLE}",
+                "ONNX Runtime's GroupQueryAttention computes no such heads; "
+                "export the model to ONNX and convert that",
+            )
 
 
 def _windowed(model: Architecture, config: Config) -> Architecture:

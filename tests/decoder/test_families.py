@@ -102,9 +102,12 @@ def test_unsupported_family_lists_the_supported_ones() -> None:
 
 
 def test_heads_that_the_kernel_cannot_compute_are_refused() -> None:
-    with pytest.raises(SourceError, match="head_dim = 8 is not a multiple of 16"):
+    with pytest.raises(SourceError, match="hidden_size = 64 makes heads of 8 dimensions") as caught:
         architecture(num_attention_heads=8)
-    with pytest.raises(SourceError, match="rotated dimensions of a head = 8 is not"):
+    assert caught.value.where == "config.json"
+    with pytest.raises(SourceError, match="head_dim = 24 makes heads of 24"):
+        architecture(head_dim=24)
+    with pytest.raises(SourceError, match="head_dim = 16 rotates 8 dimensions"):
         architecture(model_type="glm", head_dim=16)
 
 
