@@ -35,6 +35,7 @@ def convert(
     states: Mapping[str, str] | None = None,
     fixed: Mapping[str, float] | None = None,
     adapters: Mapping[str, str | PathLike[str]] | None = None,
+    context: int | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
@@ -58,6 +59,8 @@ def convert(
         fixed: Scalar inputs that never change, input name -> value.
         adapters: Low-rank adapters of a dialogue model, name -> folder that PEFT has
             saved; each request then chooses one of them, or none.
+        context: Tokens that a dialogue model keeps positions for; all of its own, but at
+            most 32,768, when ``None``.
         overwrite: Whether an existing bundle may be replaced.
         progress: Told in a sentence what happens.
 
@@ -91,6 +94,7 @@ def convert(
         else tuple(State(input=i, output=o) for o, i in states.items()),
         fixed=fixed,
         adapters={name: Path(folder) for name, folder in (adapters or {}).items()},
+        context=context,
         overwrite=overwrite,
     )
     return run(request, progress or (lambda message: None))

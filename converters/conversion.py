@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from converters.decoder.job import DecoderJob
-from converters.decoder.source import DecoderSource
+from converters.decoder.source import DecoderSource, limited
 from converters.job import Job, Say
 from converters.metrics import Metric, find_metric
 from converters.recipes import load_recipe
@@ -76,13 +76,13 @@ def _job(
     request: Request, source: Source | DecoderSource, metric: Metric | None, folder: Path, say: Say
 ) -> Job | DecoderJob:
     if isinstance(source, DecoderSource):
-        return DecoderJob(request, source, folder, say)
-    if request.adapters:
-        raise InputError(
-            f"{request.source} is no dialogue model",
-            where="--adapter",
-            remedy="merge the adapter into the model before it is exported",
-        )
+        return DecoderJob(request, limited(source, request.context), folder, say)
+    for option, value, remedy in (
+        ("--adapter", request.adapters, "merge the adapter into the model before it is exported"),
+        ("--context", request.context, "leave it out"),
+    ):
+        if value:
+            raise InputError(f"{request.source} is no dialogue model", where=option, remedy=remedy)
     say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
     data = dataset_for(source, request.data, request.fixed)
     return Job(request, source, data, metric, folder, say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ from edge_sdk.bundle import oci
 from edge_sdk.bundle.record import State
 from edge_sdk.errors import InputError
 
+# Three numbers and, as semantic versioning has it, a pre-release or build.
+VERSION = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}([-+].+)?")
+MIN_CONTEXT = 64  # a shorter one leaves no text to measure on
 TASKS = ("classification", "feature-extraction", "generic")
 
 
@@ -33,10 +37,11 @@ class Request:
         states: Recurrences; detected when ``None``.
         fixed: Scalar inputs to fix, which select branches.
         adapters: Name -> folder of a low-rank adapter, for dialogue models.
+        context: Tokens that a dialogue model keeps positions for; at most 32,768 when ``None``.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
-        InputError: A limit, name, version or task is not one.
+        InputError: A limit, name, version, task or context is not one.
     """
 
     source: Path
@@ -53,6 +58,7 @@ class Request:
     states: tuple[State, ...] | None = None
     fixed: Mapping[str, float] | None = None
     adapters: Mapping[str, Path] = field(default_factory=dict)
+    context: int | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +73,18 @@ class Request:
                 remedy=f"use one of {', '.join(TASKS)}",
             )
         oci.check_name(self.version, "--version")
+        if not VERSION.fullmatch(self.version):
+            raise InputError(
+                f"{self.version!r} is no version",
+                where="--version",
+                remedy="give three numbers, as in 1.2.0 or 1.2.0-rc.1",
+            )
+        if self.context is not None and self.context < MIN_CONTEXT:
+            raise InputError(
+                f"{self.context} tokens are too few",
+                where="--context",
+                remedy=f"give {MIN_CONTEXT} or more",
+            )
         if self.name is not None:
             oci.check_name(self.name, "--name")
         for name in self.adapters:

@@ -14,7 +14,7 @@ from pathlib import Path
 from converters.decoder import costs, predict
 from converters.decoder.candidates import Spec, specs_of, suits
 from converters.decoder.memory import memory_plan
-from converters.decoder.source import DecoderSource
+from converters.decoder.source import DEFAULT_CONTEXT, DecoderSource, limited
 from converters.decoder.weights import WeightFormat, WeightPlan
 from converters.fit_report import (
     DecoderFit,
@@ -105,7 +105,8 @@ def ask(source: DecoderSource, dimensions: Mapping[str, int], spread: Spread) ->
             where="--dim",
             remedy=f"a dialogue model has prompt < context <= {longest}, in tokens",
         )
-    return Question(source, context, prompt, spread)
+    kept = max(context, min(longest, DEFAULT_CONTEXT))
+    return Question(limited(source, kept), context, prompt, spread)
 
 
 def profile_fit(question: Question, profile: Profile) -> ProfileFit:

@@ -135,6 +135,7 @@ class DecoderJob:
         if variant.record.kind != "decoder":
             raise InputError("the base is no dialogue model", where="--base")
         source, recipe = self.source, variant.record.recipe
+        _check_shape(source, variant)
         self.say(f"{profile.name}: keeping recipe {recipe.name} of the base")
         weights = BaseWeights(source.weights, source.architecture, variant)
         folder = Path(tempfile.mkdtemp(dir=self.workshop.folder))
@@ -248,6 +249,18 @@ def _check_template(source: DecoderSource) -> None:
             where=str(source.path),
             remedy="correct the template, or remove it",
         ) from error
+
+
+def _check_shape(source: DecoderSource, base: Variant) -> None:
+    """Refuses a base that is no other version of the same model."""
+    for field in ("layers", "kv_heads", "head_dim"):
+        ours, theirs = (getattr(of.generation, field) for of in (source, base.record))
+        if ours != theirs:
+            raise InputError(
+                f"the base is another model: {field} = {theirs} instead of {ours}",
+                where="--base",
+                remedy="leave it out, or keep its recipe alone with --recipe",
+            )
 
 
 def _affordable_tokens(source: DecoderSource) -> int:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
 
 from converters.decoder.architecture import Architecture
 from converters.decoder.weights import Weights
 from edge_sdk.bundle.record import Generation
+from edge_sdk.errors import InputError
+
+# Rotary tables hold every position; a million of them would outweigh a small model.
+DEFAULT_CONTEXT = 32768
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,32 @@ class DecoderSource:
     generation: Generation
     licence: str | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+def limited(source: DecoderSource, context: int | None) -> DecoderSource:
+    """The source with positions for fewer tokens; frequencies stay those of the whole context.
+
+    Args:
+        source: The model.
+        context: Tokens to keep positions for; all, but at most 32,768, when ``None``.
+
+    Raises:
+        InputError: The model's context is shorter than that.
+    """
+    longest = source.architecture.context
+    if context is None and longest <= DEFAULT_CONTEXT:
+        return source
+    if context is not None and context > longest:
+        raise InputError(
+            f"{context:,} tokens, the model's context is {longest:,}",
+            where="--context",
+            remedy=f"give at most {longest}, or leave it out",
+        )
+    kept = context or DEFAULT_CONTEXT
+    cut = f"context limited to {kept:,} of the model's {longest:,} tokens: --context"
+    return replace(
+        source,
+        architecture=replace(source.architecture, context=kept),
+        generation=msgspec.structs.replace(source.generation, context=kept),
+        notes=source.notes if kept == longest else (*source.notes, cut),
+    )

@@ -65,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--adapter", action="append", metavar="NAME=DIR",
         help="LoRA adapter of a dialogue model, as PEFT saves it; repeat for several",
     )  # fmt: skip
+    parser.add_argument(
+        "--context", type=int, metavar="N",
+        help="tokens of context to keep (default: the model's, at most 32768)",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -91,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             states=_pairs(args.state, "--state", "OUT=IN") if args.state else None,
             fixed=_numbers(args.fix),
             adapters=_pairs(args.adapter, "--adapter", "NAME=DIR") if args.adapter else None,
+            context=args.context,
             overwrite=args.force,
             progress=progress,
         )

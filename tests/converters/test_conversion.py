@@ -16,7 +16,7 @@ from converters.source import open_source
 from device_profiles.loader import profile_path
 from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.errors import BundleError, ConversionError, SourceError, WorkError
+from edge_sdk.errors import BundleError, ConversionError, InputError, SourceError, WorkError
 from tests.passes.models import graph, normal
 
 
@@ -108,6 +108,15 @@ def test_existing_bundle_is_replaced_only_when_asked(source, tmp_path):
     assert open_bundle(tmp_path / "b").version == "1.0.0"
     convert(source, ["x86-64"], tmp_path / "b", recipe=stored, version="2.0.0", overwrite=True)
     assert open_bundle(tmp_path / "b").version == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("option", "given"), [("--context", {"context": 512}), ("--adapter", {"adapters": {"a": "a"}})]
+)
+def test_what_only_dialogue_models_have_is_refused(source, tmp_path, option, given):
+    with pytest.raises(InputError, match="is no dialogue model") as caught:
+        convert(source, ["x86-64"], tmp_path / "b", **given)
+    assert caught.value.where == option
 
 
 def test_full_disk_ends_a_conversion_and_is_no_candidates_fault(source, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from converters.decoder import graphs, job
 from converters.decoder.candidates import specs_for
 from converters.decoder.graph import KvScales
 from converters.decoder.job import DecoderJob
-from converters.decoder.source import DecoderSource
+from converters.decoder.source import DecoderSource, limited
 from converters.decoder.texts import read_texts
 from converters.recipes import load_recipe
 from converters.report import Report, VariantSummary, render_html, render_text
@@ -31,7 +32,7 @@ from edge_sdk.bundle.reader import Bundle, Variant, open_bundle
 from edge_sdk.bundle.store import Store
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import ConversionError, InputError, RecipeError, SourceError
-from tests.decoder.speakers import speaker, write_text
+from tests.decoder.speakers import CONTEXT, speaker, write_text
 
 pytestmark = pytest.mark.converts
 
@@ -377,6 +378,52 @@ def test_folder_becomes_a_bundle(tmp_path: Path) -> None:
     completion = model.generate("set the pump", max_new_tokens=4)
     assert "".join(completion) == completion.text
     assert completion.stats.new_tokens > 0
+
+
+def test_context_may_be_limited(tmp_path: Path) -> None:
+    source = benchmark_model.write(tmp_path / "tiny", benchmark_model.TINY)
+    config = json.loads((source / "config.json").read_text())
+    config["max_position_embeddings"] = 10**9
+    (source / "config.json").write_text(json.dumps(config))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('name = "int4-b32"')
+    convert(source, PROFILE, tmp_path / "bundle", recipe=recipe, context=64)
+    record = variant_in(tmp_path).record
+    assert record.generation.context == 64
+    assert "context limited to 64 of the model's 1,000,000,000 tokens: --context" in record.notes
+    model = onnx.load(
+        variant_in(tmp_path).blob_path(record.graphs[0].parts[0].digest), load_external_data=False
+    )
+    tables = [each.dims[0] for each in model.graph.initializer if "cos" in each.name]
+    assert tables == [64]
+
+
+def test_long_context_is_limited_by_default_and_a_longer_one_refused() -> None:
+    source = speaker()
+    assert limited(source, None) is source
+    assert limited(source, CONTEXT).notes == source.notes
+    million = replace(source, architecture=replace(source.architecture, context=1 << 20))
+    cut = limited(million, None)
+    assert cut.architecture.context == cut.generation.context == 32768
+    assert cut.architecture.rope == million.architecture.rope
+    assert "32,768 of the model's 1,048,576 tokens: --context" in cut.notes[-1]
+    with pytest.raises(InputError, match="the model's context is 96"):
+        limited(source, CONTEXT + 1)
+
+
+@pytest.mark.parametrize(
+    "given", [{"context": 63}, {"version": "foo"}, {"version": "1.0"}, {"version": "1.0.0-"}]
+)
+def test_wrong_numbers_are_refused_at_once(given) -> None:
+    with pytest.raises(InputError) as caught:
+        Request(source=Path("x"), profiles=(PROFILE,), out=Path("y"), **given)
+    assert caught.value.where == f"--{next(iter(given))}"
+
+
+def test_base_of_another_model_is_refused(fitted: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="head_dim = 16 instead of 32") as caught:
+        made(speaker(hidden=128), tmp_path, data=data, base=open_bundle(fitted / "bundle"))
+    assert caught.value.where == "--base"
 
 
 def test_nothing_is_written_where_the_data_is_too_short(tmp_path: Path) -> None:
