@@ -64,6 +64,24 @@ def test_block_weights_compute_what_they_stand_for(
     assert np.sqrt(np.square(found - exact).mean() / np.square(exact).mean()) < 0.03
 
 
+@pytest.mark.parametrize(("block_size", "most"), [(32, 0.0), (128, 0.03)])
+def test_rows_of_one_call_are_what_each_is_alone(tmp_path: Path, block_size: int, most: float):
+    """Kernels of larger blocks round activations by the number of rows: a share of the spread."""
+    architecture = llama(hidden=256, intermediate=512)
+    plan = WeightPlan(WeightFormat(4, block_size))
+    model = graph.build(architecture, RandomWeights(architecture), plan)
+    ids = np.random.default_rng(2).integers(0, architecture.vocab, (4, 24))
+
+    def forced(rows: np.ndarray) -> np.ndarray:
+        """Logits [rows, tokens, vocab], one call per token."""
+        step = Runner(model, tmp_path, batch=len(rows))
+        calls = enumerate(rows.T, 1)
+        return np.concatenate([step(t[:, None], [n] * len(rows), [0]) for n, t in calls], axis=1)
+
+    together, alone = forced(ids), np.concatenate([forced(row[None]) for row in ids])
+    assert np.sqrt(np.square(together - alone).mean()) <= most * alone.std()
+
+
 def test_each_node_has_the_format_its_plan_says(tmp_path: Path) -> None:
     architecture = llama(tied=False)
     plan = WeightPlan(
