@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.llm import model as llm_model
 from converters import convert
 from converters.metrics import find_metric
 from device_profiles.loader import profile_path
@@ -96,6 +97,7 @@ def test_measuring(here, bundles):
     tokens = "float[batch, sequence_length, 16]"
     dense = graph(f"({tokens} x) => ({tokens} y)", "y = MatMul (x, w)", w=normal(16, 16))
     write(dense, here / "encoder.onnx")
+    llm_model.write(here / "SmolLM2-360M-Instruct", llm_model.TINY)
     run_page("docs/measuring.md")
 
 
