@@ -22,27 +22,32 @@ import tomllib
 from examples.assistant import answers
 from examples.assistant.answers import Answer, Style
 from examples.assistant.gateway import (
-    KINDS,
+    CODES,
+    DEVICES,
     UNITS,
     Device,
     Gateway,
     Side,
     draw_gateway,
-    numbers,
 )
 
 Message = dict[str, str]
 
 _CHOICE = re.compile(r"\(([^()]*)\)(\??)")
-_DEVICE = re.compile(rf"\b(?:{'|'.join(KINDS)})-\d+")
+_READING = re.compile(r"(\w+) (?:on|off), (\d+)")
 _SLOT = re.compile(r"\{(\w+)\}")
 SEED = 23
 MEAN_TURNS = 6
-TRAINING, CALIBRATION, HELDOUT = 8000, 100, 200
+TRAINING, CALIBRATION, HELDOUT = 50_000, 100, 200
 """Dialogues of each set."""
 ASKABLE = ("status", "power", "reading", "setpoint", "limits", "unit")
 """Questions about one device, which ``and the pump?`` may follow."""
-RARE = ("hello", "thanks", "bye", "name", "help", "uptime", "firmware", "running", "devices")
+WEIGHTS = {
+    **dict.fromkeys(("status", "reading", "setpoint", "limits", "set", "raise", "lower"), 2.0),
+    **dict.fromkeys(("hello", "thanks", "bye", "name", "help", "uptime", "firmware"), 0.5),
+    "follow": 0.0,
+}
+"""How often an intent is drawn, where not once; ``follow`` is drawn where it can be."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,9 @@ def heldout_set() -> Iterator[Dialogue]:
     return draw_dialogues("heldout", HELDOUT, SEED + 2, longest=10)
 
 
-def device_names(dialogues: Iterable[Dialogue]) -> frozenset[str]:
-    """Every device that there is in these dialogues, and every stranger."""
-    texts = (
-        text for one in dialogues for text in (one.system, *(e.answer.plain for e in one.exchanges))
-    )
-    return frozenset(name for text in texts for name in _DEVICE.findall(text))
+def readings(dialogues: Iterable[Dialogue]) -> frozenset[tuple[str, str]]:
+    """Every device with what it reads, in these dialogues."""
+    return frozenset(pair for one in dialogues for pair in _READING.findall(one.system))
 
 
 def write_jsonl(dialogues: Iterable[Dialogue], path: Path, style: Style = "plain") -> None:
@@ -138,7 +140,7 @@ class _Scene:
     def exchange(self) -> Exchange:
         """Draw an intent and how it is said; change the gateway as the answer says."""
         intents = corpus()["intents"]
-        weights = [0.4 if name in RARE else float(name != "follow") for name in intents]
+        weights = [WEIGHTS.get(name, 1.0) for name in intents]
         intent = self.rng.choices(list(intents), weights)[0]
         if self.asked and self.rng.random() < 0.3:
             intent = "follow"
@@ -178,31 +180,27 @@ class _Scene:
         if self.focus and ("{its}" in phrase or "{it}" in phrase) and self.rng.random() < 0.4:
             names = {"it": "it", "its": "its", "device": "it"}
             return self.focus, names | {"quantity": UNITS[self.focus.unit][0]}
-        if self.rng.random() < 0.07:
-            name = self._stranger()
-            self.focus = None
-            names = dict.fromkeys(("device", "it", "name"), name) | {"its": f"the {name}"}
-            return None, names | {"quantity": self.rng.choice(list(UNITS.values()))[0]}
-        self.focus = self.rng.choice(self.gateway.devices)
-        mention = self._mention(self.focus)
-        names = {"device": mention, "it": mention, "its": f"the {self.focus.name}"}
-        return self.focus, names | {"quantity": UNITS[self.focus.unit][0]}
+        known = {device.name: device for device in self.gateway.devices}
+        strange = self.rng.random() < 0.07
+        name = self.rng.choice([one for one in DEVICES if (one not in known) == strange])
+        self.focus = known.get(name)
+        unit = self.focus.unit if self.focus else self.rng.choice(list(UNITS))
+        mention = self.rng.choice([name, f"the {name}", f"the {name}"])
+        names = {"name": name, "device": mention, "it": mention, "its": f"the {name}"}
+        return self.focus, names | {"quantity": UNITS[unit][0]}
 
     def _target(
         self, intent: str, device: Device | None, slots: dict[str, str]
     ) -> tuple[dict[str, str], int]:
         """A set-point that is asked for, in one way or the other."""
         device = device or self.rng.choice(self.gateway.devices)
-        scale = 100 if device.unit == "rpm" else 1
         unit = self.rng.choice(["", "", f" {device.unit}", f" {UNITS[device.unit][1]}"])
-        step = self.rng.choice((1, 2, 5, 10)) * scale
+        step = self.rng.choice((1, 2, 5, 10))
+        value = device.setpoint + (step if intent == "raise" else -step)
         if intent == "set":
-            low, high = device.low // scale, device.high // scale
-            outside = self.rng.choice((self.rng.randint(1, low), self.rng.randint(high, 99)))
-            inside = self.rng.randint(low, high)
-            value = scale * (outside if self.rng.random() < 0.25 else inside)
-        else:
-            value = device.setpoint + (step if intent == "raise" else -step)
+            beyond = self.rng.choice([*range(5, device.low), *range(device.high + 1, 100)])
+            within = self.rng.randint(device.low, device.high)
+            value = beyond if self.rng.random() < 0.25 else within
         return slots | {"value": f"{value}{unit}", "step": f"{step}{unit}"}, value
 
     def _code(self) -> str:
@@ -210,22 +208,7 @@ class _Scene:
         codes = [alarm.code for alarm in self.gateway.alarms]
         if codes and self.rng.random() < 0.85:
             return self.rng.choice(codes)
-        drawn = (f"{self.rng.choice('ABEFTW')}{self.rng.randint(1, 99):02}" for _ in range(1000))
-        return next(code for code in drawn if code not in codes)
-
-    def _mention(self, device: Device) -> str:
-        names = [device.name] * 5 + [f"the {device.name}"] * 2 + [f"{device.kind} {device.number}"]
-        if sum(other.kind == device.kind for other in self.gateway.devices) == 1:
-            names += [f"the {device.kind}"] * 2
-        return self.rng.choice(names)
-
-    def _stranger(self) -> str:
-        """The name of a device that is not there, half of the time of a kind that is."""
-        names = {device.name for device in self.gateway.devices}
-        kinds = [device.kind for device in self.gateway.devices] + [self.rng.choice(KINDS)]
-        drawn = (self.rng.choice(kinds) for _ in range(1000))
-        found = (f"{kind}-{self.rng.choice(numbers(self.side, kind))}" for kind in drawn)
-        return next(name for name in found if name not in names)
+        return self.rng.choice([code for code in CODES if code not in codes])
 
     def _said(self, phrase: str, slots: dict[str, str]) -> str:
         """The phrase as typed: slots filled, an opening, a closing, some punctuation."""

@@ -14,9 +14,9 @@ from examples.assistant.dialogue import Message
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 SHOWROOM = (
-    "Gateway demo-1, firmware 2.4.1, up 12 days. Devices: boiler-2 on, 61.5 C, set 60, limits "
-    "40 to 75; pump-3 off, 3.4 bar, set 4, limits 2 to 8; fan-7 on, 1200 rpm, set 1500, limits "
-    "500 to 2500. Alarms: A31 boiler-2 too hot, new."
+    "Gateway north-1, firmware 2.4, up 12 days. Devices: boiler on, 61 C, set 60, limits 40 to "
+    "75; pump off, 34 bar, set 40, limits 20 to 65; fan on, 48 Hz, set 50, limits 25 to 60. "
+    "Alarms: A3 boiler too hot, new."
 )
 """The gateway to talk about where a caller gives no system message."""
 
@@ -60,14 +60,9 @@ def encode(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
 
 
 def train_tokenizer(dialogues: Sequence[Sequence[Message]], vocabulary: int) -> Tokenizer:
-    """Learn a byte-level BPE. Digits stay single, so that any number is read and copied alike."""
+    """Learn a byte-level BPE; numbers of two digits become tokens of their own."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

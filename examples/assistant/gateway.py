@@ -13,12 +13,12 @@ from typing import Literal
 
 Side = Literal["train", "heldout"]
 
-KINDS = (
-    *("pump", "fan", "valve", "boiler", "compressor", "heater", "conveyor", "mixer"),
-    *("inverter", "thermostat", "motor", "oven", "furnace", "dryer", "burner", "cooler"),
-    *("tank", "press", "lathe", "generator", "lamp", "charger", "blower", "filter"),
+DEVICES = (
+    *("boiler", "pump", "fan", "valve", "heater", "cooler", "mixer", "motor", "oven", "furnace"),
+    *("dryer", "burner", "tank", "press", "lathe", "generator", "lamp", "charger", "blower"),
+    *("compressor", "conveyor", "inverter", "thermostat", "chiller", "crane", "turbine", "robot"),
+    *("freezer", "washer", "humidifier", "filter", "scale"),
 )
-NUMBERS = range(1, 20)
 
 UNITS = {
     "C": ("temperature", "degrees Celsius"),
@@ -26,9 +26,12 @@ UNITS = {
     "%": ("level", "percent"),
     "kW": ("power", "kilowatts"),
     "V": ("voltage", "volts"),
-    "rpm": ("speed", "revolutions per minute"),
+    "Hz": ("frequency", "hertz"),
 }
 """Unit -> the quantity it measures, and its full name."""
+
+CODES = tuple(f"{letter}{digit}" for letter in "ABEFTW" for digit in range(1, 10))
+"""Codes of alarms."""
 
 PROBLEMS = {
     "too hot": "Check its cooling and its load.",
@@ -49,19 +52,13 @@ PROBLEMS = {
 class Device:
     """Something that the gateway controls; the set-point lies within the limits."""
 
-    kind: str
-    number: int
+    name: str
     unit: str
-    reading: str
+    reading: int
     on: bool
     setpoint: int
     low: int
     high: int
-
-    @property
-    def name(self) -> str:
-        """How the gateway calls it."""
-        return f"{self.kind}-{self.number}"
 
     @property
     def line(self) -> str:
@@ -116,42 +113,34 @@ class Gateway:
 
 def draw_gateway(side: Side, rng: random.Random) -> Gateway:
     """Draw a gateway with one to four devices and up to two alarms."""
-    kinds = rng.sample(KINDS, rng.choice([1, 2, 2, 3, 3, 4]))
-    if rng.random() < 0.3:
-        kinds[-1] = kinds[0]
-    names: list[tuple[str, int]] = []
-    for kind in kinds:
-        free = [number for number in numbers(side, kind) if (kind, number) not in names]
-        names.append((kind, rng.choice(free)))
-    devices = [_draw_device(kind, number, rng) for kind, number in names]
-    codes = rng.sample(range(1, 100), 2)
+    names = rng.sample(DEVICES, rng.choice([1, 2, 2, 3, 3, 4]))
+    devices = [_draw_device(side, name, rng) for name in names]
+    codes = rng.sample(CODES, rng.choice([0, 0, 1, 1, 2]))
     alarms = [
-        Alarm(
-            f"{rng.choice('ABEFTW')}{code:02}",
-            rng.choice(devices),
-            rng.choice(list(PROBLEMS)),
-            rng.random() < 0.3,
-        )
-        for code in codes[: rng.choice([0, 0, 1, 1, 2])]
+        Alarm(code, rng.choice(devices), rng.choice(list(PROBLEMS)), rng.random() < 0.3)
+        for code in codes
     ]
-    name = rng.choice(["east", "west", "north", "south", "hall", "plant", "gw", "line", "roof"])
-    firmware = ".".join(str(rng.randrange(10)) for _ in range(3))
-    return Gateway(f"{name}-{rng.randint(1, 99)}", firmware, rng.randint(2, 99), devices, alarms)
+    place = rng.choice(["east", "west", "north", "south", "hall", "plant", "line", "roof"])
+    firmware = f"{rng.randint(1, 9)}.{rng.randrange(10)}"
+    return Gateway(f"{place}-{rng.randint(1, 9)}", firmware, rng.randint(2, 99), devices, alarms)
 
 
-def numbers(side: Side, kind: str) -> list[int]:
-    """Numbers that devices of a kind have; no device is both trained on and held out."""
-    first = KINDS.index(kind)
-    return [number for number in NUMBERS if ((first + number) % 4 == 0) == (side == "heldout")]
+def is_heldout(name: str, reading: int) -> bool:
+    """Whether this device never reads so in training; one in four readings of each device."""
+    return (DEVICES.index(name) + reading) % 4 == 0
 
 
-def _draw_device(kind: str, number: int, rng: random.Random) -> Device:
-    unit = rng.choice(list(UNITS))
-    scale = 100 if unit == "rpm" else 1
+def _draw_device(side: Side, name: str, rng: random.Random) -> Device:
     low = rng.randrange(2, 9) * 5
     high = low + rng.randrange(4, 10) * 5
     setpoint = rng.randint(low, high)
-    reading = setpoint + rng.randint(-9, 9)
-    text = str(reading * 100) if unit == "rpm" else f"{reading}.{rng.randrange(10)}"
-    on = rng.random() < 0.6
-    return Device(kind, number, unit, text, on, setpoint * scale, low * scale, high * scale)
+    near = range(setpoint - 9, setpoint + 10)
+    return Device(
+        name=name,
+        unit=rng.choice(list(UNITS)),
+        reading=rng.choice([x for x in near if is_heldout(name, x) == (side == "heldout")]),
+        on=rng.random() < 0.6,
+        setpoint=setpoint,
+        low=low,
+        high=high,
+    )

@@ -24,9 +24,9 @@ from examples.assistant.decoder import Decoder, Shape
 from examples.assistant.dialogue import (
     SEED,
     calibration_set,
-    device_names,
     heldout_set,
     phrasings,
+    readings,
     training_set,
     write_jsonl,
 )
@@ -34,29 +34,33 @@ from examples.assistant.encoding import END, PAD, Encoded, encode, train_tokeniz
 from examples.assistant.scoring import score
 from examples.assistant.training import batches, loss_of
 
-VOCABULARY = 1024
-RATE = 3e-3
+VOCABULARY = 1152
+RATE, CYCLES = 2e-3, 2
+"""Peak rate of learning, and how often it rises to it."""
 
 
 def train(model: Decoder, examples: Sequence[Encoded]) -> int:
-    """Fit matrices with Muon and the rest with AdamW, in one pass; returns the steps taken."""
+    """Fit matrices with Muon and the rest with AdamW, in one pass.
+
+    Returns:
+        The steps taken.
+    """
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    drawn = list(batches(examples))
+    optimizers = (
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
+    )
+    drawn = batches(examples)
     model.train()
     begun = time.perf_counter()
     for step, batch in enumerate(drawn, start=1):
         share = step / len(drawn)
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = RATE * min(step / 50, 1.0, 2.5 * (1 - share))
         loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = RATE * min(step / 50, 1.0, 1.5 * (1 - share))
             optimizer.step()
             optimizer.zero_grad()
         if step % 50 == 0:
@@ -77,21 +81,23 @@ def main() -> None:
     training, calibration, heldout = (
         list(dialogues) for dialogues in (training_set(), calibration_set(), heldout_set())
     )
-    assert not device_names(training) & device_names(heldout), "a held-out device is trained on"
+    assert not readings(training) & readings(heldout), "a held-out reading can be trained on"
     assert not {one.system for one in training} & {one.system for one in calibration}
 
     begun = time.perf_counter()
     tokenizer = train_tokenizer([one.messages() for one in training[:4000]], VOCABULARY)
     model = Decoder(Shape(tokenizer.get_vocab_size()))
     examples = [encode(tokenizer, one.messages()) for one in training]
-    steps = train(model, examples)
+    steps = 0
+    for start in range(0, len(examples), len(examples) // CYCLES):
+        steps += train(model, examples[start : start + len(examples) // CYCLES])
+        model.round_to_half()
     seconds = round(time.perf_counter() - begun)
 
     write_tokenizer(tokenizer, folder, model.shape.max_position_embeddings)
     model.save(folder, eos=tokenizer.token_to_id(END), pad=tokenizer.token_to_id(PAD))
     write_jsonl(calibration, out / "calibration.jsonl")
     write_jsonl(heldout, out / "heldout.jsonl")
-    model.round_to_half()
     results = score(model, tokenizer, heldout)
     metrics = {
         "model": "model/model.safetensors",

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+import edge_sdk
+from converters import convert
 from edge_sdk.bundle.record import Generation
 from edge_sdk.runtime.generation.chat_template import Message, render
-from examples.assistant import answers
+from edge_sdk.runtime.model import Model
+from examples.assistant import answers, evaluate
 from examples.assistant.dialogue import (
     calibration_set,
     heldout_set,
     phrasings,
+    readings,
     training_set,
 )
 from examples.assistant.encoding import START, encode, pieces
@@ -32,7 +36,7 @@ def read_dialogues(name: str) -> list[list[dict[str, str]]]:
 
 
 def boiler() -> Device:
-    return Device("boiler", 2, "C", "61.5", True, 60, 40, 75)
+    return Device("boiler", "C", 61, True, 60, 40, 75)
 
 
 def test_no_heldout_phrasing_can_be_trained_on() -> None:
@@ -41,9 +45,16 @@ def test_no_heldout_phrasing_can_be_trained_on() -> None:
     assert not phrasings("train") & phrasings("heldout")
 
 
-def test_no_gateway_is_both_trained_on_and_held_out() -> None:
+def test_no_heldout_reading_can_be_trained_on() -> None:
+    trained, heldout = readings(training_set()), readings(heldout_set())
+    assert len(trained) > 1000
+    assert len(heldout) > 200
+    assert not trained & heldout
+
+
+def test_no_calibration_dialogue_is_trained_on() -> None:
     trained = {dialogue.system for dialogue in training_set()}
-    assert not trained & {dialogue.system for dialogue in (*heldout_set(), *calibration_set())}
+    assert not trained & {dialogue.system for dialogue in calibration_set()}
 
 
 def test_committed_dialogues_are_what_the_generator_draws() -> None:
@@ -53,22 +64,22 @@ def test_committed_dialogues_are_what_the_generator_draws() -> None:
 
 def test_setpoint_within_limits_is_remembered() -> None:
     device = boiler()
-    assert answers.change(device, 65).plain == "Done, the boiler-2 is set to 65 C."
-    assert answers.about("setpoint", device).plain == "The boiler-2 is set to 65 C."
+    assert answers.change(device, 65).plain == "Done, the boiler is set to 65 C."
+    assert answers.about("setpoint", device).plain == "The boiler is set to 65 C."
 
 
 def test_setpoint_beyond_limits_changes_nothing() -> None:
     device = boiler()
-    text = "No, the boiler-2 can only be set from 40 to 75 C."
+    text = "No, the boiler can only be set from 40 to 75 C."
     assert answers.change(device, 76).plain == text
     assert device.setpoint == 60
 
 
 def test_styles_say_the_same_differently() -> None:
     answer = answers.switch(boiler(), on=False)
-    assert answer.styled("plain") == "Done, the boiler-2 is off."
+    assert answer.styled("plain") == "Done, the boiler is off."
     assert answer.styled("terse") == "Now off."
-    assert answer.styled("pirate") == "Arr! Aye aye, the boiler-2 be off."
+    assert answer.styled("pirate") == "Arr! Aye aye, the boiler be off."
 
 
 def test_template_writes_what_was_trained_on() -> None:
@@ -86,4 +97,30 @@ def test_template_writes_what_was_trained_on() -> None:
         assert asking.endswith(f"{START}assistant\n")
         assert text.startswith(asking)
     alone = render(generation, [Message("user", "hello")])
-    assert alone.startswith(f"{START}system\nGateway demo-1")
+    assert alone.startswith(f"{START}system\nGateway north-1")
+
+
+def converted(recipe: str, folder: Path) -> Model:
+    """The assistant for this machine, by one candidate."""
+    (folder / "recipe.toml").write_text(f'name = "{recipe}"\n', encoding="utf-8")
+    bundle = folder / f"{recipe}.bundle"
+    convert(
+        MODEL,
+        ["x86-64"],
+        bundle,
+        data=FOLDER / "calibration.jsonl",
+        recipe=folder / "recipe.toml",
+    )
+    return edge_sdk.load(bundle, profile="x86-64", prepare=False)
+
+
+def test_int4_loses_at_most_one_answer_in_a_hundred(tmp_path: Path) -> None:
+    dialogues = list(evaluate.read_dialogues())[:40]
+    right = {}
+    for recipe in ("fp32", "int4-b32"):
+        tried = list(evaluate.answers(converted(recipe, tmp_path), dialogues))
+        assert len(tried) > 200
+        right[recipe] = sum(one.is_right for one in tried) / len(tried)
+    scored = json.loads((FOLDER / "metrics.json").read_text(encoding="utf-8"))["heldout"]
+    assert abs(right["fp32"] - scored["exact_match"]) < 0.03  # of all 200 dialogues, by torch
+    assert right["int4-b32"] >= right["fp32"] - 0.01, right

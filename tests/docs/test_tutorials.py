@@ -35,9 +35,6 @@ def test_converting(here):
     run_page("docs/tutorial-convert.md", without="skopeo")
 
 
-@pytest.mark.skipif(
-    not (EXAMPLES / "assistant/model").is_dir(), reason="examples/assistant is not trained yet"
-)
 def test_dialogue(here):
     shutil.copytree(EXAMPLES / "assistant", here / "assistant")
     run_page("docs/tutorial-dialogue.md")
