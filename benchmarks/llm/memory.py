@@ -109,7 +109,7 @@ def plan_ratio(bundle: Path, prepare: bool, kv: KvType = "float32") -> float:
 def _answer_fully(contestant: Contestant, context: int, vocab: int) -> Memory:
     with running([contestant]) as workers:
         [worker] = workers.values()
-        worker.turn(_fill(context, vocab), 8)
+        worker.turn(_fill(context, vocab), 1)  # a trained model may end its answer at once
         return worker.memory()
 
 

@@ -35,11 +35,13 @@ from examples.assistant.scoring import score
 from examples.assistant.training import batches, loss_of
 
 VOCABULARY = 1152
-RATE, CYCLES = 2e-3, 2
-"""Peak rate of learning, and how often it rises to it."""
+RATE = 2e-3
+CYCLES = (0.15, 0.02)
+"""How much a token counts, in each cycle, that the assistant reads and does not say: first it
+learns how people talk, so that perplexity means something, then mostly to answer."""
 
 
-def train(model: Decoder, examples: Sequence[Encoded]) -> int:
+def train(model: Decoder, examples: Sequence[Encoded], others_weight: float) -> int:
     """Fit matrices with Muon and the rest with AdamW, in one pass.
 
     Returns:
@@ -56,7 +58,7 @@ def train(model: Decoder, examples: Sequence[Encoded]) -> int:
     begun = time.perf_counter()
     for step, batch in enumerate(drawn, start=1):
         share = step / len(drawn)
-        loss = loss_of(model, batch)
+        loss = loss_of(model, batch, others_weight)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -88,9 +90,9 @@ def main() -> None:
     tokenizer = train_tokenizer([one.messages() for one in training[:4000]], VOCABULARY)
     model = Decoder(Shape(tokenizer.get_vocab_size()))
     examples = [encode(tokenizer, one.messages()) for one in training]
-    steps = 0
-    for start in range(0, len(examples), len(examples) // CYCLES):
-        steps += train(model, examples[start : start + len(examples) // CYCLES])
+    steps, half = 0, len(examples) // 2
+    for others_weight, part in zip(CYCLES, (examples[:half], examples[half:]), strict=True):
+        steps += train(model, part, others_weight)
         model.round_to_half()
     seconds = round(time.perf_counter() - begun)
 

@@ -12,7 +12,6 @@ from examples.assistant.dialogue import SEED
 from examples.assistant.encoding import Encoded
 
 BATCH_TOKENS = 2048
-OTHERS_WEIGHT = 0.15
 
 
 def batches(examples: Sequence[Encoded]) -> list[list[Encoded]]:
@@ -32,13 +31,10 @@ def batches(examples: Sequence[Encoded]) -> list[list[Encoded]]:
     return short + others
 
 
-def loss_of(
-    model: torch.nn.Module, batch: Sequence[Encoded], others_weight: float = OTHERS_WEIGHT
-) -> torch.Tensor:
+def loss_of(model: torch.nn.Module, batch: Sequence[Encoded], others_weight: float) -> torch.Tensor:
     """Mean cross-entropy of the next token.
 
-    Tokens that the assistant says count 1; those it reads count less, but enough for the model's
-    perplexity on a whole dialogue to mean something.
+    Tokens that the assistant says count 1, those it reads `others_weight`.
     """
     tokens, weights = _padded(batch, others_weight)
     with torch.autocast("cpu", torch.bfloat16):
