@@ -13,7 +13,7 @@ from benchmarks.llm.speed import ANSWER, PROMPT
 from benchmarks.result import Outcome, Row
 from edge_sdk.errors import WorkError
 
-LIMITS_MIB = (512, 384, 320, 288, 256)
+LIMITS_MIB = (512, 320, 288, 256)
 CONTEXT = 256
 THREADS = 2
 # Free memory goes back to the kernel at once (docs/adr/0009); llama.cpp maps or keeps its own.
@@ -31,7 +31,7 @@ def run(quick: bool) -> Outcome:
     for contestant in contestants(shape):
         for limit in (None, *LIMITS_MIB):
             name = f"{contestant.name}_{'free' if limit is None else f'{limit}mib'}"
-            figures |= under(contestant, shape, limit, name, 1 if quick else 5)
+            figures |= under(contestant, shape, limit, name, 1 if quick else 3)
         free = figures[f"{contestant.name}_free_tokens_per_second"]
         shares = (
             f"{limit} MiB {figures[f'{contestant.name}_{limit}mib_tokens_per_second'] / free:.0%}"
