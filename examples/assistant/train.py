@@ -36,12 +36,12 @@ from examples.assistant.training import batches, loss_of
 
 VOCABULARY = 1152
 RATE = 2e-3
-CYCLES = (0.15, 0.02)
-"""How much a token counts, in each cycle, that the assistant reads and does not say: first it
-learns how people talk, so that perplexity means something, then mostly to answer."""
+OTHERS_WEIGHT = 0.15
+"""How much a token counts that the assistant reads and does not say: enough for the perplexity
+of a whole dialogue to mean something."""
 
 
-def train(model: Decoder, examples: Sequence[Encoded], others_weight: float) -> int:
+def train(model: Decoder, examples: Sequence[Encoded]) -> int:
     """Fit matrices with Muon and the rest with AdamW, in one pass.
 
     Returns:
@@ -58,7 +58,7 @@ def train(model: Decoder, examples: Sequence[Encoded], others_weight: float) -> 
     begun = time.perf_counter()
     for step, batch in enumerate(drawn, start=1):
         share = step / len(drawn)
-        loss = loss_of(model, batch, others_weight)
+        loss = loss_of(model, batch, OTHERS_WEIGHT)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -90,16 +90,14 @@ def main() -> None:
     tokenizer = train_tokenizer([one.messages() for one in training[:4000]], VOCABULARY)
     model = Decoder(Shape(tokenizer.get_vocab_size()))
     examples = [encode(tokenizer, one.messages()) for one in training]
-    steps, half = 0, len(examples) // 2
-    for others_weight, part in zip(CYCLES, (examples[:half], examples[half:]), strict=True):
-        steps += train(model, part, others_weight)
-        model.round_to_half()
+    steps = train(model, examples)
     seconds = round(time.perf_counter() - begun)
 
     write_tokenizer(tokenizer, folder, model.shape.max_position_embeddings)
     model.save(folder, eos=tokenizer.token_to_id(END), pad=tokenizer.token_to_id(PAD))
     write_jsonl(calibration, out / "calibration.jsonl")
     write_jsonl(heldout, out / "heldout.jsonl")
+    model.round_to_half()
     results = score(model, tokenizer, heldout)
     metrics = {
         "model": "model/model.safetensors",
