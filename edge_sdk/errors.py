@@ -8,13 +8,17 @@
     │   ├── SourceError         a model that cannot be read or is not supported
     │   ├── DataError           calibration / evaluation data or model inputs
     │   ├── RecipeError         a conversion recipe or its options
+    │   ├── ConfigError         a configuration file, address or option of agent or fleet
     │   └── BundleError         a bundle or store that is not what it claims
     │       └── DigestError     bytes that do not match their digest
     └── WorkError               good input, but the work failed                (exit 1)
         ├── ConversionError     no variant met the limits
         ├── EngineError         an inference engine refused or crashed
         │   └── MissingEngineError   the engine is not installed here
-        └── MemoryLimitError    the model is predicted not to fit
+        ├── MemoryLimitError    the model is predicted not to fit
+        ├── TransferError       a registry or broker is not reached, refuses, or breaks off
+        ├── AdmissionError      a bundle that may not be installed on this device
+        └── FleetError          the fleet's server could not do what it was asked
 
 The command line prints ``str(error)`` and exits with ``error.exit_code``.
 """
@@ -70,6 +74,10 @@ class RecipeError(InputError):
     """A recipe names an unknown pass, or an option has a wrong value."""
 
 
+class ConfigError(InputError):
+    """A field of a configuration file, an address or a reference is wrong."""
+
+
 class BundleError(InputError):
     """A bundle or store is incomplete, malformed or unsafe."""
 
@@ -96,3 +104,33 @@ class MissingEngineError(EngineError):
 
 class MemoryLimitError(WorkError):
     """The predicted peak memory of a model exceeds the limit."""
+
+
+class TransferError(WorkError):
+    """A registry, server or broker was not reached, refused, or broke off.
+
+    Args:
+        message: What happened.
+        where: The address.
+        remedy: What to do.
+        passing: Whether trying again later may help.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        remedy: str | None = None,
+        passing: bool = True,
+    ) -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.passing = passing
+
+
+class AdmissionError(WorkError):
+    """The device's rules do not let this bundle be installed."""
+
+
+class FleetError(WorkError):
+    """The fleet's server refused or failed; the message is the server's."""

@@ -1,190 +1,137 @@
 """The one right answer to every question, in sentences, tersely, and as a pirate.
 
-Functions that change the gateway say so: a later question is answered by what it has become.
+An answer quotes what it rests on before it computes or decides, in the words of the gateway's
+line. Functions that change the gateway say so in the same words: what was said last holds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from examples.assistant.gateway import PROBLEMS, UNITS, Alarm, Device, Gateway
 
 Style = Literal["plain", "terse", "pirate"]
 
-COUNTS = ("No", "One", "Two", "Three", "Four")
 PIRATE = {
-    "The": "Yer", "your": "yer", "is": "be", "are": "be", "am": "be", "Done": "Aye aye",
-    "No": "Nay", "my": "me", "Hello": "Ahoy", "Goodbye": "Fair winds",
+    "The": "Yer", "the": "yer", "is": "be", "Done": "Aye aye", "No": "Nay", "no": "nay",
+    "my": "me", "Hello": "Ahoy", "Goodbye": "Fair winds", "You": "Ye",
 }  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What the assistant says.
-
-    Attributes:
-        plain: In a sentence, as the base model says it.
-        terse: The same in as few words as will do.
-    """
-
-    plain: str
-    terse: str
-
-    def styled(self, style: Style) -> str:
-        """The answer in that style."""
-        if style == "pirate":
-            spoken = re.sub(r"\b[A-Za-z]+\b", lambda word: PIRATE.get(word[0], word[0]), self.plain)
-            return f"Arr! {spoken}"
-        return self.plain if style == "plain" else self.terse
-
-
 FIXED = {
-    "help": Answer(
-        "I report on devices and alarms, change set-points and switch devices on or off.",
-        "Devices, alarms, set-points, on and off.",
-    ),
-    "hello": Answer("Hello, how can I help?", "Hello."),
-    "thanks": Answer("You are welcome.", "Welcome."),
-    "bye": Answer("Goodbye.", "Bye."),
-    "outside": Answer("I only know this gateway and its devices.", "Not my topic."),
-    "forbidden": Answer("I may not do that, please ask an administrator.", "Not allowed."),
+    "help": "I report on devices and alarms, change set-points and switch devices on or off.",
+    "hello": "Hello, how can I help?",
+    "thanks": "You are welcome.",
+    "bye": "Goodbye.",
+    "outside": "I only know this gateway and its devices.",
+    "forbidden": "I may not do that, please ask an administrator.",
 }
 """Intent -> answer, where it is always the same."""
 
 
-def stranger(name: str) -> Answer:
+def styled(answer: str, style: Style) -> str:
+    """An answer in that style; ``plain`` is how the base model says it."""
+    if style == "pirate":
+        spoken = re.sub(r"\b[A-Za-z]+\b", lambda word: PIRATE.get(word[0], word[0]), answer)
+        return f"Arr! {spoken}"
+    if style == "terse":
+        return "Ok: " + re.sub(r"(?:Done, the|The|There is|This is) ", "", answer)
+    return answer
+
+
+def stranger(name: str) -> str:
     """To any question about a device that is not there."""
-    return Answer(f"There is no {name} here.", f"No {name}.")
+    return f"There is no {name} here."
 
 
-def about(question: str, device: Device) -> Answer:
+def about(question: str, device: Device) -> str:
     """To a question about one device."""
-    power = "on" if device.on else "off"
-    unit = device.unit
-    limits = f"{device.low} to {device.high} {unit}"
     answers = {
-        "status": Answer(
-            f"The {device.name} is {power} at {device.reading} {unit}, set to {device.setpoint}.",
-            f"{power.title()}, {device.reading} {unit}, set {device.setpoint}.",
-        ),
-        "power": Answer(f"The {device.name} is {power}.", f"{power.title()}."),
-        "reading": Answer(
-            f"The {device.name} reads {device.reading} {unit}.", f"{device.reading} {unit}."
-        ),
-        "setpoint": Answer(
-            f"The {device.name} is set to {device.setpoint} {unit}.", f"{device.setpoint} {unit}."
-        ),
-        "limits": Answer(f"The {device.name} can be set from {limits}.", f"{limits}."),
-        "unit": Answer(f"The {device.name} is measured in {UNITS[unit][1]}.", f"{unit}."),
+        "status": f"{device.power} {device.reads}",
+        "power": device.power,
+        "reading": device.reads,
+        "setpoint": device.holds,
+        "limits": device.limits,
+        "unit": f"{device.reads} {device.unit} stands for {UNITS[device.unit][1]}.",
     }
     return answers[question]
 
 
-def change(device: Device, value: int) -> Answer:
+def change(device: Device, value: int) -> str:
     """Move a set-point, unless that leaves the limits."""
-    if value == device.setpoint:
-        text = f"The {device.name} is already set to {value} {device.unit}."
-        return Answer(text, f"Already {value} {device.unit}.")
     if not device.low <= value <= device.high:
-        limits = f"{device.low} to {device.high} {device.unit}"
-        return Answer(f"No, the {device.name} can only be set from {limits}.", f"No, {limits}.")
+        return f"{device.limits[:-1]}, not {value} {device.unit}."
     device.setpoint = value
-    text = f"Done, the {device.name} is set to {value} {device.unit}."
-    return Answer(text, f"Set {value} {device.unit}.")
+    return f"{device.limits} {_done(device.holds)}"
 
 
-def switch(device: Device, on: bool) -> Answer:
-    """Switch a device."""
-    power = "on" if on else "off"
-    if device.on is on:
-        return Answer(f"The {device.name} is already {power}.", f"Already {power}.")
+def step(device: Device, by: int) -> str:
+    """Raise or lower a set-point, unless that leaves the limits."""
+    value = device.setpoint + by
+    more = f"{abs(by)} {'more' if by > 0 else 'less'} is {value} {device.unit}."
+    return f"{device.holds[:-1]}, {more} {change(device, value)}"
+
+
+def switch(device: Device, on: bool) -> str:
+    """Switch a device; one that is switched already stays so."""
     device.on = on
-    return Answer(f"Done, the {device.name} is {power}.", f"Now {power}.")
+    return _done(device.power)
 
 
-def devices(gateway: Gateway) -> Answer:
+def devices(gateway: Gateway) -> str:
     """Name all devices."""
-    names = _listed([device.name for device in gateway.devices])
-    plural = "s" if len(gateway.devices) > 1 else ""
-    return Answer(f"{COUNTS[len(gateway.devices)]} device{plural}: {names}.", f"{names}.")
+    return gateway.has
 
 
-def running(gateway: Gateway) -> Answer:
-    """Name the devices that are on."""
-    names = _listed([device.name for device in gateway.devices if device.on])
-    return (
-        Answer(f"On now: {names}.", f"{names}.") if names else Answer("No device is on.", "None.")
-    )
+def running(gateway: Gateway) -> str:
+    """Say of each device whether it is on."""
+    return " ".join(device.power for device in gateway.devices)
 
 
-def alarms(gateway: Gateway) -> Answer:
-    """List the alarms."""
-    if not gateway.alarms:
-        return Answer("No alarms.", "None.")
-    lines = "; ".join(alarm.line for alarm in gateway.alarms)
-    plural = "s" if len(gateway.alarms) > 1 else ""
-    codes = _listed([alarm.code for alarm in gateway.alarms])
-    return Answer(f"{COUNTS[len(gateway.alarms)]} alarm{plural}: {lines}.", f"{codes}.")
+def alarms(gateway: Gateway) -> str:
+    """List the alarms and what is wrong."""
+    return " ".join((gateway.warns, *(alarm.says for alarm in gateway.alarms)))
 
 
-def acknowledge(code: str, alarm: Alarm | None) -> Answer:
+def health(gateway: Gateway) -> str:
+    """List the alarms and whether anybody knows of them."""
+    return " ".join((gateway.warns, *(alarm.state for alarm in gateway.alarms)))
+
+
+def acknowledge(code: str, alarm: Alarm | None) -> str:
     """Acknowledge one alarm."""
     if alarm is None:
-        return Answer(f"There is no alarm {code}.", f"No {code}.")
-    if alarm.acknowledged:
-        return Answer(f"The alarm {code} is already acknowledged.", "Already done.")
+        return stranger(code)
     alarm.acknowledged = True
-    text = f"Done, alarm {code} of the {alarm.device.name} is acknowledged."
-    return Answer(text, f"{code} acknowledged.")
+    return f"Done, {alarm.state}"
 
 
-def acknowledge_all(gateway: Gateway) -> Answer:
+def acknowledge_all(gateway: Gateway) -> str:
     """Acknowledge every alarm."""
-    new = [alarm for alarm in gateway.alarms if not alarm.acknowledged]
-    if not new:
-        return Answer("There are no new alarms.", "None new.")
-    for alarm in new:
-        alarm.acknowledged = True
-    codes = _listed([alarm.code for alarm in new])
-    return Answer(f"Done, acknowledged {codes}.", f"{codes} acknowledged.")
+    said = [acknowledge(alarm.code, alarm) for alarm in gateway.alarms]
+    return " ".join(said) or gateway.warns
 
 
-def explain(code: str, alarm: Alarm | None) -> Answer:
+def explain(code: str, alarm: Alarm | None) -> str:
     """Say what an alarm means and what to do."""
-    if alarm is None:
-        return Answer(f"There is no alarm {code}.", f"No {code}.")
-    text = f"{code} reports {alarm.problem} at the {alarm.device.name}. {PROBLEMS[alarm.problem]}"
-    return Answer(text, PROBLEMS[alarm.problem])
+    return f"{alarm.says} {PROBLEMS[alarm.problem]}" if alarm else stranger(code)
 
 
-def health(gateway: Gateway) -> Answer:
-    """Say whether something needs attention."""
-    new = sum(not alarm.acknowledged for alarm in gateway.alarms)
-    if new:
-        count = COUNTS[new].lower()
-        plural = "s" if new > 1 else ""
-        return Answer(f"Not quite, there is {count} new alarm{plural}.", f"{count.title()} new.")
-    return Answer("All is well, no new alarms.", "All well.")
-
-
-def firmware(gateway: Gateway) -> Answer:
+def firmware(gateway: Gateway) -> str:
     """Say the version."""
-    return Answer(f"I run firmware {gateway.firmware}.", f"{gateway.firmware}.")
+    return gateway.runs
 
 
-def uptime(gateway: Gateway) -> Answer:
+def uptime(gateway: Gateway) -> str:
     """Say for how long the gateway runs."""
-    return Answer(f"I have been up for {gateway.days} days.", f"{gateway.days} days.")
+    return gateway.up
 
 
-def name(gateway: Gateway) -> Answer:
+def name(gateway: Gateway) -> str:
     """Say who this is."""
-    return Answer(f"I am the assistant of gateway {gateway.name}.", f"{gateway.name}.")
+    return gateway.who
 
 
-def _listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+def _done(sentence: str) -> str:
+    """``Done, the …`` of ``The …``."""
+    return f"Done, the{sentence.removeprefix('The')}"

@@ -20,7 +20,7 @@ from typing import Any
 import tomllib
 
 from examples.assistant import answers
-from examples.assistant.answers import Answer, Style
+from examples.assistant.answers import Style, styled
 from examples.assistant.gateway import (
     CODES,
     DEVICES,
@@ -34,10 +34,10 @@ from examples.assistant.gateway import (
 Message = dict[str, str]
 
 _CHOICE = re.compile(r"\(([^()]*)\)(\??)")
-_READING = re.compile(r"(\w+) (?:on|off), (\d+)")
+_READING = re.compile(r"The (\w+) reads (\d+)")
 _SLOT = re.compile(r"\{(\w+)\}")
 SEED = 23
-MEAN_TURNS = 6
+MEAN_TURNS = 4
 TRAINING, CALIBRATION, HELDOUT = 25_000, 100, 200
 """Dialogues of each set."""
 ASKABLE = ("status", "power", "reading", "setpoint", "limits", "unit")
@@ -56,7 +56,7 @@ class Exchange:
 
     intent: str
     question: str
-    answer: Answer
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Dialogue:
         said = [{"role": "system", "content": self.system}]
         for exchange in self.exchanges:
             said.append({"role": "user", "content": exchange.question})
-            said.append({"role": "assistant", "content": exchange.answer.styled(style)})
+            said.append({"role": "assistant", "content": styled(exchange.answer, style)})
         return said
 
 
@@ -149,7 +149,7 @@ class _Scene:
         slots, answer = self._answer(intent, phrase)
         return Exchange(intent, self._said(phrase, slots), answer)
 
-    def _answer(self, intent: str, phrase: str) -> tuple[dict[str, str], Answer]:
+    def _answer(self, intent: str, phrase: str) -> tuple[dict[str, str], str]:
         asked, self.asked = self.asked, None
         if intent in answers.FIXED:
             slots = self._device(phrase)[1] if "{" in phrase else {}
@@ -167,8 +167,10 @@ class _Scene:
             slots, value = self._target(intent, device, slots)
         if device is None:
             return slots, answers.stranger(slots["name"])
-        if intent in ("set", "raise", "lower"):
+        if intent == "set":
             return slots, answers.change(device, value)
+        if intent in ("raise", "lower"):
+            return slots, answers.step(device, value)
         if intent in ("switch_on", "switch_off"):
             return slots, answers.switch(device, intent == "switch_on")
         self.asked = asked if intent == "follow" else intent
@@ -192,11 +194,11 @@ class _Scene:
     def _target(
         self, intent: str, device: Device | None, slots: dict[str, str]
     ) -> tuple[dict[str, str], int]:
-        """A set-point that is asked for, in one way or the other."""
+        """The set-point that is asked for, or by how much it shall change."""
         device = device or self.rng.choice(self.gateway.devices)
         unit = self.rng.choice(["", "", f" {device.unit}", f" {UNITS[device.unit][1]}"])
         step = self.rng.choice((1, 2, 5, 10))
-        value = device.setpoint + (step if intent == "raise" else -step)
+        value = step if intent == "raise" else -step
         if intent == "set":
             beyond = self.rng.choice([*range(5, device.low), *range(device.high + 1, 100)])
             within = self.rng.randint(device.low, device.high)

@@ -14,9 +14,14 @@ from examples.assistant.dialogue import Message
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 SHOWROOM = (
-    "Gateway north-1, firmware 2.4, up 12 days. Devices: boiler on, 61 C, set 60, limits 40 to "
-    "75; pump off, 34 bar, set 40, limits 20 to 65; fan on, 48 Hz, set 50, limits 25 to 60. "
-    "Alarms: A3 boiler too hot, new."
+    "This is gateway north-1. The gateway runs firmware 2.4. The gateway has been up for 12 days. "
+    "3 devices: boiler, pump and fan. "
+    "The boiler is now on. The boiler reads 61 C. The boiler holds 60 C. "
+    "The boiler allows 40 to 75 C. "
+    "The pump is now off. The pump reads 34 bar. The pump holds 40 bar. "
+    "The pump allows 20 to 65 bar. "
+    "The fan is now on. The fan reads 48 Hz. The fan holds 50 Hz. The fan allows 25 to 60 Hz. "
+    "1 alarm: A3. A3 says boiler too hot. A3 is new."
 )
 """The gateway to talk about where a caller gives no system message."""
 

@@ -1,7 +1,8 @@
 """The gateway that dialogues are about: its devices, its alarms, and the line that describes them.
 
-The line stands first in every dialogue, as an agent would write it from live values. Answers copy
-names and numbers from it, so a model that has only memorized sentences gets nothing right.
+The line stands first in every dialogue, as an agent would write it from live values: one short
+sentence for each thing known. Answers repeat its sentences, so a model that has only memorized
+sentences gets nothing right.
 """
 
 from __future__ import annotations
@@ -61,13 +62,29 @@ class Device:
     high: int
 
     @property
+    def power(self) -> str:
+        """Whether it is on, in a sentence."""
+        return f"The {self.name} is now {'on' if self.on else 'off'}."
+
+    @property
+    def reads(self) -> str:
+        """What it measures."""
+        return f"The {self.name} reads {self.reading} {self.unit}."
+
+    @property
+    def holds(self) -> str:
+        """Its set-point."""
+        return f"The {self.name} holds {self.setpoint} {self.unit}."
+
+    @property
+    def limits(self) -> str:
+        """Where its set-point may lie."""
+        return f"The {self.name} allows {self.low} to {self.high} {self.unit}."
+
+    @property
     def line(self) -> str:
         """All that is known of it."""
-        power = "on" if self.on else "off"
-        return (
-            f"{self.name} {power}, {self.reading} {self.unit}, "
-            f"set {self.setpoint}, limits {self.low} to {self.high}"
-        )
+        return f"{self.power} {self.reads} {self.holds} {self.limits}"
 
 
 @dataclass
@@ -80,14 +97,14 @@ class Alarm:
     acknowledged: bool
 
     @property
-    def line(self) -> str:
-        """The alarm as it is listed."""
-        return f"{self.code} {self.device.name} {self.problem}, {self.state}"
+    def says(self) -> str:
+        """What is wrong, in a sentence."""
+        return f"{self.code} says {self.device.name} {self.problem}."
 
     @property
     def state(self) -> str:
         """``new`` until somebody has acknowledged it."""
-        return "acknowledged" if self.acknowledged else "new"
+        return f"{self.code} is {'acknowledged' if self.acknowledged else 'new'}."
 
 
 @dataclass
@@ -101,14 +118,36 @@ class Gateway:
     alarms: Sequence[Alarm]
 
     @property
+    def who(self) -> str:
+        """Its name, in a sentence."""
+        return f"This is gateway {self.name}."
+
+    @property
+    def runs(self) -> str:
+        """Its version."""
+        return f"The gateway runs firmware {self.firmware}."
+
+    @property
+    def up(self) -> str:
+        """Since when it runs."""
+        return f"The gateway has been up for {self.days} days."
+
+    @property
+    def has(self) -> str:
+        """Its devices by name."""
+        return _listed("device", [device.name for device in self.devices])
+
+    @property
+    def warns(self) -> str:
+        """Its alarms by code."""
+        return _listed("alarm", [alarm.code for alarm in self.alarms])
+
+    @property
     def line(self) -> str:
         """The system message of a dialogue."""
-        alarms = "; ".join(alarm.line for alarm in self.alarms)
-        return (
-            f"Gateway {self.name}, firmware {self.firmware}, up {self.days} days. "
-            f"Devices: {'; '.join(device.line for device in self.devices)}. "
-            + (f"Alarms: {alarms}." if alarms else "No alarms.")
-        )
+        devices = [device.line for device in self.devices]
+        alarms = [f"{alarm.says} {alarm.state}" for alarm in self.alarms]
+        return " ".join((self.who, self.runs, self.up, self.has, *devices, self.warns, *alarms))
 
 
 def draw_gateway(side: Side, rng: random.Random) -> Gateway:
@@ -144,3 +183,11 @@ def _draw_device(side: Side, name: str, rng: random.Random) -> Device:
         low=low,
         high=high,
     )
+
+
+def _listed(kind: str, names: Sequence[str]) -> str:
+    """``2 devices: a and b.``"""
+    if not names:
+        return f"No {kind}s."
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{len(names)} {kind}{'s' if len(names) > 1 else ''}: {listed}."

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-from examples.assistant.answers import Style
+from examples.assistant.answers import Style, styled
 from examples.assistant.dialogue import Dialogue
 from examples.assistant.encoding import encode
 
@@ -62,7 +62,7 @@ def score(
                 text = tokenizer.decode(said, skip_special_tokens=False)
                 misses.append(
                     f"[{exchange.intent}] {exchange.question!r} -> {text!r}, "
-                    f"not {exchange.answer.styled(style)!r}"
+                    f"not {styled(exchange.answer, style)!r}"
                 )
     return Score(
         exact_match=hits / (hits + len(misses)),

@@ -1,0 +1,1 @@
+"""The gateway side: reconciles what a device should run with what it does."""

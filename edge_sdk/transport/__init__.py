@@ -1,0 +1,1 @@
+"""Ways to the cloud behind small protocols: MQTT, HTTP, and in memory."""
