@@ -7,17 +7,14 @@ absence is a failure.
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import pytest
+
+from tests.brokers import certificates, mosquitto, start_mosquitto
+from tests.programs import require
+
+__all__ = ["certificates", "mosquitto", "start_mosquitto"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
-        program, package = marker.args
-        if shutil.which(program) is None:
-            message = f"{program} is missing: apt-get install {package}"
-            if os.environ.get("CI"):
-                pytest.fail(message)
-            pytest.skip(message)
+        require(*marker.args)

@@ -1,0 +1,1 @@
+"""MQTT links and clients, against a real broker and in memory."""
