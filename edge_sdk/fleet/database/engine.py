@@ -1,0 +1,145 @@
+"""Connections to the database, and the two lanes on which work reaches them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from edge_sdk.errors import ConfigError, FleetError
+
+T = TypeVar("T")
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_READERS = 2
+_BUSY_S = 10
+
+
+class Database:
+    """A database that is up to date with this server.
+
+    All writing goes through one thread: SQLite takes one writer at a time, and whoever waits
+    in a queue of ours does not time out.
+
+    Args:
+        url: ``sqlite:///FILE`` or ``postgresql://[USER[:PASSWORD]@]HOST[:PORT]/NAME``.
+
+    Raises:
+        ConfigError: The URL is something else, or a newer server has written this database.
+        FleetError: It cannot be opened or brought up to date.
+
+    Attributes:
+        engine: For synchronous use; every transaction on it is durable once committed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        self._writer = ThreadPoolExecutor(1, "database-writer")
+        self._readers = ThreadPoolExecutor(_READERS, "database-reader")
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    async def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Runs ``work`` in a transaction that is committed when this returns.
+
+        Raises:
+            SQLAlchemyError: Nothing of it was stored.
+        """
+
+        def transaction() -> T:
+            with self.engine.begin() as connection:
+                return work(connection)
+
+        return await self.on_writer(transaction)
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Runs ``work``, which only reads, beside what is being written.
+
+        Raises:
+            SQLAlchemyError: The database does not answer.
+        """
+
+        def reading() -> T:
+            with self.engine.connect() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, reading)
+
+    async def on_writer(self, work: Callable[[], T]) -> T:
+        """Runs ``work`` on the writer's thread; it makes its own transactions."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    def close(self) -> None:
+        """Waits for what has begun, then closes all connections."""
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self.engine.dispose()
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        try:
+            with self.engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConfigError(
+                f"the database was written by another version of edge-sdk ({error})",
+                where=self.engine.url.render_as_string(),
+                remedy="run the version that wrote it, or a newer one",
+            ) from error
+        except SQLAlchemyError as error:
+            raise FleetError(
+                f"the database cannot be opened: {getattr(error, 'orig', None) or error}",
+                where=self.engine.url.render_as_string(),
+                remedy="check that it runs, and who may write to it",
+            ) from error
+
+
+def _engine(url: str) -> sa.Engine:
+    remedy = "write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError("no URL of a database", where=url, remedy=remedy) from error
+    shown = parsed.render_as_string()
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=_READERS + 1)
+    if parsed.drivername != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise ConfigError("no database that is kept", where=shown, remedy=remedy)
+    try:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.strerror}", where=shown, remedy="choose another folder"
+        ) from error
+    engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_S})
+    sa.event.listen(engine, "connect", _configure_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    # FULL: a commit has reached the disk when it returns, also in WAL mode. The driver's own
+    # notion of transactions is switched off, as it leaves DDL and reads outside of them.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
