@@ -26,6 +26,7 @@ WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config.v1.raw"
 DOC = "application/vnd.cncf.model.doc.v1.raw"
 LAYERS = frozenset((WEIGHT, WEIGHT_CONFIG, DOC))
 
+BUNDLE = "org.edge-sdk.bundle"
 FILEPATH = "org.cncf.model.filepath"
 PROFILE = "org.edge-sdk.profile"
 REPORT = "org.edge-sdk.report"

@@ -39,6 +39,11 @@ class Installed:
     version: str
     descriptor: Descriptor
 
+    @property
+    def bundle_digest(self) -> str:
+        """Digest of the bundle's image index, whether it is here or only one of its variants."""
+        return self.descriptor.annotations.get(oci.BUNDLE, self.descriptor.digest)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -126,11 +131,28 @@ class Store:
             for variant in variants:
                 for blob in variant.all_blobs:
                     self.blobs.adopt(source, blob)
-            self.blobs.sync()
-            entry = _entry(bundle, descriptor)
-            kept = [old for old in self.ls() if (old.name, old.version) != _key(bundle)]
-            self._replace_index(*(old.descriptor for old in kept), entry)
-        return _installed(entry, self.root)
+            return self._list(bundle, _of_bundle(descriptor, bundle.descriptor.digest))
+
+    def enter(self, descriptor: Descriptor, bundle_digest: str) -> Installed:
+        """Installs what is in the store's blobs already, in place of the same name and version.
+
+        Documents are verified, weights only known to be there: whoever put them verified them.
+
+        Args:
+            descriptor: An image index, or the manifest of one variant.
+            bundle_digest: Of the image index that the variant is from.
+
+        Raises:
+            BundleError: A blob is missing, or the bundle is malformed; nothing is installed.
+            WorkError: The file system refused.
+        """
+        with files.writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self._create()
+            return self._list(
+                read_bundle(self.root, descriptor), _of_bundle(descriptor, bundle_digest)
+            )
 
     def remove(self, name: str, version: str) -> None:
         """Takes a bundle off the list; :meth:`gc` then frees what nothing else needs.
@@ -236,6 +258,14 @@ class Store:
             data = oci.encode(Layout(image_layout_version=oci.LAYOUT_VERSION))
             files.replace(layout, data, self.blobs.temporary)
 
+    def _list(self, bundle: Bundle, descriptor: Descriptor) -> Installed:
+        """Makes blobs durable and puts the bundle on the list."""
+        self.blobs.sync()
+        entry = _entry(bundle, descriptor)
+        kept = [old for old in self.ls() if (old.name, old.version) != _key(bundle)]
+        self._replace_index(*(old.descriptor for old in kept), entry)
+        return _installed(entry, self.root)
+
     def _replace_index(self, *entries: Descriptor) -> None:
         self.blobs.prepare()
         index = Index(schema_version=2, media_type=oci.INDEX, manifests=entries)
@@ -253,6 +283,14 @@ class Store:
 
 def _key(bundle: Bundle) -> tuple[str, str]:
     return bundle.name, bundle.version
+
+
+def _of_bundle(descriptor: Descriptor, bundle_digest: str) -> Descriptor:
+    """Notes which bundle a single variant is from."""
+    if bundle_digest == descriptor.digest:
+        return descriptor
+    known = descriptor.annotations | {oci.BUNDLE: bundle_digest}
+    return msgspec.structs.replace(descriptor, annotations=known)
 
 
 def _entry(bundle: Bundle, descriptor: Descriptor) -> Descriptor:
