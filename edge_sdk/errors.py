@@ -9,6 +9,7 @@
     │   ├── DataError           calibration / evaluation data or model inputs
     │   ├── RecipeError         a conversion recipe or its options
     │   ├── ConfigError         a configuration file, address or option of agent or fleet
+    │   ├── NotServedError      no such model or version is served here
     │   └── BundleError         a bundle or store that is not what it claims
     │       └── DigestError     bytes that do not match their digest
     └── WorkError               good input, but the work failed                (exit 1)
@@ -16,6 +17,7 @@
         ├── EngineError         an inference engine refused or crashed
         │   └── MissingEngineError   the engine is not installed here
         ├── MemoryLimitError    the model is predicted not to fit
+        ├── BusyError           too many requests wait already
         ├── TransferError       a registry or broker is not reached, refuses, or breaks off
         ├── AdmissionError      a bundle that may not be installed on this device
         └── FleetError          the fleet's server could not do what it was asked
@@ -78,6 +80,10 @@ class ConfigError(InputError):
     """A field of a configuration file, an address or a reference is wrong."""
 
 
+class NotServedError(InputError):
+    """A request names a model or version that is not served here."""
+
+
 class BundleError(InputError):
     """A bundle or store is incomplete, malformed or unsafe."""
 
@@ -104,6 +110,10 @@ class MissingEngineError(EngineError):
 
 class MemoryLimitError(WorkError):
     """The predicted peak memory of a model exceeds the limit."""
+
+
+class BusyError(WorkError):
+    """A model has as many requests to answer as it takes at once; trying again later helps."""
 
 
 class TransferError(WorkError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.record import State, VariantRecord
 from edge_sdk.errors import InputError
-from edge_sdk.runtime import golden, memory, sessions
+from edge_sdk.runtime import golden, memory, process, sessions
 from edge_sdk.runtime.arrays import read_array
 from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Runner
@@ -89,6 +90,8 @@ def load(
 class Model:
     """One loaded variant. Safe to call from several threads.
 
+    Its memory is free once it is closed (or left by its ``with`` block, or forgotten).
+
     Attributes:
         record: What the variant is: signature, recipe, memory plan, provenance.
         inputs: What :meth:`run` takes; recurrent states are optional.
@@ -109,11 +112,33 @@ class Model:
         self.inputs = runner.inputs
         self.outputs = runner.outputs
         self.notes = runner.notes
-        self._runner = runner
+        self._open_runner: Runner | None = runner
         self._blobs = blobs
         self._memory_limit = memory_limit
         self._nan = nan
         self._text = TextTasks(record, blobs, self.inputs, self.run)
+
+    def close(self) -> None:
+        """Frees sessions and caches, once the calls that run have ended.
+
+        Completions end as cancelled; further calls are errors.
+        """
+        runner, self._open_runner = self._open_runner, None
+        if runner is not None:
+            runner.close()
+            del runner
+            process.trim()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Runs the model once.
@@ -264,6 +289,14 @@ class Model:
             DataError: Too many tokens, or one that the model does not know.
         """
         return self._generator.logits(tokens)
+
+    @property
+    def _runner(self) -> Runner:
+        if self._open_runner is None:
+            raise InputError(
+                "the model was closed", where=f"{self.record.name} ({self.record.profile})"
+            )
+        return self._open_runner
 
     @property
     def _generator(self) -> Generator:

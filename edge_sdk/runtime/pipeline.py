@@ -41,6 +41,9 @@ class Runner(Protocol):
     def run(self, feeds: Feeds) -> Outputs:
         """Runs the variant once on checked inputs."""
 
+    def close(self) -> None:
+        """Lets go of what would outlive the last reference to this."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -104,6 +107,9 @@ class Pipeline:
                 else:
                     between[stage.graph, name] = value
         return outputs
+
+    def close(self) -> None:
+        """Nothing: a session ends with the last run that uses it."""
 
 
 def stages(record: VariantRecord) -> tuple[Stage, ...]:

@@ -35,14 +35,16 @@ class Completion(Iterator[str]):
         Raises:
             EngineError: The engine failed.
         """
-        while not self._stream.pieces:
+        while True:
+            ended = self.ended  # before looking for text, which may come until then
+            if self._stream.pieces:
+                self._shown.append(self._stream.pieces.popleft())
+                return self._shown[-1]
             if self._stream.error is not None:
                 raise self._stream.error
-            if self._stream.finished:
+            if ended:
                 raise StopIteration
             self._scheduler.advance(self._stream)
-        self._shown.append(self._stream.pieces.popleft())
-        return self._shown[-1]
 
     def __enter__(self) -> Completion:
         return self
@@ -64,6 +66,20 @@ class Completion(Iterator[str]):
             pass
         return self.text
 
+    def take(self) -> str:
+        """The text that has come since it was last read, without computing or waiting.
+
+        Raises:
+            EngineError: The engine failed, and all text before that was read.
+        """
+        pieces = []
+        while self._stream.pieces:
+            pieces.append(self._stream.pieces.popleft())
+        if not pieces and self._stream.error is not None:
+            raise self._stream.error
+        self._shown += pieces
+        return "".join(pieces)
+
     def cancel(self) -> None:
         """Ends the completion within a token; text that has come can still be read."""
         self._scheduler.cancel(self._stream)
@@ -72,6 +88,11 @@ class Completion(Iterator[str]):
         """Ends the completion, and drops text that was not read."""
         self.cancel()
         self._stream.pieces.clear()
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more text comes, beside what was not read yet."""
+        return self._stream.finished
 
     @property
     def text(self) -> str:

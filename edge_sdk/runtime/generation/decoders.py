@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import Adapter
-from edge_sdk.errors import EdgeSdkError
+from edge_sdk.errors import EdgeSdkError, InputError
 from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX, read_adapter
 from edge_sdk.runtime.generation.cores import Cores
 from edge_sdk.runtime.generation.decoder import Decoder
@@ -87,6 +87,17 @@ class Decoders:
         """Notes what the last token took."""
         if self._cores:
             self._cores.took(self._used, seconds)
+
+    def close(self) -> None:
+        """Lets go of sessions, adapters and the KV cache; nothing is computed any more."""
+
+        def closed(graph: str, threads: int) -> Session:
+            raise InputError("the model was closed", where=f"graph {graph!r}")
+
+        self._open_session = closed
+        self._decoders.clear()
+        self._arrays.clear()
+        self.cache.clear()
 
     def _open(self, adapter: str | None, threads: int) -> Decoder:
         if adapter is None:

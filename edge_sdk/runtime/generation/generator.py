@@ -269,6 +269,10 @@ class Generator:
         shape = (*ids.shape, self._generation.vocab)
         return {"logits": np.stack(rows) if rows else np.zeros(shape, np.float32)}
 
+    def close(self) -> None:
+        """Ends all completions as cancelled, and lets go of sessions and KV cache."""
+        self.scheduler.close()
+
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, nothing added."""
         return self._prompts.text(text)

@@ -45,6 +45,10 @@ class KVCache:
         for name, buffer in self._buffers.items():
             yield name, buffer[first : first + count]
 
+    def clear(self) -> None:
+        """Lets go of the buffers; what is being computed over them keeps them until it is done."""
+        self._buffers.clear()
+
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Copies the first tokens of a row over another row's."""
         for buffer in self._buffers.values():

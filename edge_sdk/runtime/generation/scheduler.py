@@ -58,6 +58,16 @@ class Scheduler:
         with self._changed:
             stream.finish("cancelled")
 
+    def close(self) -> None:
+        """Ends all streams, after the step that is running, and lets go of the decoders."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._stepping)
+            for stream in (*self._active, *self._waiting):
+                stream.finish("cancelled")
+            self._active.clear()
+            self._waiting.clear()
+            self._decoders.close()
+
     def advance(self, stream: Stream) -> None:
         """Returns once the stream has new text or has ended, or one more step was run."""
         with self._changed:

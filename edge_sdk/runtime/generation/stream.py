@@ -113,8 +113,8 @@ class Stream:
     def finish(self, reason: FinishReason) -> None:
         """Ends it, unless it has ended before."""
         if not self.finished:
-            self.finish_reason = reason
             self._show(self.request.text.flush())
+            self.finish_reason = reason  # last: who sees it without the lock has all the text
 
     def fail(self, error: EdgeSdkError) -> None:
         """Ends it with an error, unless it has ended before."""
