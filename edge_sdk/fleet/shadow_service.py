@@ -17,14 +17,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.database.engine import Database
-from edge_sdk.fleet.shadow_store import Key, KeyedRequest, ShadowStore
+from edge_sdk.fleet.shadow_store import ShadowStore
 from edge_sdk.shadow import algebra, topics
-from edge_sdk.shadow.algebra import Limits, Outcome, Reply
+from edge_sdk.shadow.algebra import Outcome, Reply
 from edge_sdk.shadow.document import Shadow
-from edge_sdk.shadow.requests import Request
+from edge_sdk.shadow.requests import INTERNAL_FAILURE, TOO_MANY_REQUESTS, Limits, Request
 from edge_sdk.shadow.topics import ROOTS, Address, Operation
 from edge_sdk.transport.link import Message
 from edge_sdk.transport.mqtt.client import Received
@@ -32,7 +35,6 @@ from edge_sdk.transport.mqtt.client import Received
 _LOG = logging.getLogger(__name__)
 _MOST_PER_COMMIT = 1000
 _FORGET_EVERY_S = 3600
-_TO_EVERYONE = ("delta", "documents")
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,9 @@ class Change:
 
 @dataclass(frozen=True)
 class _Work:
-    """A request with whoever waits for the replies: a client of the broker or a coroutine."""
+    """A request, and who waits for the replies: a client of the broker or a coroutine."""
 
-    keyed: KeyedRequest
-    address: Address | None = None
+    request: Request
     received: Received | None = None
     answer: asyncio.Future[list[Reply]] | None = None
 
@@ -102,8 +103,8 @@ class ShadowService:
             durable and on their way to the thing.
         """
         answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-        keyed = KeyedRequest(Key(thing, shadow), Request(operation, payload))
-        self._enqueue(_Work(keyed, answer=answer))
+        request = Request(Address("", thing, shadow), operation, payload)
+        self._enqueue(_Work(request, answer=answer))
         return await answer
 
     def watch(self, watcher: Callable[[Change], None]) -> None:
@@ -112,19 +113,17 @@ class ShadowService:
 
     async def run(self) -> None:
         """Answers until it is cancelled."""
-        forget = asyncio.create_task(self._forget())
+        forgetting = asyncio.ensure_future(self._forget())
         try:
             while True:
                 await self._wake.wait()
-                batch, self._waiting = (
-                    self._waiting[:_MOST_PER_COMMIT],
-                    self._waiting[_MOST_PER_COMMIT:],
-                )
+                batch = self._waiting[:_MOST_PER_COMMIT]
+                del self._waiting[:_MOST_PER_COMMIT]
                 if not self._waiting:
                     self._wake.clear()
                 await self._answer(batch)
         finally:
-            forget.cancel()
+            forgetting.cancel()
 
     async def _receive(self, batch: list[Received]) -> None:
         done: list[Received] = []
@@ -134,89 +133,88 @@ class ShadowService:
             if parsed is None:
                 done.append(received)
                 continue
-            address, operation = parsed
-            request = Request(operation, received.payload)
-            if self._in_flight[address.thing] < self._most_in_flight:
-                keyed = KeyedRequest(Key(address.thing, address.shadow), request)
-                self._enqueue(_Work(keyed, address, received))
+            request = Request(*parsed, received.payload)
+            if self._in_flight[request.address.thing] < self._most_in_flight:
+                self._enqueue(_Work(request, received))
             else:
-                reply = algebra.reject(request, 429, int(self._clock()))
-                refusals.append(
-                    Message(topics.reply(address, operation, reply.suffix), reply.payload)
-                )
+                refusal = algebra.reject(request, TOO_MANY_REQUESTS, int(self._clock()))
+                refusals += self._messages(request, [refusal])
                 done.append(received)
         if done:
             await self._bus.publish(refusals)
             self._bus.acknowledge(done)
 
     def _enqueue(self, work: _Work) -> None:
-        if work.address:
-            self._in_flight[work.address.thing] += 1
+        if work.received:
+            self._in_flight[work.request.address.thing] += 1
         self._waiting.append(work)
         self._wake.set()
 
     async def _answer(self, batch: list[_Work]) -> None:
         now = int(self._clock())
-        requests = [work.keyed for work in batch]
+        requests = [work.request for work in batch]
         outcomes = await self._database.on_writer(lambda: self._apply(requests, now))
         messages: list[Message] = []
-        for work, outcome in zip(batch, outcomes, strict=True):
-            messages += self._messages(work, outcome.replies)
+        for request, outcome in zip(requests, outcomes, strict=True):
+            messages += self._messages(request, outcome.replies)
         await self._bus.publish(messages)
         self._bus.acknowledge([work.received for work in batch if work.received])
         for work, outcome in zip(batch, outcomes, strict=True):
             self._finish(work, outcome)
 
-    def _apply(self, requests: list[KeyedRequest], now: int) -> list[Outcome]:
-        """The outcomes; where nothing can be stored, reads are answered and writes are not."""
-        try:
-            return self._store.apply(requests, now)
-        except Exception:  # at the edge: one batch must not end the service
-            _LOG.exception("%d shadow requests could not be stored", len(requests))
-        reads = [one for one in requests if one.request.operation == "get"]
-        try:
-            answers = iter(self._store.apply(reads, now))
-        except Exception:
-            answers, reads = iter(()), []
+    def _apply(self, requests: list[Request], now: int) -> list[Outcome]:
+        """The outcomes; where nothing can be stored, reads are answered and the rest is not."""
+        stored = self._try(requests, now)
+        if stored:
+            return stored
+        reads = [request for request in requests if request.operation == "get"]
+        answers = iter(self._try(reads, now) or [_refused(request, now) for request in reads])
         return [
-            next(answers)
-            if reads and one.request.operation == "get"
-            else Outcome(None, (algebra.reject(one.request, 500, now),))
-            for one in requests
+            next(answers) if request.operation == "get" else _refused(request, now)
+            for request in requests
         ]
 
-    def _messages(self, work: _Work, replies: Sequence[Reply]) -> list[Message]:
-        key, request = work.keyed
+    def _try(self, requests: list[Request], now: int) -> list[Outcome]:
+        try:
+            return self._store.apply(requests, now)
+        except Exception:  # noqa: BLE001 - one batch must not end the service
+            _LOG.exception("%d shadow requests could not be answered", len(requests))
+            return []
+
+    def _messages(self, request: Request, replies: Sequence[Reply]) -> list[Message]:
+        address = request.address
         messages = []
         for reply in replies:
-            if reply.suffix in _TO_EVERYONE:
-                addresses = [Address(root, key.thing, key.name) for root in self._roots]
-            else:
-                addresses = [work.address] if work.address else []
-            messages += [
-                Message(topics.reply(address, request.operation, reply.suffix), reply.payload)
-                for address in addresses
-            ]
+            roots = self._roots if reply.suffix in topics.BROADCAST else (address.root,)
+            for root in filter(None, roots):  # the server's own requests come by none
+                to = Address(root, address.thing, address.shadow)
+                topic = topics.reply(to, request.operation, reply.suffix)
+                messages.append(Message(topic, reply.payload))
         return messages
 
     def _finish(self, work: _Work, outcome: Outcome) -> None:
-        key, request = work.keyed
-        if work.address:
-            self._in_flight[key.thing] -= 1
-            if not self._in_flight[key.thing]:
-                del self._in_flight[key.thing]
+        request = work.request
+        thing = request.address.thing
+        if work.received:
+            self._in_flight[thing] -= 1
+            if not self._in_flight[thing]:
+                del self._in_flight[thing]
         if work.answer and not work.answer.done():
             work.answer.set_result(list(outcome.replies))
-        changed = request.operation != "get" and outcome.replies[0].suffix == "accepted"
-        if changed and outcome.shadow is not None:
+        accepted = outcome.replies[0].suffix == "accepted"
+        if accepted and request.operation != "get" and outcome.shadow:
             for watcher in self._watchers:
-                watcher(Change(key.thing, key.name, outcome.shadow))
+                watcher(Change(thing, request.address.shadow, outcome.shadow))
 
     async def _forget(self) -> None:
         while True:
+            now = int(self._clock())
             try:
-                now = int(self._clock())
-                await self._database.on_writer(lambda: self._store.forget(now))
+                await self._database.on_writer(partial(self._store.forget, now))
             except SQLAlchemyError:
                 _LOG.exception("deleted shadows could not be dropped")
             await asyncio.sleep(_FORGET_EVERY_S)
+
+
+def _refused(request: Request, now: int) -> Outcome:
+    return Outcome(None, (algebra.reject(request, INTERNAL_FAILURE, now),))

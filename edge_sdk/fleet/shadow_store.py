@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypedDict
 
 import sqlalchemy as sa
 
 from edge_sdk.shadow import algebra, document
-from edge_sdk.shadow.algebra import Limits, Outcome
-from edge_sdk.shadow.document import Shadow
-from edge_sdk.shadow.requests import Request
+from edge_sdk.shadow.algebra import Outcome
+from edge_sdk.shadow.document import TOMBSTONE_S, Shadow
+from edge_sdk.shadow.requests import Limits, Request
+from edge_sdk.shadow.topics import valid_shadow, valid_thing
 
 _CACHE_BYTES = 64 << 20
 _ENTRY_BYTES = 400  # what the interpreter adds to each entry
 _KEYS_PER_QUERY = 500
 _ATTEMPTS = 3
-REMEMBERED_S = 48 * 3600
-"""A shadow created again this soon after it was deleted continues its version."""
 
 _TABLE = sa.table("shadows", sa.column("thing"), sa.column("name"), sa.column("document"))
 _KEY = sa.tuple_(_TABLE.c.thing, _TABLE.c.name)
@@ -40,12 +38,10 @@ class Key(NamedTuple):
     thing: str
     name: str
 
-
-class KeyedRequest(NamedTuple):
-    """A request on one shadow."""
-
-    key: Key
-    request: Request
+    @classmethod
+    def of(cls, request: Request) -> Key:
+        """The shadow that a request is on, whatever root it came by."""
+        return cls(request.address.thing, request.address.shadow)
 
 
 class ShadowStore:
@@ -64,7 +60,7 @@ class ShadowStore:
         self._limits = limits or Limits()
         self._cache = _Cache(cache_bytes)
 
-    def apply(self, requests: Sequence[KeyedRequest], now: int) -> list[Outcome]:
+    def apply(self, requests: Sequence[Request], now: int) -> list[Outcome]:
         """Applies requests in their order; all changes are committed when this returns.
 
         Raises:
@@ -79,15 +75,16 @@ class ShadowStore:
     def forget(self, now: int) -> None:
         """Drops shadows that were deleted longer ago than their version is remembered."""
         with self._engine.begin() as connection:
-            connection.execute(_FORGET, {"before": now - REMEMBERED_S})
+            connection.execute(_FORGET, {"before": now - TOMBSTONE_S})
 
-    def _attempt(self, requests: Sequence[KeyedRequest], now: int) -> list[Outcome] | None:
+    def _attempt(self, requests: Sequence[Request], now: int) -> list[Outcome] | None:
         """The outcomes, unless another server changed one of the shadows in between."""
-        documents = self._documents({keyed.key for keyed in requests})
+        documents = self._documents({Key.of(request) for request in requests})
         before = {key: document.decode(held) if held else None for key, held in documents.items()}
         after = dict(before)
         outcomes = []
-        for key, request in requests:
+        for request in requests:
+            key = Key.of(request)
             outcome = algebra.apply(after[key], request, now, self._limits)
             after[key] = outcome.shadow
             outcomes.append(outcome)
@@ -105,10 +102,13 @@ class ShadowStore:
         """What is stored under each key; empty where nothing is."""
         documents = self._cache.get(keys)
         missing = keys - documents.keys()
-        if missing:
-            documents |= dict.fromkeys(missing, b"")
+        documents |= dict.fromkeys(missing, b"")
+        # Nothing is stored under a wrong name, and not every database takes it in a query.
+        possible = [key for key in missing if valid_thing(key.thing) and valid_shadow(key.name)]
+        if possible:
             with self._engine.connect() as connection:
-                for some in _portions(missing):
+                for start in range(0, len(possible), _KEYS_PER_QUERY):
+                    some = possible[start : start + _KEYS_PER_QUERY]
                     query = sa.select(*_TABLE.c).where(_KEY.in_(some))
                     for thing, name, held in connection.execute(query):
                         documents[Key(thing, name)] = held
@@ -142,12 +142,6 @@ def _row(key: Key, shadow: Shadow, before: Shadow | None) -> _Row:
         deleted_at=shadow.deleted_at,
         base=before.version if before else 0,
     )
-
-
-def _portions(keys: Iterable[Key]) -> Iterator[list[Key]]:
-    remaining = iter(keys)
-    while some := list(islice(remaining, _KEYS_PER_QUERY)):
-        yield some
 
 
 class _Cache:
