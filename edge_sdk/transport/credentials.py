@@ -1,0 +1,85 @@
+"""Who we are to a registry: given by the caller, the environment, or ``docker login``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edge_sdk.errors import ConfigError
+
+USER, PASSWORD = "EDGE_SDK_REGISTRY_USER", "EDGE_SDK_REGISTRY_PASSWORD"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A user and a password, or a token that a registry takes for one."""
+
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an ``Authorization`` header (RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+FindCredentials = Callable[[str], "Credentials | None"]
+"""Registry (``host[:port]``) -> what to say to it; ``None`` to come without a name."""
+
+
+class _Auth(msgspec.Struct):
+    auth: str = ""
+    username: str = ""
+    password: str = ""
+
+
+class _DockerConfig(msgspec.Struct):
+    auths: dict[str, _Auth] = {}
+
+
+def find_credentials(
+    registry: str, environment: Mapping[str, str] = os.environ
+) -> Credentials | None:
+    """Looks for credentials where people keep them.
+
+    In this order: ``EDGE_SDK_REGISTRY_USER`` and ``EDGE_SDK_REGISTRY_PASSWORD``; the
+    ``auths`` of Docker's ``config.json``, in ``$DOCKER_CONFIG`` or ``~/.docker``.
+
+    Args:
+        registry: ``host[:port]``.
+        environment: The environment's variables.
+
+    Raises:
+        ConfigError: Docker's file is there but cannot be read.
+    """
+    if USER in environment:
+        return Credentials(environment[USER], environment.get(PASSWORD, ""))
+    file = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    try:
+        config = msgspec.json.decode(file.read_bytes(), type=_DockerConfig)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(file)) from error
+    for key in (registry, f"https://{registry}", f"http://{registry}"):
+        if key in config.auths:
+            return _credentials(config.auths[key], f"{file}: auths.{key}")
+    return None
+
+
+def _credentials(auth: _Auth, where: str) -> Credentials | None:
+    if not auth.auth:
+        return Credentials(auth.username, auth.password) if auth.username else None
+    try:
+        user, colon, password = base64.b64decode(auth.auth, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"auth is not base64 of user:password: {error}", where=where) from error
+    if not colon:
+        raise ConfigError("auth is not base64 of user:password", where=where)
+    return Credentials(user, password)

@@ -1,0 +1,108 @@
+"""Bundles in an OCI registry, read over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_sdk.bundle import oci
+from edge_sdk.bundle.oci import Descriptor
+from edge_sdk.bundle.record import Blob
+from edge_sdk.errors import BundleError, TransferError
+from edge_sdk.transport.credentials import FindCredentials, find_credentials
+from edge_sdk.transport.registry_http import RegistryClient, read_pieces, read_whole
+from edge_sdk.transport.source import Reference
+
+PIECE = 128 * 1024
+"""Bytes that are read from a connection at a time."""
+ACCEPT = {"Accept": f"{oci.INDEX}, {oci.MANIFEST}"}
+
+
+class _MediaType(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+
+
+class RegistrySource:
+    """A :class:`~edge_sdk.transport.source.BlobSource` over the OCI distribution protocol.
+
+    Args:
+        credentials: Finds what to say to a registry that asks who we are.
+        ca: A file of certificates to trust in place of the system's.
+        connections: Connections per registry that are kept open.
+        timeout: Seconds without a byte after which a connection counts as lost.
+
+    Raises:
+        ConfigError: The file of certificates cannot be read.
+    """
+
+    def __init__(
+        self,
+        credentials: FindCredentials = find_credentials,
+        *,
+        ca: Path | None = None,
+        connections: int = 8,
+        timeout: float = 30.0,
+    ) -> None:
+        self._client = RegistryClient(credentials, ca=ca, connections=connections, timeout=timeout)
+
+    def resolve(self, reference: Reference) -> Descriptor:
+        """The image index or manifest that a tag or digest stands for.
+
+        Digest and size are computed from the document, whatever the registry says of it.
+        """
+        data, media_type = self._manifest(reference, reference.digest or reference.tag or "latest")
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self._resolved = {digest: data}
+        return Descriptor(media_type=media_type, digest=digest, size=len(data))
+
+    def document(self, reference: Reference, descriptor: Descriptor) -> bytes:
+        """An image index or manifest; its digest is checked by the caller."""
+        known = self._resolved.get(descriptor.digest)
+        return self._manifest(reference, descriptor.digest)[0] if known is None else known
+
+    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of a blob from an offset on, in pieces; they are checked by the caller."""
+        target = f"blobs/{blob.digest}"
+        where = f"{reference.registry}/{reference.repository}/{target}"
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._client.request(
+            "GET", reference, target, headers=headers, expect=(200, 206)
+        ) as response:
+            skip = offset
+            if response.status == 206:
+                skip = 0
+                begins = response.headers.get("Content-Range", "").partition("-")[0]
+                if begins != f"bytes {offset}":
+                    raise TransferError(
+                        f"was asked for bytes from {offset} on and gives {begins!r}",
+                        where=where,
+                        passing=False,
+                    )
+            for piece in read_pieces(response, where, PIECE):
+                if skip < len(piece):
+                    yield piece[skip:]
+                skip = max(0, skip - len(piece))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def _manifest(self, reference: Reference, name: str) -> tuple[bytes, str]:
+        """A document and its media type."""
+        where = f"{reference.registry}/{reference.repository}:{name}"
+        with self._client.request(
+            "GET", reference, f"manifests/{name}", headers=ACCEPT
+        ) as response:
+            data = read_whole(response, where, oci.MANIFEST_LIMIT)
+            stated = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        media_type = oci.decode(data, _MediaType, where).media_type or stated
+        if media_type not in (oci.INDEX, oci.MANIFEST):
+            raise BundleError(
+                f"is a {media_type or 'document without media type'}, not a bundle",
+                where=where,
+                remedy="push a bundle there, or name another repository and tag",
+            )
+        return data, media_type
