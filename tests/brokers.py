@@ -146,6 +146,11 @@ class Mosquitto:
         """SIGKILL."""
         self._end(subprocess.Popen.kill)
 
+    def signal(self, number: int) -> None:
+        """``SIGSTOP`` makes it fall silent, ``SIGCONT`` go on, ``SIGHUP`` read its files anew."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def _end(self, how: Callable[[subprocess.Popen[bytes]], None]) -> None:
         if self._process is not None:
             how(self._process)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 _URL = re.compile(
     r"(?P<scheme>mqtts?)://"
     r"(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?"
-    r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+))"
-    r"(?::(?P<port>[0-9]{1,5}))?/?"
+    r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>(?:[\w-]{1,63}\.)*[\w-]{1,63}))"
+    r"(?::(?P<port>[0-9]{1,5}))?/?",
+    re.ASCII,
 )
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _ALPN_PORT, _ALPN = 443, "x-amzn-mqtt-ca"
