@@ -11,10 +11,11 @@ from collections.abc import Container
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from device_profiles.parse import parse, suggest
+from device_profiles.parse import parse
 from device_profiles.schema import Profile
 from edge_sdk.errors import ProfileError
 from edge_sdk.plugins import load_plugin
+from edge_sdk.toml_files import suggest
 
 BUILTIN = Path(__file__).parent
 """Folder of the profiles that come with edge-sdk."""

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from device_profiles.parse import tomllib
+from edge_sdk.toml_files import loads
 from tests.plugins import EXAMPLES
 
 ROOT = EXAMPLES.parents[1]
@@ -18,7 +18,7 @@ PROJECTS = sorted(EXAMPLES.glob("*/pyproject.toml"))
 
 def test_every_group_has_an_example():
     def groups(*projects):
-        parsed = (tomllib.loads(path.read_text(encoding="utf-8")) for path in projects)
+        parsed = (loads(path.read_text(encoding="utf-8")) for path in projects)
         return {group for project in parsed for group in project["project"]["entry-points"]}
 
     assert groups(*PROJECTS) == groups(ROOT / "pyproject.toml")
@@ -31,8 +31,8 @@ def test_the_page_shows_every_module(module):
 
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.parent.name)
 def test_the_page_shows_every_entry_point(project):
-    points = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"]
-    shown = [tomllib.loads(block).get("project") for kind, block in BLOCKS if kind == "toml"]
+    points = loads(project.read_text(encoding="utf-8"))["project"]["entry-points"]
+    shown = [loads(block).get("project") for kind, block in BLOCKS if kind == "toml"]
     assert {"entry-points": points} in shown
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from device_profiles.loader import BUILTIN, load_profile, profiles
-from device_profiles.parse import tomllib
 from edge_sdk.errors import ProfileError
+from edge_sdk.toml_files import loads
 
 EXAMPLE = Path(__file__).parents[2] / "examples/plugins/profile"
 
@@ -26,7 +26,7 @@ def _install(site: Path, name: str, points: dict[str, str]) -> None:
 
 
 def _install_example(site: Path) -> None:
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    project = loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     _install(site, "acme_profiles", project["entry-points"]["edge_sdk.profiles"])
     shutil.copytree(EXAMPLE / "acme_profiles", site / "acme_profiles")
 
