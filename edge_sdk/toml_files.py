@@ -7,7 +7,7 @@ msgspec's own path shows a table's keys as ``[...]`` and stops at the first prob
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import (
@@ -43,23 +43,65 @@ class Problem(NamedTuple):
     message: str
 
 
-def read(path: Path, struct: type[S]) -> S:
-    """Reads a configuration file.
+def read(
+    path: Path | None,
+    struct: type[S],
+    *,
+    options: Mapping[str, object] | None = None,
+    paths: Sequence[str] = (),
+) -> S:
+    """Reads a configuration.
+
+    Args:
+        path: The file; ``None`` where options say everything.
+        struct: What it holds.
+        options: Values by the path of their key, as ``broker.url``, in place of the file's;
+            ``None`` says nothing.
+        paths: Keys of files and folders, which are relative to the folder of the file.
 
     Raises:
         ConfigError: Names the file, each wrong key, and what is allowed there.
     """
+    raw = {} if path is None else _load(path)
+    if path is not None:
+        for key in paths:
+            _resolve(raw, key.split("."), path.absolute().parent)
+    for key, value in (options or {}).items():
+        if value is not None:
+            _set(raw, key.split("."), value)
+    problems = list(shape(raw, struct))
+    if problems:
+        first, *others = problems
+        lines = "".join(f"\n  {key}: {message}" for key, message in others)
+        where = f"{path}: {first.key}" if path else first.key
+        raise ConfigError(f"{first.message}{lines}", where=where)
+    return msgspec.convert(raw, struct)
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
-        raw = loads(path.read_text(encoding="utf-8"))
+        return loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except ValueError as error:  # not UTF-8, or not TOML
         raise ConfigError(f"not valid TOML: {error}", where=str(path)) from None
-    problems = list(shape(raw, struct))
-    if problems:
-        lines = "".join(f"\n  {key}: {message}" for key, message in problems[1:])
-        raise ConfigError(f"{problems[0].message}{lines}", where=f"{path}: {problems[0].key}")
-    return msgspec.convert(raw, struct)
+
+
+def _resolve(raw: Any, key: list[str], folder: Path) -> None:
+    *tables, name = key
+    for table in tables:
+        raw = raw.get(table) if isinstance(raw, dict) else None
+    if isinstance(raw, dict) and isinstance(raw.get(name), str):
+        raw[name] = str(folder / raw[name])
+
+
+def _set(raw: dict[str, Any], key: list[str], value: object) -> None:
+    *tables, name = key
+    for table in tables:
+        raw = raw.setdefault(table, {})
+        if not isinstance(raw, dict):
+            return  # the file is wrong there, which is said next
+    raw[name] = value
 
 
 def suggest(name: str, known: list[str]) -> str:
