@@ -1,0 +1,123 @@
+"""What each device of a rollout has come to, as its report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from edge_sdk.fleet.rollout.device import Device
+from edge_sdk.fleet.rollout.state import Answer, Member, Rollout
+from edge_sdk.shadow.models import Health, ReportedModel
+
+_NO_REPORT = ReportedModel()
+
+
+def observe(rollout: Rollout, devices: Mapping[str, Device], now: float) -> Rollout:
+    """The rollout with every member's answer as its device shows it now."""
+    members = tuple(
+        _observed(member, devices.get(member.thing) or Device(thing=member.thing), rollout, now)
+        if member.written
+        else member
+        for member in rollout.members
+    )
+    changed = any(new is not old for new, old in zip(members, rollout.members, strict=True))
+    return msgspec.structs.replace(rollout, members=members) if changed else rollout
+
+
+def _observed(member: Member, device: Device, rollout: Rollout, now: float) -> Member:
+    report = device.models.get(rollout.plan.model, _NO_REPORT)
+    answer, error = _answer(member, report, rollout.plan.digest)
+    if answer == "done" and member.steady and not device.online:
+        answer = "gone"
+    seen = member.seen or device.online
+    trial = report.canary.status if report.canary else ""
+    sign = f"{answer} {seen} {report.status} {trial} {report.progress}"
+    since = member.since if sign == member.sign else now
+    if now - since >= rollout.plan.gates.max_wait_s and answer in ("open", "gone"):
+        answer = "lost" if seen else "absent"
+        error = "was reached, then fell silent" if seen else ""
+    if (answer, error, seen, sign) == (member.answer, member.error, member.seen, member.sign):
+        return member
+    return msgspec.structs.replace(
+        member, answer=answer, error=error, seen=seen, sign=sign, since=since
+    )
+
+
+def _answer(member: Member, report: ReportedModel, digest: str) -> tuple[Answer, str]:
+    """What a report says to a wish: done, failed and why, or nothing yet."""
+    if member.wish == "back":
+        before = member.before
+        if before is None:
+            return ("open" if report.digest else "done"), ""
+        back = report.digest == before.digest and not _has(report, digest)
+        return ("done" if back else "open"), ""
+    if report.digest == digest and report.status == "running":
+        return "done", ""
+    if member.wish == "trial":
+        canary = report.canary
+        if canary is None or canary.digest != digest:
+            return "open", ""
+        if canary.status in ("failed", "rolled_back"):
+            return "failed", canary.error or canary.status
+        return ("done" if canary.status == "running" else "open"), ""
+    answers = report.wanted == digest and report.generation >= member.generation
+    if answers and report.status in ("failed", "rolled_back"):
+        return "failed", report.error or report.status
+    return "open", ""
+
+
+def _has(report: ReportedModel, digest: str) -> bool:
+    """Whether a device still has a version, alone or on trial."""
+    canary = report.canary
+    on_trial = canary is not None and canary.digest == digest and canary.status == "running"
+    return report.digest == digest or on_trial
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The answers of the devices that were asked.
+
+    Attributes:
+        done: Run the version, or try it.
+        failed: Those that failed or fell silent.
+        pending: Have not answered, or have gone since.
+        absent: Offline all along; they do not count.
+    """
+
+    done: tuple[Member, ...]
+    failed: tuple[Member, ...]
+    pending: tuple[Member, ...]
+    absent: tuple[Member, ...]
+
+    @property
+    def judged(self) -> int:
+        """How many devices count."""
+        return len(self.done) + len(self.failed) + len(self.pending)
+
+
+def tally(rollout: Rollout) -> Tally:
+    """Sorts the devices that were asked by their answers."""
+
+    def those(*answers: Answer) -> tuple[Member, ...]:
+        return tuple(m for m in rollout.members if m.wish != "none" and m.answer in answers)
+
+    return Tally(
+        done=those("done"),
+        failed=those("failed", "lost"),
+        pending=those("open", "gone"),
+        absent=those("absent"),
+    )
+
+
+def health(rollout: Rollout, devices: Mapping[str, Device]) -> list[tuple[Health, Health | None]]:
+    """Per device that runs or tries the version: its health, and that of the one before."""
+    pairs = []
+    for member in tally(rollout).done:
+        report = devices[member.thing].models[rollout.plan.model]
+        if report.digest == rollout.plan.digest:
+            pairs.append((report.health, report.before))
+        elif report.canary is not None:
+            pairs.append((report.canary.health, report.health))
+    return [(new, old) for new, old in pairs if new is not None]
