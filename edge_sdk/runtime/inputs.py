@@ -109,7 +109,7 @@ def _listed(specs: Sequence[TensorSpec]) -> str:
 
 def _as_dtype(spec: TensorSpec, value: Any) -> Array:
     if not isinstance(value, np.ndarray | np.generic):
-        return _from_python(spec, value)
+        return from_python(spec, value)
     array = np.asarray(value)
     wanted = _numpy_dtype(spec.dtype)
     if wanted is None or array.dtype == wanted:
@@ -121,7 +121,12 @@ def _as_dtype(spec: TensorSpec, value: Any) -> Array:
     raise _mismatch(spec, array, f"convert it: {spec.name}.astype({spec.dtype!r})")
 
 
-def _from_python(spec: TensorSpec, value: Any) -> Array:
+def from_python(spec: TensorSpec, value: Any) -> Array:
+    """An array of the signature's dtype, of a Python number or nested list whose values fit.
+
+    Raises:
+        DataError: They do not, or this is no array.
+    """
     wanted = _numpy_dtype(spec.dtype)
     try:
         array = np.asarray(value)

@@ -46,7 +46,7 @@ class Router:
         self._routes: dict[str, Route] = {}
         self._turns: dict[str, int] = {}
         self._expected: frozenset[str] = frozenset()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @contextmanager
     def use(self, name: str, version: str | None = None) -> Iterator[Served]:
@@ -70,6 +70,20 @@ class Router:
             yield served
         finally:
             served.let_go()
+
+    def find(self, name: str, version: str | None = None) -> tuple[Served, ...]:
+        """The versions of a model, the stable one first; or the one of that number.
+
+        Raises:
+            NotServedError: There is no such model or version.
+        """
+        with self._lock:
+            versions = self._route(name).versions
+        found = tuple(served for served in versions if version in (None, served.version))
+        if not found:
+            known = ", ".join(served.version for served in versions)
+            raise NotServedError(f"has no version {version}; there is {known}", where=name)
+        return found
 
     def swap(self, name: str, served: Served) -> Served | None:
         """Lets a version answer from the next request on.
@@ -166,13 +180,9 @@ class Router:
         return self._expected - self.routes.keys()
 
     def _choose(self, name: str, version: str | None) -> Served:
-        route = self._route(name)
         if version is not None:
-            for served in route.versions:
-                if served.version == version:
-                    return served
-            known = ", ".join(served.version for served in route.versions)
-            raise NotServedError(f"has no version {version}; there is {known}", where=name)
+            return self.find(name, version)[0]
+        route = self._route(name)
         if route.canary is None:
             return route.stable
         turn = self._turns[name] = self._turns.get(name, 0) + 1

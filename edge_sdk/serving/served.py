@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class Served:
         digest: Of its bundle's image index.
         health: Latency and errors of its last requests.
         outputs: What it has answered, for drift.
+        tokens: Number of tokens that it has drawn.
         since: When it was loaded, in seconds since the epoch.
         executor: The thread in which its calls run, one after the other, as its memory plan
             foresees.
@@ -59,6 +61,7 @@ class Served:
         self.digest = digest
         self.health = Window(window_s, clock())
         self.outputs = drift.Histogram()
+        self.tokens = 0
         self.since = time.time()
         self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"{model.record.name} calls")
         self._reference: drift.Histogram | None = None
@@ -74,22 +77,30 @@ class Served:
         Raises:
             EdgeSdkError: As :meth:`edge_sdk.Model.run`.
         """
+        with self.counted():
+            outputs = self.model.run(inputs)
+        self.outputs.add(drift.of_outputs(outputs))
+        return outputs
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts what happens within as one request."""
         begun = self._clock()
         try:
-            outputs = self.model.run(inputs)
+            yield
         except Exception as error:
             self.failed(error)
             raise
         now = self._clock()
         self.health.answered(now, (now - begun) * 1e3)
-        self.outputs.add(drift.of_outputs(outputs))
-        return outputs
 
     def generated(self, completion: Completion) -> None:
-        """Counts an answer that has come to its end; of one that was cancelled nothing is said."""
-        latency = completion.stats.ttft_ms
-        if completion.finish_reason in ("stop", "length") and latency is not None:
-            self.health.answered(self._clock(), latency)
+        """Counts an answer in words as one request, unless it was cancelled."""
+        stats = completion.stats
+        with self._lock:
+            self.tokens += stats.new_tokens
+        if completion.finish_reason in ("stop", "length") and stats.ttft_ms is not None:
+            self.health.answered(self._clock(), stats.ttft_ms)
             self.outputs.add([drift.of_answer(completion.tokens)])
 
     def failed(self, error: Exception) -> None:

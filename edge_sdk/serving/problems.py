@@ -1,0 +1,89 @@
+"""Errors over HTTP: one status per kind of error, one shape per protocol."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge_sdk.errors import (
+    BundleError,
+    BusyError,
+    EdgeSdkError,
+    InputError,
+    MemoryLimitError,
+    NotServedError,
+)
+
+OPENAI = "/v1"
+"""Paths that begin with this speak OpenAI's protocol."""
+
+
+def json_response(content: Any, status: int = HTTPStatus.OK) -> Response:
+    """A value as JSON."""
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def status_of(error: EdgeSdkError) -> HTTPStatus:
+    """The HTTP status that says whose fault an error is."""
+    if isinstance(error, NotServedError):
+        return HTTPStatus.NOT_FOUND
+    if isinstance(error, BusyError):
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, MemoryLimitError):
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE  # a smaller request may fit
+    if isinstance(error, InputError) and not isinstance(error, BundleError):
+        return HTTPStatus.BAD_REQUEST
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def openai_error(message: str, status: int, where: str | None = None) -> dict[str, Any]:
+    """What OpenAI's clients read: in an error's body, and in a stream that breaks off."""
+    return {
+        "error": {
+            "message": message,
+            "type": "invalid_request_error" if status < 500 else "server_error",
+            "param": where,
+            "code": "model_not_found" if status == HTTPStatus.NOT_FOUND else None,
+        }
+    }
+
+
+def text_of(error: EdgeSdkError) -> str:
+    """An error in one line."""
+    text = f"{error.where}: {error.message}" if error.where else error.message
+    return f"{text}; {error.remedy}" if error.remedy else text
+
+
+async def known(request: Request, error: Exception) -> Response:
+    """Answers with an error of the product's tree."""
+    if not isinstance(error, EdgeSdkError):
+        raise error
+    response = _problem(request, text_of(error), status_of(error), error.where)
+    if isinstance(error, BusyError):
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+async def of_http(request: Request, error: Exception) -> Response:
+    """Answers where there is no such path or method, or a body is too large."""
+    if not isinstance(error, HTTPException):
+        raise error
+    response = _problem(request, f"{request.url.path}: {error.detail}", error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def unforeseen(request: Request, error: Exception) -> Response:
+    """Answers after an error that nobody foresaw; the server's log has all of it."""
+    return _problem(request, f"internal error: {type(error).__name__}", 500)
+
+
+def _problem(request: Request, message: str, status: int, where: str | None = None) -> Response:
+    if request.url.path.startswith(OPENAI):
+        return json_response(openai_error(message, status, where), status)
+    return json_response({"error": message}, status)
