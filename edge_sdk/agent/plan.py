@@ -155,7 +155,7 @@ class Present:
         serving: Model -> what answers.
         verdicts: (Model, bundle) -> what the watch over it found.
         unloadable: Bundles that this process could not load.
-        waiting: Models whose download is tried again later.
+        waiting: Models about which what failed is tried again later.
         litter: Whether downloads may have left something that nothing needs.
     """
 
@@ -186,7 +186,13 @@ def on_trial(model: DesiredModel) -> Target | None:
 
 def next_step(journal: Journal, present: Present) -> Step | None:
     """The most urgent step; ``None`` where all is as it should be, or must wait."""
-    return next(_steps(journal, present), None)
+    for step in _steps(journal, present):
+        if step.model not in present.waiting or isinstance(step, _URGENT):
+            return step
+    return None
+
+
+_URGENT = (Load, RollBack, EndCanary)  # what keeps a model serving does not wait
 
 
 def _steps(journal: Journal, present: Present) -> Iterator[Step]:
@@ -291,6 +297,8 @@ def _mend(name: str, entry: ModelEntry, present: Present) -> Iterator[Step]:
     release, serving = entry.running, present.serving.get(name)
     if release is None or not release.ref or release.digest in present.unloadable:
         return
+    if entry.failure(release.digest):
+        return
     if serving is None or serving.digest != release.digest:
         target = Target(release.digest, release.version, release.ref, allow_older=True)
         yield from _prepared(name, target, present, Swap(name, target))
@@ -309,5 +317,5 @@ def _prepared(name: str, target: Target, present: Present, then: Step) -> Iterat
         yield Prepare(name, target)
     elif target.digest in present.installed | present.fetched:
         yield Verify(name, target)
-    elif name not in present.waiting:
+    else:
         yield Fetch(name, target)

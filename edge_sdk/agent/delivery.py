@@ -1,0 +1,101 @@
+"""Where an agent's bundles come from: the registry over HTTP, or the fleet over MQTT."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edge_sdk.agent.config import AgentConfig
+from edge_sdk.agent.plan import Target
+from edge_sdk.errors import TransferError
+from edge_sdk.shadow.topics import ROOTS
+from edge_sdk.transport.fetch import Fetched, fetch
+from edge_sdk.transport.link import Link
+from edge_sdk.transport.source import BlobSource, Reference
+from edge_sdk.transport.transfer import Progress, Retry
+
+log = logging.getLogger(__name__)
+_RETRY = Retry(attempts=3, longest=10.0)  # in one step; the agent waits longer between steps
+
+
+class Delivery:
+    """Fetches bundles into the store from the first source that is reached.
+
+    Args:
+        config: The profile, and limits of the transfer.
+        sources: In order of preference.
+    """
+
+    def __init__(self, config: AgentConfig, sources: Sequence[BlobSource]) -> None:
+        self._config = config
+        self._sources = list(sources)
+        self._store = Path(config.store)
+
+    def fetch(
+        self,
+        target: Target,
+        progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ) -> Fetched:
+        """Brings what is missing of a version.
+
+        Raises:
+            EdgeSdkError: As :func:`edge_sdk.transport.fetch.fetch`; of several sources that
+                are not reached, what the preferred one said.
+        """
+        reference = Reference.parse(target.ref).at(target.digest)
+        problem: TransferError | None = None
+        for number, source in enumerate(self._sources):
+            try:
+                fetched = fetch(
+                    source,
+                    reference,
+                    self._store,
+                    profile=self._config.profile,
+                    parallel=self._config.delivery.parallel,
+                    rate_limit=self._config.rate_limit,
+                    retry=_RETRY,
+                    progress=progress,
+                    cancelled=cancelled,
+                )
+            except TransferError as error:  # noqa: PERF203 - a source more is tried
+                if not error.passing or cancelled():
+                    raise
+                log.info("%s is not reached: %s", type(source).__name__, error.message)
+                problem = problem or error
+            else:
+                self._sources.insert(0, self._sources.pop(number))
+                return fetched
+        raise problem or TransferError("there is nowhere to fetch from")
+
+    def close(self) -> None:
+        """Lets connections go."""
+        for source in self._sources:
+            source.close()
+
+
+def open_delivery(config: AgentConfig, link: Link) -> Delivery:
+    """Delivery as configured.
+
+    Raises:
+        ConfigError: The file of authorities cannot be read.
+    """
+    sources: list[BlobSource] = []
+    settings = config.delivery
+    if settings.via in ("auto", "http"):
+        from edge_sdk.transport.credentials import Credentials, find_credentials
+        from edge_sdk.transport.registry import RegistrySource
+
+        known = Credentials(settings.user, settings.password or "") if settings.user else None
+        sources.append(
+            RegistrySource(
+                credentials=(lambda _: known) if known else find_credentials,
+                ca=Path(settings.ca) if settings.ca else None,
+            )
+        )
+    if settings.via in ("auto", "mqtt"):
+        from edge_sdk.transport.mqtt_blobs import MqttSource
+
+        sources.append(MqttSource(link, ROOTS[0], config.thing))
+    return Delivery(config, sources)

@@ -1,0 +1,477 @@
+"""Does one step at a time, and remembers what came of it.
+
+A step that fails leaves what serves as it is. Whatever goes wrong becomes part of what the
+planner sees: a version not to be tried again, a bundle that is damaged, a download that waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from edge_sdk.agent import admission, plan
+from edge_sdk.agent.config import AgentConfig
+from edge_sdk.agent.delivery import Delivery
+from edge_sdk.agent.journal import Attempt, Failure, Journal, JournalFile, ModelEntry, Release
+from edge_sdk.agent.plan import Present, Serving, Step, Target, Verdict
+from edge_sdk.agent.watch import Watch
+from edge_sdk.bundle.reader import Bundle, read_bundle
+from edge_sdk.bundle.store import Installed, Store
+from edge_sdk.errors import BundleError, EdgeSdkError, TransferError, WorkError
+from edge_sdk.serving.router import Router
+from edge_sdk.serving.served import Served
+from edge_sdk.shadow.models import Desired, Health
+from edge_sdk.transport.backoff import Backoff
+from edge_sdk.transport.fetch import Fetched
+from edge_sdk.transport.transfer import Progress
+
+log = logging.getLogger(__name__)
+
+MOST_ATTEMPTS = 3
+"""Loads that killed the process before a version is given up, as boot loaders count boots."""
+_SAID = 240  # characters of an error that are remembered and reported
+
+Observer = Callable[[Step, str], None]
+"""Told of every step: ``begin``, then ``done``, ``failed`` or ``waits``."""
+
+
+class Executor:
+    """Executes steps; one at a time, in whatever thread.
+
+    Args:
+        config: What the agent was told.
+        journal: What survives.
+        store: Where bundles are.
+        router: What serves.
+        delivery: Where bundles come from.
+        clock: Seconds, monotonic.
+        backoff: Makes the delays of one model's retries.
+        observer: Told of every step before and after it.
+
+    Attributes:
+        step: The step under way.
+        progress: Of the download under way.
+        problems: Model -> why its download waits.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        journal: JournalFile,
+        store: Store,
+        router: Router,
+        delivery: Delivery,
+        *,
+        clock: Callable[[], float],
+        backoff: Callable[[], Backoff] = Backoff,
+        observer: Observer = lambda step, moment: None,
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._store = store
+        self._router = router
+        self._delivery = delivery
+        self._clock = clock
+        self._make_backoff = backoff
+        self._observer = observer
+        self.step: Step | None = None
+        self.progress: Progress | None = None
+        self.problems: dict[str, str] = {}
+        self._fetched: dict[str, Fetched] = {}
+        self._admitted: set[Target] = set()
+        self._prepared: dict[str, Served] = {}
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._unloadable: dict[str, str] = {}
+        self._damaged: set[str] = set()
+        self._delays: dict[str, Backoff] = {}
+        self._until: dict[str, float] = {}
+        self._litter = False
+        self._cancelled = False
+
+    @property
+    def journal(self) -> Journal:
+        """What is remembered."""
+        return self._journal.journal
+
+    @property
+    def unloadable(self) -> Mapping[str, str]:
+        """Bundles that this process could not load, and why."""
+        return self._unloadable
+
+    @property
+    def waits_until(self) -> float | None:
+        """When the next retry is due."""
+        return min(self._until.values(), default=None)
+
+    def desire(self, desired: Desired, version: int) -> None:
+        """Takes a new wish; what had failed for it or waited is tried anew."""
+        before = (self.journal.desired or Desired()).models
+        for name, model in desired.models.items():
+            if before.get(name) != model:
+                self._until.pop(name, None)
+                self.problems.pop(name, None)
+                self._unloadable.pop(model.digest, None)
+        self._journal.note(lambda journal: _desired(journal, desired, version))
+
+    def cancel(self) -> None:
+        """Ends the download under way at its next piece; it can be resumed."""
+        self._cancelled = True
+
+    def present(self) -> Present:
+        """What the planner must know; not while a step is under way."""
+        now = self._clock()
+        return Present(
+            installed=frozenset(entry.bundle_digest for entry in self._entries()) - self._damaged,
+            fetched=frozenset(self._fetched),
+            admitted=frozenset(self._admitted),
+            prepared={name: served.digest for name, served in self._prepared.items()},
+            serving={
+                name: Serving(
+                    route.stable.digest,
+                    route.canary.digest if route.canary else None,
+                    route.percent,
+                )
+                for name, route in self._router.routes.items()
+            },
+            verdicts=self._verdicts(now),
+            unloadable=frozenset(self._unloadable),
+            waiting=frozenset(name for name, until in self._until.items() if now < until),
+            litter=self._litter,
+        )
+
+    def perform(self, step: Step) -> None:
+        """Does a step; what goes wrong is recorded."""
+        self.step, self.progress, self._cancelled = step, None, False
+        self._observer(step, "begin")
+        moment = "done"
+        try:
+            _ACTIONS[type(step)](self, step)
+        except TransferError as error:
+            moment = self._transfer_failed(step, error)
+        except (EdgeSdkError, OSError) as error:
+            moment = self._failed(step, error)
+        except Exception as error:  # a step's edge: it is recorded, and what serves goes on
+            log.exception("%s of %s failed", type(step).__name__, step.model)
+            moment = self._failed(step, error)
+        else:
+            self._until.pop(step.model, None)
+            self.problems.pop(step.model, None)
+        finally:
+            self.step = None
+        self._observer(step, moment)
+
+    def close(self) -> None:
+        """Frees what was prepared and does not serve."""
+        for served in self._prepared.values():
+            served.retire()
+        self._prepared.clear()
+
+    # What each step does.
+
+    def _load(self, step: plan.Load) -> None:
+        served = self._open(step.model, step.release.digest, verify=True)
+        self._router.swap(step.model, served)
+        entry = self.journal.model(step.model)
+        if entry.on_trial:
+            self._watch(step.model, served)
+
+    def _fetch(self, step: plan.Fetch) -> None:
+        self._admit(step.model, step.target, None)
+        self._litter = True
+        self._fetched[step.target.digest] = self._delivery.fetch(
+            step.target, self._progressed, lambda: self._cancelled
+        )
+        self._delays.pop(step.model, None)
+
+    def _verify(self, step: plan.Verify) -> None:
+        target = step.target
+        fetched = self._fetched.get(target.digest)
+        if fetched is None:
+            entry = self._entry(target.digest)
+            bundle = read_bundle(self._store.root, entry.descriptor)
+            bundle.verify()
+            self._admit(step.model, target, bundle)
+        else:  # every byte was hashed as it came
+            bundle = read_bundle(self._store.root, fetched.descriptor)
+            self._admit(step.model, target, bundle)
+            self._store.enter(fetched.descriptor, fetched.bundle.digest)
+            self._damaged.discard(target.digest)
+        self._admitted.add(target)
+
+    def _prepare(self, step: plan.Prepare) -> None:
+        served = self._open(step.model, step.target.digest, verify=False)
+        self._prepared[step.model] = served
+
+    def _swap(self, step: plan.Swap) -> None:
+        target, name = step.target, step.model
+        route = self._router.routes.get(name)
+        trial = route.canary if route and route.canary else None
+        served = trial if trial and trial.digest == target.digest else self._prepared[name]
+        before = route.stable if route else None
+        self._journal.change(lambda journal: self._swapped(journal, name, target.release, before))
+        self._prepared.pop(name, None)
+        self._fetched.pop(target.digest, None)
+        self._admitted.clear()
+        self._router.swap(name, served)
+        if before is not None:
+            self._watch(name, served)
+
+    def _start_canary(self, step: plan.StartCanary) -> None:
+        served = self._prepared.pop(step.model, None)
+        route = self._router.routes[step.model]
+        if route.canary and route.canary.digest == step.target.digest:
+            served = route.canary
+        assert served is not None, "the planner starts what is prepared"
+        self._router.canary(step.model, served, step.percent)
+        if (step.model, served.digest) not in self._watches:
+            self._watch(step.model, served)
+
+    def _end_canary(self, step: plan.EndCanary) -> None:
+        served = self._router.end_canary(step.model)
+        if served is not None:
+            self._watches.pop((step.model, served.digest), None)
+        if step.failure is not None:
+            self._remember(step.model, step.failure)
+
+    def _confirm(self, step: plan.Confirm) -> None:
+        self._watches.pop((step.model, self._router.routes[step.model].stable.digest), None)
+        self._change(step.model, lambda entry: msgspec.structs.replace(entry, on_trial=False))
+
+    def _roll_back(self, step: plan.RollBack) -> None:
+        served = self._open(step.model, step.release.digest, verify=True)
+        bad = self._router.routes[step.model].stable
+        health = health_of(bad)
+
+        def changed(entry: ModelEntry) -> ModelEntry:
+            went_back = msgspec.structs.replace(
+                entry, running=step.release, previous=None, on_trial=False, before=health
+            )
+            return went_back.failed(step.failure)
+
+        self._change(step.model, changed)
+        self._router.swap(step.model, served)
+        self._watches.pop((step.model, bad.digest), None)
+
+    def _remove(self, step: plan.Remove) -> None:
+        self._journal.change(lambda journal: journal.with_model(step.model, None))
+        self._router.remove(step.model)
+
+    def _collect(self, step: plan.Collect) -> None:
+        for entry in self._entries():
+            if entry.bundle_digest in step.digests:
+                self._store.remove(entry.name, entry.version)
+        self._store.gc()
+        self._fetched.clear()
+        self._admitted.clear()
+        self._litter = False
+
+    # What they have in common.
+
+    def _open(self, name: str, digest: str, *, verify: bool) -> Served:
+        """Loads a version, which must pass its self-test.
+
+        Begun loads are counted on the disk: what kills the process is not tried for ever.
+        """
+        from edge_sdk.runtime.model import load
+
+        entry = self._entry(digest)
+        bundle = read_bundle(self._store.root, entry.descriptor)
+        attempts = self._attempts(name, digest)
+        if attempts >= MOST_ATTEMPTS:
+            raise WorkError(
+                f"the agent was killed {attempts} times while it loaded this version",
+                where=f"{name} {entry.version}",
+                remedy="give the device more memory, or deploy a smaller variant",
+            )
+        begun = Attempt(digest=digest, count=attempts + 1)
+        self._change(name, lambda entry: msgspec.structs.replace(entry, attempt=begun))
+        try:
+            path = f"{self._store.root}#{entry.name}:{entry.version}"
+            profile = (
+                bundle.variants[0].profile if len(bundle.variants) == 1 else self._config.profile
+            )
+            model = load(path, profile, self._config.memory, verify=verify)
+            try:
+                model.self_test()
+            except BaseException:
+                model.close()
+                raise
+        finally:
+            self._change(name, lambda entry: msgspec.structs.replace(entry, attempt=None))
+        return Served(model, digest, window_s=self._config.report.window, clock=self._clock)
+
+    def _attempts(self, name: str, digest: str) -> int:
+        attempt = self.journal.model(name).attempt
+        return attempt.count if attempt and attempt.digest == digest else 0
+
+    def _admit(self, name: str, target: Target, bundle: Bundle | None) -> None:
+        kept = plan.needed(self.journal)
+        candidate = admission.Candidate(
+            name,
+            target.digest,
+            bundle.version if bundle else target.version,
+            bundle.name if bundle else None,
+        )
+        rules = admission.Rules(
+            target.digest,
+            target.version,
+            target.allow_older,
+            self.journal.model(name).running,
+            {
+                (entry.name, entry.version): entry.bundle_digest
+                for entry in self._entries()
+                if entry.bundle_digest in kept
+            },
+        )
+        admission.admit(candidate, rules)
+
+    def _entries(self) -> tuple[Installed, ...]:
+        try:
+            return self._store.ls()
+        except BundleError:  # nothing was ever installed
+            return ()
+
+    def _entry(self, digest: str) -> Installed:
+        for entry in self._entries():
+            if entry.bundle_digest == digest:
+                return entry
+        raise BundleError("is not installed", where=digest)
+
+    def _watch(self, name: str, served: Served) -> None:
+        self._watches[name, served.digest] = Watch.begin(served, self._clock)
+
+    def _verdicts(self, now: float) -> dict[tuple[str, str], Verdict]:
+        found = (
+            (key, watch.verdict(self._config.gate, now)) for key, watch in self._watches.items()
+        )
+        return {key: verdict for key, verdict in found if verdict is not None}
+
+    def _progressed(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def _swapped(
+        self, journal: Journal, name: str, release: Release, before: Served | None
+    ) -> Journal:
+        entry = journal.model(name)
+        previous = next(
+            (old for old in (entry.running, entry.previous)
+             if old and before and old.digest == before.digest),
+            None,
+        )  # fmt: skip
+        fetched = self._fetched.get(release.digest)
+        return journal.with_model(
+            name,
+            msgspec.structs.replace(
+                entry,
+                running=release,
+                previous=previous,
+                on_trial=previous is not None,
+                managed=entry.managed or name in (journal.desired or Desired()).models,
+                fetched=fetched.fetched_bytes if fetched else 0,
+                before=health_of(before) if before else None,
+                failures=tuple(f for f in entry.failures if f.digest != release.digest),
+            ),
+        )
+
+    def _change(self, name: str, change: Callable[[ModelEntry], ModelEntry]) -> None:
+        """Changes what is remembered of a model, on the disk if that can be."""
+        self._journal.note(lambda journal: journal.with_model(name, change(journal.model(name))))
+
+    def _remember(self, name: str, failure: Failure) -> None:
+        self._change(name, lambda entry: entry.failed(failure))
+
+    # What is made of failures.
+
+    def _transfer_failed(self, step: Step, error: TransferError) -> str:
+        if not error.passing:
+            return self._failed(step, error)
+        if not self._cancelled:
+            self._wait(step, error)
+        return "waits"
+
+    def _wait(self, step: Step, error: Exception) -> None:
+        delays = self._delays.setdefault(step.model, self._make_backoff())
+        self._until[step.model] = self._clock() + delays.delay()
+        self.problems[step.model] = _said(error)
+
+    def _failed(self, step: Step, error: Exception) -> str:
+        log.warning("%s of %s: %s", type(step).__name__, step.model or "the store", error)
+        target = getattr(step, "target", None)
+        release = getattr(step, "release", None)
+        if release is not None:  # what was installed before
+            if isinstance(error, BundleError):
+                self._damaged.add(release.digest)
+            else:
+                self._unloadable[release.digest] = _said(error)
+        elif target is None:
+            self._wait(step, error)
+            return "waits"
+        elif (
+            isinstance(step, plan.Verify)
+            and isinstance(error, BundleError)
+            and (target.digest not in self._fetched)
+        ):
+            self._damaged.add(target.digest)
+        else:
+            self._fetched.pop(target.digest, None)
+            self._remember(step.model, _failure(target, error))
+        return "failed"
+
+
+def health_of(served: Served) -> Health:
+    """How a version did over the last window."""
+    figures, drift = served.figures(), served.drift
+    return Health(
+        requests=figures.requests,
+        errors=figures.errors,
+        p50_ms=_rounded(figures.p50_ms),
+        p95_ms=_rounded(figures.p95_ms),
+        drift=_rounded(drift),
+        window_s=round(figures.window_s, 1),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    """Three digits say all that is known."""
+    return None if value is None else float(f"{value:.3g}")
+
+
+def _failure(target: Target, error: Exception) -> Failure:
+    return Failure(
+        digest=target.digest, generation=target.generation, status="failed", error=_said(error)
+    )
+
+
+def _said(error: Exception) -> str:
+    """An error in one line, without its remedy, as far as a shadow has room for it."""
+    text = (
+        str(error).partition("\n  remedy:")[0] if isinstance(error, EdgeSdkError) else repr(error)
+    )
+    text = " ".join(text.split())
+    return text if len(text) <= _SAID else text[: _SAID - 1] + "…"
+
+
+def _desired(journal: Journal, desired: Desired, version: int) -> Journal:
+    managed = journal
+    for name in desired.models:
+        entry = journal.model(name)
+        managed = managed.with_model(name, msgspec.structs.replace(entry, managed=True))
+    return msgspec.structs.replace(managed, desired=desired, desired_version=version)
+
+
+_ACTIONS: dict[type[Step], Callable[[Executor, Any], None]] = {
+    plan.Load: Executor._load,
+    plan.Fetch: Executor._fetch,
+    plan.Verify: Executor._verify,
+    plan.Prepare: Executor._prepare,
+    plan.Swap: Executor._swap,
+    plan.StartCanary: Executor._start_canary,
+    plan.EndCanary: Executor._end_canary,
+    plan.Confirm: Executor._confirm,
+    plan.RollBack: Executor._roll_back,
+    plan.Remove: Executor._remove,
+    plan.Collect: Executor._collect,
+}
