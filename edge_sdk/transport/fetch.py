@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial as partial_call
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING
 
 from edge_sdk.bundle import files, oci
 from edge_sdk.bundle.blobs import CHUNK, BlobStore, hex_of
@@ -25,9 +24,8 @@ from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.reader import read_manifest, read_manifests
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, DigestError, TransferError, WorkError
-from edge_sdk.transport.backoff import Backoff
-from edge_sdk.transport.limits import RateLimit, Retry
 from edge_sdk.transport.source import BlobSource, Reference
+from edge_sdk.transport.transfer import Progress, Retry, Transfer
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -36,28 +34,8 @@ PARTIAL = "partial"
 """Folder of a layout for blobs that are on their way."""
 LOCK = "lock"
 """File in that folder; whoever fetches into the layout holds it."""
-ATTENTION = 0.2
-"""Seconds within which a waiting fetch notices that it is not wanted any more."""
 RESERVE = 4 * 1024 * 1024
 """Bytes of the disk that a fetch leaves free: the store's index and the journal need some."""
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a fetch is; both counts are of what was missing when it began.
-
-    Attributes:
-        bytes_done: Bytes here and verified, or in partial files.
-        bytes_total: Bytes that were missing.
-        blobs_done: Blobs that are in their place.
-        blobs_total: Blobs that were missing.
-    """
-
-    bytes_done: int
-    bytes_total: int
-    blobs_done: int
-    blobs_total: int
 
 
 @dataclass(frozen=True)
@@ -122,20 +100,23 @@ def fetch(
     partial = root / PARTIAL
     with files.writing(root):
         partial.mkdir(exist_ok=True)
-    work = _Fetch(source, reference, blobs, RateLimit(rate_limit), retry or Retry(), cancelled)
-    with files.locked(partial / LOCK):
+    transfer = Transfer(
+        str(reference), rate_limit=rate_limit, retry=retry, progress=progress, cancelled=cancelled
+    )
+    work = _Fetch(source, reference, blobs, transfer)
+    with files.writing(root), files.locked(partial / LOCK):
         bundle = work.resolve()
         chosen = choose(read_manifests(blobs, bundle), profile)
         needed = work.manifests(chosen)
-        with ThreadPoolExecutor(max(1, parallel), thread_name_prefix="fetch") as pool, work:
+        with ThreadPoolExecutor(max(1, parallel), thread_name_prefix="fetch") as pool, transfer:
             missing = work.missing(pool, needed, tuple(reuse))
-            work.blobs_of(pool, missing, progress)
+            work.bring(pool, missing)
         blobs.sync()
     return Fetched(
         bundle=bundle,
         descriptor=bundle if profile is None else chosen[0],
         manifests=chosen,
-        fetched_bytes=work.travelled,
+        fetched_bytes=transfer.travelled,
         reused_bytes=sum(blob.size for blob in needed) - sum(blob.size for blob in missing),
     )
 
@@ -166,56 +147,20 @@ def choose(manifests: tuple[Descriptor, ...], profile: str | None) -> tuple[Desc
     return (by_profile[profile],)
 
 
-class _Meter:
-    """Counts bytes of several threads and tells of them."""
-
-    def __init__(self, tell: Callable[[Progress], None] | None, missing: tuple[Blob, ...]) -> None:
-        self._tell = tell
-        self._lock = threading.Lock()
-        self._now = Progress(0, sum(blob.size for blob in missing), 0, len(missing))
-
-    def add(self, count: int, blobs: int = 0) -> None:
-        """Counts bytes (back again where negative) and whole blobs."""
-        with self._lock:
-            now = self._now
-            self._now = replace(
-                now, bytes_done=now.bytes_done + count, blobs_done=now.blobs_done + blobs
-            )
-            if self._tell:
-                self._tell(self._now)
-
-
 class _Fetch:
     """One fetch at work."""
 
     def __init__(
-        self,
-        source: BlobSource,
-        reference: Reference,
-        blobs: BlobStore,
-        limit: RateLimit,
-        retry: Retry,
-        cancelled: Callable[[], bool],
+        self, source: BlobSource, reference: Reference, blobs: BlobStore, transfer: Transfer
     ) -> None:
         self._source = source
         self._reference = reference
         self._blobs = blobs
-        self._limit = limit
-        self._retry = retry
-        self._cancelled = cancelled
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self.travelled = 0
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()  # threads that are still at work end at their next piece
+        self._transfer = transfer
 
     def resolve(self) -> Descriptor:
         """What the reference stands for; the document is among the blobs afterwards."""
-        found = self._persist(lambda: self._source.resolve(self._reference))
+        found = self._transfer.persist(lambda: self._source.resolve(self._reference))
         wanted = self._reference.digest
         if wanted not in (None, found.digest):
             raise DigestError(f"stands for {found.digest}", where=str(self._reference))
@@ -228,7 +173,11 @@ class _Fetch:
             self._document(descriptor)
         documents = [read_manifest(self._blobs, descriptor) for descriptor in chosen]
         parts = [part.blob for m in documents for part in (m.config, *m.layers)]
-        return tuple(dict.fromkeys(parts))
+        needed = {hex_of(blob.digest): blob for blob in parts}
+        for blob in parts:
+            if needed[hex_of(blob.digest)] != blob:
+                raise BundleError("is said to have several sizes", where=f"blob {blob.digest}")
+        return tuple(needed.values())
 
     def missing(
         self, pool: Executor, needed: tuple[Blob, ...], reuse: tuple[BlobStore, ...]
@@ -240,7 +189,7 @@ class _Fetch:
         """
 
         def here(blob: Blob) -> bool:
-            self._check()
+            self._transfer.check()
             for store in (self._blobs, *reuse):
                 with suppress(BundleError):
                     if store is self._blobs:
@@ -253,7 +202,10 @@ class _Fetch:
         found = pool.map(here, needed)
         missing = tuple(blob for blob, is_here in zip(needed, found, strict=True) if not is_here)
         room = shutil.disk_usage(self._blobs.root).free
-        wanted = sum(blob.size - min(blob.size, _size(self._partial(blob))) for blob in missing)
+        wanted = sum(
+            blob.size - min(blob.size, _size(self._blobs.root / PARTIAL / hex_of(blob.digest)))
+            for blob in missing
+        )
         if wanted and wanted + RESERVE > room:
             raise WorkError(
                 f"{wanted} bytes are missing and the disk has {room} free, "
@@ -263,18 +215,16 @@ class _Fetch:
             )
         return missing
 
-    def blobs_of(
-        self, pool: Executor, missing: tuple[Blob, ...], tell: Callable[[Progress], None] | None
-    ) -> None:
+    def bring(self, pool: Executor, missing: tuple[Blob, ...]) -> None:
         """Brings blobs, as many at a time as the pool has threads; the first failure ends it."""
-        meter = _Meter(tell, missing)
-        meter.add(0)
-        futures = [pool.submit(self._blob, blob, meter) for blob in missing]
+        self._transfer.expect(missing)
+        futures = [pool.submit(self._blob, blob) for blob in missing]
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
 
     def _document(self, descriptor: Descriptor) -> None:
+        hex_of(descriptor.digest)
         if descriptor.size > oci.MANIFEST_LIMIT:
             raise BundleError(
                 f"{descriptor.size} bytes are more than a manifest may have",
@@ -283,39 +233,38 @@ class _Fetch:
         with suppress(BundleError):
             self._blobs.verify(descriptor.blob)
             return
-        data = self._persist(lambda: self._source.document(self._reference, descriptor))
-        self.travelled += len(data)
+        data = self._transfer.persist(lambda: self._source.document(self._reference, descriptor))
+        self._transfer.moved(len(data))
         self._blobs.put([data], expect=descriptor.blob)
 
-    def _blob(self, blob: Blob, meter: _Meter) -> None:
+    def _blob(self, blob: Blob) -> None:
         """Brings one blob, however often it breaks off; a damaged partial file is begun anew."""
-        partial = self._partial(blob)
+        partial = self._blobs.root / PARTIAL / hex_of(blob.digest)
         kept = min(_size(partial), blob.size)
-        meter.add(kept)
+        self._transfer.done(kept)
+        receive = partial_call(self._receive, blob, partial)
         try:
-            self._persist(lambda: self._receive(blob, partial, meter), lambda: _size(partial))
+            self._transfer.persist(receive, lambda: _size(partial))
         except DigestError:
             if not kept:
                 raise
-            # What an earlier fetch left was damaged, by a power cut for one.
-            self._persist(lambda: self._receive(blob, partial, meter), lambda: _size(partial))
-        meter.add(0, blobs=1)
+            self._transfer.persist(receive, lambda: _size(partial))
+        self._transfer.done(0, blobs=1)
 
-    def _receive(self, blob: Blob, partial: Path, meter: _Meter) -> None:
+    def _receive(self, blob: Blob, partial: Path) -> None:
         """Appends to a partial file what it lacks, and puts it in its place."""
-        self._check()
         with files.writing(partial), partial.open("ab+") as file:
             digest, offset = _hash_of(file)
             if offset < blob.size:
                 pieces = self._source.read(self._reference, blob, offset)
-                offset += self._append(file, pieces, digest, blob.size - offset, meter)
+                offset += self._append(file, pieces, digest, blob.size - offset)
             if offset < blob.size:
                 raise TransferError(
                     f"broke off after {offset} of {blob.size} bytes", where=f"blob {blob.digest}"
                 )
             if offset > blob.size or digest.hexdigest() != hex_of(blob.digest):
                 partial.unlink()
-                meter.add(-min(offset, blob.size))
+                self._transfer.done(-min(offset, blob.size))
                 raise DigestError(
                     f"the {offset} bytes that came hash to sha256:{digest.hexdigest()}",
                     where=f"blob {blob.digest}",
@@ -323,55 +272,18 @@ class _Fetch:
                 )
             files.commit(file, self._blobs.path(blob.digest))
 
-    def _append(
-        self, file: IO[bytes], pieces: Iterator[bytes], digest: Hash, wanted: int, meter: _Meter
-    ) -> int:
+    def _append(self, file: IO[bytes], pieces: Iterator[bytes], digest: Hash, wanted: int) -> int:
         """Writes and hashes pieces as they come; one byte too many is enough to know."""
         count = 0
         for piece in pieces:
             file.write(piece)
             digest.update(piece)
+            self._transfer.done(min(len(piece), wanted - count))
             count += len(piece)
-            meter.add(len(piece) - max(0, count - wanted))
-            with self._lock:
-                self.travelled += len(piece)
             if count > wanted:
                 break
-            self._pause(self._limit.debt(len(piece)))
+            self._transfer.moved(len(piece))
         return count
-
-    def _persist(self, work: Callable[[], T], measure: Callable[[], int] = lambda: 0) -> T:
-        """Does what may break off again and again, as long as there is progress."""
-        failures = 0
-        backoff = Backoff(self._retry.shortest, self._retry.longest)
-        while True:
-            before = measure()
-            try:
-                return work()
-            except TransferError as error:
-                self._check()
-                failures += 1
-                if measure() > before:
-                    failures = 1
-                    backoff = Backoff(self._retry.shortest, self._retry.longest)
-                if not error.passing or failures >= self._retry.attempts:
-                    raise
-                self._pause(backoff.delay())
-
-    def _pause(self, seconds: float) -> None:
-        """Waits, as long as the fetch is wanted."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._check()
-            self._stop.wait(min(left, ATTENTION))
-        self._check()
-
-    def _check(self) -> None:
-        if self._stop.is_set() or self._cancelled():
-            raise TransferError("stopped before all of it was here", where=str(self._reference))
-
-    def _partial(self, blob: Blob) -> Path:
-        return self._blobs.root / PARTIAL / hex_of(blob.digest)
 
 
 def _hash_of(file: IO[bytes]) -> tuple[Hash, int]:
