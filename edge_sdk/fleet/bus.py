@@ -7,12 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
+from edge_sdk.fleet.tasks import together
 from edge_sdk.transport.address import BrokerAddress
 from edge_sdk.transport.link import Message
-from edge_sdk.transport.mqtt.client import Client, Received
+from edge_sdk.transport.mqtt.client import Client
+from edge_sdk.transport.mqtt.codec import Received
 from edge_sdk.transport.topic_filter import matches
 
 _LOG = logging.getLogger(__name__)
+_SESSION_S = 3600  # for so long the broker keeps what comes while the server is away
 _WAITING_BATCHES = 64
 _REMEMBERED_TOPICS = 16_384
 
@@ -34,9 +37,14 @@ class FleetBus:
     """
 
     def __init__(self, address: BrokerAddress, client_id: str) -> None:
-        self._client = Client(address, client_id)
+        self._client = Client(address, client_id, session_seconds=_SESSION_S)
         self._subscriptions: list[_Subscription] = []
         self._wanting = lru_cache(_REMEMBERED_TOPICS)(self._find)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reached now."""
+        return self._client.connected
 
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """Hands over messages one after another; to be called before ``run``."""
@@ -57,21 +65,12 @@ class FleetBus:
         self._client.acknowledge(batch)
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """Hands messages to the broker; without a connection they are dropped."""
+        """Hands messages to the broker; waits for it where it is away."""
         await self._client.publish(messages)
 
     async def run(self) -> None:
         """Serves the subscriptions until it is cancelled; connects again when it must."""
-        workers = [asyncio.ensure_future(one.work()) for one in self._subscriptions]
-        reading = asyncio.ensure_future(self._read())
-        try:
-            done, _ = await asyncio.wait([reading, *workers], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in (reading, *workers):
-                task.cancel()
-            await asyncio.gather(reading, *workers, return_exceptions=True)
+        await together(self._read(), *(one.work() for one in self._subscriptions))
 
     async def _read(self) -> None:
         filters = [one for subscription in self._subscriptions for one in subscription.filters]

@@ -2,7 +2,7 @@
 
 ::
 
-    broker -> receive -> waiting -> (one thread: apply, commit) -> replies -> acknowledgement
+    broker -> waiting -> (the database's thread: apply, commit) -> outbox -> broker
 
 While one batch is committed the next one gathers, so batches grow with the load. Nothing is
 replied before it is durable, and nothing is acknowledged to the broker before it is replied:
@@ -24,13 +24,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.shadow_store import ShadowStore
+from edge_sdk.fleet.tasks import together
 from edge_sdk.shadow import algebra, topics
 from edge_sdk.shadow.algebra import Outcome, Reply
 from edge_sdk.shadow.document import Shadow
 from edge_sdk.shadow.requests import INTERNAL_FAILURE, TOO_MANY_REQUESTS, Limits, Request
 from edge_sdk.shadow.topics import ROOTS, Address, Operation
 from edge_sdk.transport.link import Message
-from edge_sdk.transport.mqtt.client import Received
+from edge_sdk.transport.mqtt.codec import Received
 
 _LOG = logging.getLogger(__name__)
 _MOST_PER_COMMIT = 1000
@@ -89,6 +90,7 @@ class ShadowService:
         self._waiting: list[_Work] = []
         self._in_flight: Counter[str] = Counter()
         self._wake = asyncio.Event()
+        self._outbox: asyncio.Queue[tuple[list[Message], list[_Work]]] = asyncio.Queue()
         self._watchers: list[Callable[[Change], None]] = []
         filters = [one for root in roots for one in topics.requests(root)]
         bus.subscribe_batches(filters, self._receive)
@@ -99,8 +101,8 @@ class ShadowService:
         """A request of the server's own, in the same batches as all others.
 
         Returns:
-            The replies, the first one ``accepted`` or ``rejected``; once this returns they are
-            durable and on their way to the thing.
+            The replies, the first one ``accepted`` or ``rejected``; what they say is durable,
+            and the thing hears of it as soon as the broker is reached.
         """
         answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         request = Request(Address("", thing, shadow), operation, payload)
@@ -113,17 +115,25 @@ class ShadowService:
 
     async def run(self) -> None:
         """Answers until it is cancelled."""
-        forgetting = asyncio.ensure_future(self._forget())
-        try:
-            while True:
-                await self._wake.wait()
-                batch = self._waiting[:_MOST_PER_COMMIT]
-                del self._waiting[:_MOST_PER_COMMIT]
-                if not self._waiting:
-                    self._wake.clear()
-                await self._answer(batch)
-        finally:
-            forgetting.cancel()
+        await together(self._answer_all(), self._deliver_all(), self._forget())
+
+    async def _answer_all(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._waiting[:_MOST_PER_COMMIT]
+            del self._waiting[:_MOST_PER_COMMIT]
+            if not self._waiting:
+                self._wake.clear()
+            await self._answer(batch)
+
+    async def _deliver_all(self) -> None:
+        """Sends what was committed, in order; while the broker is away it gathers here."""
+        while True:
+            messages, answered = await self._outbox.get()
+            await self._bus.publish(messages)
+            self._bus.acknowledge([work.received for work in answered if work.received])
+            for work in answered:
+                self._release(work)
 
     async def _receive(self, batch: list[Received]) -> None:
         done: list[Received] = []
@@ -155,12 +165,10 @@ class ShadowService:
         requests = [work.request for work in batch]
         outcomes = await self._database.on_writer(lambda: self._apply(requests, now))
         messages: list[Message] = []
-        for request, outcome in zip(requests, outcomes, strict=True):
-            messages += self._messages(request, outcome.replies)
-        await self._bus.publish(messages)
-        self._bus.acknowledge([work.received for work in batch if work.received])
         for work, outcome in zip(batch, outcomes, strict=True):
-            self._finish(work, outcome)
+            messages += self._messages(work.request, outcome.replies)
+            self._tell(work, outcome)
+        self._outbox.put_nowait((messages, batch))
 
     def _apply(self, requests: list[Request], now: int) -> list[Outcome]:
         """The outcomes; where nothing can be stored, reads are answered and the rest is not."""
@@ -192,19 +200,22 @@ class ShadowService:
                 messages.append(Message(topic, reply.payload))
         return messages
 
-    def _finish(self, work: _Work, outcome: Outcome) -> None:
-        request = work.request
-        thing = request.address.thing
+    def _tell(self, work: _Work, outcome: Outcome) -> None:
+        """Tells those within this process."""
+        if work.answer and not work.answer.done():
+            work.answer.set_result(list(outcome.replies))
+        address, operation = work.request.address, work.request.operation
+        accepted = outcome.replies[0].suffix == "accepted"
+        if accepted and operation != "get" and outcome.shadow:
+            for watcher in self._watchers:
+                watcher(Change(address.thing, address.shadow, outcome.shadow))
+
+    def _release(self, work: _Work) -> None:
         if work.received:
+            thing = work.request.address.thing
             self._in_flight[thing] -= 1
             if not self._in_flight[thing]:
                 del self._in_flight[thing]
-        if work.answer and not work.answer.done():
-            work.answer.set_result(list(outcome.replies))
-        accepted = outcome.replies[0].suffix == "accepted"
-        if accepted and request.operation != "get" and outcome.shadow:
-            for watcher in self._watchers:
-                watcher(Change(thing, request.address.shadow, outcome.shadow))
 
     async def _forget(self) -> None:
         while True:

@@ -40,10 +40,12 @@ class Database:
 
     Attributes:
         engine: For synchronous use; every transaction on it is durable once committed.
+        shown: Its URL, without the password.
     """
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self.shown = self.engine.url.set(drivername=self.engine.dialect.name).render_as_string()
         self._writer = ThreadPoolExecutor(1, "database-writer")
         self._readers = ThreadPoolExecutor(_READERS, "database-reader")
         try:
@@ -82,6 +84,14 @@ class Database:
         """Runs ``work`` on the writer's thread; it makes its own transactions."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
+    async def answers(self) -> bool:
+        """Whether it can be read now."""
+        try:
+            await self.read(lambda connection: connection.execute(sa.select(1)))
+        except SQLAlchemyError:
+            return False
+        return True
+
     def close(self) -> None:
         """Waits for what has begun, then closes all connections."""
         self._writer.shutdown()
@@ -98,13 +108,13 @@ class Database:
         except CommandError as error:
             raise ConfigError(
                 f"the database was written by another version of edge-sdk ({error})",
-                where=self.engine.url.render_as_string(),
+                where=self.shown,
                 remedy="run the version that wrote it, or a newer one",
             ) from error
         except SQLAlchemyError as error:
             raise FleetError(
                 f"the database cannot be opened: {getattr(error, 'orig', None) or error}",
-                where=self.engine.url.render_as_string(),
+                where=self.shown,
                 remedy="check that it runs, and who may write to it",
             ) from error
 
