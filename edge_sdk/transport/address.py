@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _URL = re.compile(
     r"(?P<scheme>mqtts?)://"
-    r"(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?"
+    r"(?:(?P<user>[^:@/]+)(?::(?P<password>[^@/]*))?@)?"
     r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>(?:[\w-]{1,63}\.)*[\w-]{1,63}))"
     r"(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII,
@@ -92,7 +92,7 @@ class BrokerAddress:
         return cls(
             match["v6"] or match["host"],
             port,
-            unquote(user) if user else None,
+            unquote(user) if user is not None else None,
             unquote(password) if password is not None else None,
             files if secure else None,
         )
