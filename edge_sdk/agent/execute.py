@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 3
 """Loads that killed the process before a version is given up, as boot loaders count boots."""
+_LOOK_SECONDS = 1.0  # between two looks at a version that is watched
 _SAID = 240  # characters of an error that are remembered and reported
 
 Observer = Callable[[Step, str], None]
@@ -102,11 +103,15 @@ class Executor:
         return self._unloadable
 
     @property
-    def waits_until(self) -> float | None:
-        """When the next retry is due."""
-        return min(self._until.values(), default=None)
+    def due(self) -> float | None:
+        """When to look again though nothing comes; ``None`` for never."""
+        now = self._clock()
+        moments = [until for until in self._until.values() if until > now]
+        if self._watches:
+            moments.append(now + _LOOK_SECONDS)
+        return min(moments, default=None)
 
-    def desire(self, desired: Desired, version: int) -> None:
+    def desire(self, desired: Desired) -> None:
         """Takes a new wish; what had failed for it or waited is tried anew."""
         before = (self.journal.desired or Desired()).models
         for name, model in desired.models.items():
@@ -114,7 +119,7 @@ class Executor:
                 self._until.pop(name, None)
                 self.problems.pop(name, None)
                 self._unloadable.pop(model.digest, None)
-        self._journal.note(lambda journal: _desired(journal, desired, version))
+        self._journal.note(lambda journal: _desired(journal, desired))
 
     def cancel(self) -> None:
         """Ends the download under way at its next piece; it can be resumed."""
@@ -344,9 +349,9 @@ class Executor:
         self._watches[name, served.digest] = Watch.begin(served, self._clock)
 
     def _verdicts(self, now: float) -> dict[tuple[str, str], Verdict]:
-        found = (
-            (key, watch.verdict(self._config.gate, now)) for key, watch in self._watches.items()
-        )
+        routed = {served for route in self._router.routes.values() for served in route.versions}
+        self._watches = {key: w for key, w in self._watches.items() if w.served in routed}
+        found = ((key, w.verdict(self._config.gate, now)) for key, w in self._watches.items())
         return {key: verdict for key, verdict in found if verdict is not None}
 
     def _progressed(self, progress: Progress) -> None:
@@ -421,9 +426,11 @@ class Executor:
         return "failed"
 
 
-def health_of(served: Served) -> Health:
-    """How a version did over the last window."""
+def health_of(served: Served) -> Health | None:
+    """How a version did over the last window; ``None`` where it had nothing to do."""
     figures, drift = served.figures(), served.drift
+    if not figures.requests:
+        return None
     return Health(
         requests=figures.requests,
         errors=figures.errors,
@@ -454,12 +461,12 @@ def _said(error: Exception) -> str:
     return text if len(text) <= _SAID else text[: _SAID - 1] + "…"
 
 
-def _desired(journal: Journal, desired: Desired, version: int) -> Journal:
+def _desired(journal: Journal, desired: Desired) -> Journal:
     managed = journal
     for name in desired.models:
         entry = journal.model(name)
         managed = managed.with_model(name, msgspec.structs.replace(entry, managed=True))
-    return msgspec.structs.replace(managed, desired=desired, desired_version=version)
+    return msgspec.structs.replace(managed, desired=desired)
 
 
 _ACTIONS: dict[type[Step], Callable[[Executor, Any], None]] = {

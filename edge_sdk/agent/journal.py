@@ -115,12 +115,10 @@ class Journal(Entry, frozen=True, kw_only=True):
     Attributes:
         models: What is known of each model.
         desired: What was last desired; ``None`` before the cloud was ever heard.
-        desired_version: The shadow's version then.
     """
 
     models: dict[str, ModelEntry] = {}
     desired: Desired | None = None
-    desired_version: int = 0
 
     def model(self, name: str) -> ModelEntry:
         """What is known of a model; an empty entry where nothing is."""

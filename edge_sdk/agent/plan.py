@@ -184,6 +184,11 @@ def on_trial(model: DesiredModel) -> Target | None:
     return Target(canary.digest, canary.version, canary.ref, True, model.generation)
 
 
+def is_stale(journal: Journal, step: Step | None) -> bool:
+    """Whether a download that is under way is not needed any more."""
+    return isinstance(step, Fetch) and step.target.digest not in needed(journal)
+
+
 def next_step(journal: Journal, present: Present) -> Step | None:
     """The most urgent step; ``None`` where all is as it should be, or must wait."""
     for step in _steps(journal, present):

@@ -18,6 +18,7 @@ from edge_sdk.agent.plan import Serving, Step, Target
 from edge_sdk.shadow.models import (
     Desired,
     Health,
+    ReportedAgent,
     ReportedCanary,
     ReportedModel,
     Status,
@@ -138,6 +139,13 @@ def damped(shown: Health | None, current: Health | None) -> Health | None:
     if shown is None or current is None or _differs(shown, current):
         return current
     return shown
+
+
+def damped_agent(shown: ReportedAgent, current: ReportedAgent) -> ReportedAgent:
+    """What to say of the agent itself: a tenth more memory is news, and twice the uptime."""
+    memory = current.memory if _far(shown.memory, current.memory, 0.1) else shown.memory
+    uptime = current.uptime if _far(shown.uptime, current.uptime, 0.5) else shown.uptime
+    return msgspec.structs.replace(current, memory=memory, uptime=uptime)
 
 
 def _differs(one: Health, other: Health) -> bool:

@@ -47,6 +47,7 @@ class ShadowClient:
         clock: Seconds, monotonic.
         source: Of randomness.
         wake: Called, on any thread, when there is something to :meth:`take`.
+        shortest: Seconds between two reports at least.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ShadowClient:
         clock: Callable[[], float],
         source: random.Random,
         wake: Callable[[], None],
+        shortest: float = 0.0,
     ) -> None:
         self._link = link
         self._address = address
@@ -70,6 +72,9 @@ class ShadowClient:
         self._update: _Asked | None = None
         self._wants_get = False
         self._not_before = 0.0
+        self._shortest = shortest
+        self._report_at = 0.0
+        self._held = False
         self._backoff = Backoff(source=source)
         for topic in self._topics:
             link.subscribe(topic, self._put)
@@ -92,12 +97,12 @@ class ShadowClient:
         """Whether nothing waits for an answer."""
         return self._get is None and self._update is None
 
-    def take(self) -> tuple[Desired, int] | None:
+    def take(self) -> Desired | None:
         """Takes in what has come since.
 
         Returns:
-            What is desired and the shadow's version, where something has come that may have
-            changed it; a shadow that says nothing of models leaves everything as it is.
+            What is desired, where something has come that may have changed it; a shadow that
+            says nothing of models leaves everything as it is.
         """
         news = False
         while True:
@@ -112,7 +117,7 @@ class ShadowClient:
         if not news or not self._view.current or "models" not in self._view.desired:
             return None
         try:
-            return msgspec.convert(self._view.desired, Desired), self._view.version
+            return msgspec.convert(self._view.desired, Desired)
         except msgspec.ValidationError as error:
             log.error("what is desired cannot be read, and is left undone: %s", error)
             return None
@@ -124,6 +129,8 @@ class ShadowClient:
         moments = [asked.deadline for asked in (self._get, self._update) if asked]
         if self._wants_get:
             moments.append(self._not_before)
+        elif self._held:
+            moments.append(max(self._not_before, self._report_at))
         return min(moments, default=None)
 
     def attend(self) -> None:
@@ -150,13 +157,19 @@ class ShadowClient:
         Returns:
             Whether the shadow has it all.
         """
-        if not self.current or self._update is not None or self._clock() < self._not_before:
+        self._held = False
+        if not self.current or self._update is not None:
             return False
         ours = {key: value for key, value in self._view.reported.items() if key in state}
         patch = difference(ours, state)
         if not patch:
             return True
+        now = self._clock()
+        if now < max(self._not_before, self._report_at):
+            self._held = True
+            return False
         self._update = self._send("update", {"state": {"reported": patch}})
+        self._report_at = now + self._shortest
         return False
 
     def _send(self, operation: Any, body: dict[str, Any]) -> _Asked | None:

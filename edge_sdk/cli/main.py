@@ -27,7 +27,10 @@ COMMANDS = {
     "run": "run a bundle on an .npz of inputs, on text or on a prompt",
     "chat": "talk with a dialogue model",
     "bench": "measure a bundle's latency, throughput and memory",
+    "push": "push a bundle to an OCI registry",
+    "pull": "pull a bundle from an OCI registry, only what is missing",
     "store": "list, verify or clean a device's store",
+    "agent": "run on a device what its shadow in the cloud says",
     "completion": "print a shell completion script",
 }
 

@@ -1,0 +1,205 @@
+"""The agent's loop: takes in what is desired, has the next step done, and reports.
+
+::
+
+    link ── messages ──> ShadowClient ── desired ──> journal ── next_step ──> Executor ──> Router
+      ^                       ^                                                  │
+      └── presence, reports ──┴──────────── reported <───────────────────────────┘
+
+:meth:`Agent.tick` does all that is due and says how long nothing will be; it reads no clock and
+starts no thread of its own, so that a month passes in a test in no time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from edge_sdk import __version__
+from edge_sdk.agent import plan, reports
+from edge_sdk.agent.config import AgentConfig
+from edge_sdk.agent.execute import Executor, health_of
+from edge_sdk.agent.presence import Presence
+from edge_sdk.agent.shadow_client import ShadowClient
+from edge_sdk.runtime import process
+from edge_sdk.serving.router import Router
+from edge_sdk.shadow.models import Health, ReportedAgent, ReportedModel
+from edge_sdk.transport.link import Link
+
+_MEMORY_SECONDS = 30.0  # reading it takes the kernel milliseconds
+
+
+class Agent:
+    """Reconciles what a device should run with what it does.
+
+    Args:
+        config: What it was told.
+        link: The connection, not opened yet.
+        executor: What steps are done by.
+        router: What serves.
+        shadow: Its side of the shadow.
+        presence: Signs of life.
+        profile: Name of the device profile, for reports.
+        clock: Seconds, monotonic.
+        perform: Runs a step, at once or in a thread.
+        wake: Called when a step has ended.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        link: Link,
+        executor: Executor,
+        router: Router,
+        shadow: ShadowClient,
+        presence: Presence,
+        *,
+        profile: str,
+        clock: Callable[[], float],
+        perform: Callable[[Callable[[], None]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._link = link
+        self._executor = executor
+        self._router = router
+        self._shadow = shadow
+        self._presence = presence
+        self._profile = profile
+        self._clock = clock
+        self._perform = perform
+        self._wake = wake
+        self._busy = threading.Event()
+        self._begun = clock()
+        self._about = ReportedAgent()
+        self._measure_at = self._begun
+        self._health: dict[tuple[str, str], Health | None] = {}
+        self._health_at = self._begun
+        self._reported = False
+
+    def open(self) -> None:
+        """Begins to connect."""
+        self._link.open(self._connection_changed)
+
+    def close(self) -> None:
+        """Says farewell; what was under way is taken up again at the next start."""
+        self._executor.cancel()
+        self._link.close(self._presence.farewell())
+
+    def tick(self) -> float | None:
+        """Does what is due.
+
+        Returns:
+            Seconds until something is due though nothing comes; ``None`` for never.
+        """
+        desired = self._shadow.take()
+        if desired is not None:
+            self._executor.desire(desired)
+        self._presence.attend(self._link)
+        self._shadow.attend()
+        stepped = self._act()
+        self._measure()
+        self._reported = self._shadow.report(self._state())
+        return 0.0 if stepped else self._idle_seconds()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do, and the cloud knows."""
+        return not self._busy.is_set() and self._next_step() is None and self._reported
+
+    @property
+    def heard(self) -> bool:
+        """Whether the cloud has said what is desired."""
+        return self._shadow.current
+
+    @property
+    def models(self) -> dict[str, ReportedModel]:
+        """What is reported of each model."""
+        return reports.reported(self._executor.journal, self._now())
+
+    def _connection_changed(self, connected: bool) -> None:
+        self._presence.connection_changed(connected)
+        self._shadow.connection_changed(connected)
+
+    def _act(self) -> bool:
+        """Has the next step done, one at a time; whether there is one."""
+        if self._busy.is_set():
+            if plan.is_stale(self._executor.journal, self._executor.step):
+                self._executor.cancel()
+            return False
+        step = self._next_step()
+        journal = self._executor.journal
+        self._router.expect(name for name, entry in journal.models.items() if entry.running)
+        if step is None:
+            return False
+        self._busy.set()
+        self._perform(lambda: self._do(step))
+        return not self._busy.is_set()
+
+    def _do(self, step: plan.Step) -> None:
+        try:
+            self._executor.perform(step)
+        finally:
+            self._busy.clear()
+            self._wake()
+
+    def _next_step(self) -> plan.Step | None:
+        return plan.next_step(self._executor.journal, self._executor.present())
+
+    def _state(self) -> Mapping[str, Any]:
+        state: dict[str, Any] = msgspec.to_builtins({"models": self.models, "agent": self._about})
+        return state
+
+    def _now(self) -> reports.Now:
+        progress = self._executor.progress
+        return reports.Now(
+            serving={
+                name: plan.Serving(
+                    route.stable.digest, route.canary.digest if route.canary else None
+                )
+                for name, route in self._router.routes.items()
+            },
+            step=self._executor.step,
+            progress=progress.bytes_done / max(1, progress.bytes_total) if progress else None,
+            problems=self._executor.problems,
+            unloadable=self._executor.unloadable,
+            health={key: health for key, health in self._health.items() if health},
+        )
+
+    def _measure(self) -> None:
+        """Looks at memory and health, now and then."""
+        now = self._clock()
+        if now >= self._measure_at:
+            self._measure_at = now + _MEMORY_SECONDS
+            self._about = reports.damped_agent(
+                self._about,
+                ReportedAgent(
+                    version=__version__,
+                    profile=self._profile,
+                    memory=process.pss(),
+                    uptime=int(now - self._begun),
+                    labels=self._config.labels,
+                ),
+            )
+        if now >= self._health_at:
+            self._health_at = now + self._config.report.health
+            self._health = {
+                (name, served.digest): reports.damped(
+                    self._health.get((name, served.digest)), health_of(served)
+                )
+                for name, route in self._router.routes.items()
+                for served in route.versions
+            }
+
+    def _idle_seconds(self) -> float | None:
+        moments = [
+            self._presence.due(self._link),
+            self._shadow.due(),
+            self._executor.due,
+            self._health_at if self._router.routes and self._link.connected else None,
+        ]
+        known = [moment for moment in moments if moment is not None]
+        return max(0.0, min(known) - self._clock()) if known else None
