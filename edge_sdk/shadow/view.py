@@ -90,24 +90,31 @@ def take(view: View, operation: Operation, suffix: Suffix, payload: bytes) -> In
         said = _decoder.decode(payload)
     except (ValueError, RecursionError):  # ValueError: all that msgspec raises for wrong JSON
         return _missed(view, _Said())
-    absent = operation == "delete" or (suffix == "rejected" and said.code == 404)
-    if suffix == "rejected" and not (operation == "get" and absent):
+    absent = operation == "get" and suffix == "rejected" and said.code == 404
+    if suffix == "rejected" and not absent:
         return Intake(view, False, said.client_token, Rejection(said.code, said.message))
+    if operation == "delete":
+        # The content stays until it is sure that there is none: it may have been made again.
+        return Intake(view.reconnected(), True, said.client_token)
     if suffix == "documents" or said.version < view.version:
-        # Held already; an answer that is older than what was heard of must be asked for again.
-        return Intake(view, operation == "get" and not view.current, said.client_token)
-    if absent:
-        # Another one may begin at any version.
-        return Intake(View(current=True), False, said.client_token)
+        return _old(view, operation, said)
     if operation == "get":
         return _written(view, {}, said)
-    if not view.current or said.version > view.version + 1:
+    if not view.current or view.version == 0 or said.version > view.version + 1:
         return _missed(view, said)
     if said.version == view.version:
         return Intake(view, False, said.client_token)
     if suffix == "delta":
         return _early(view, said)
     return _written(view, {"desired": view.desired, "reported": view.reported}, said)
+
+
+def _old(view: View, operation: Operation, said: _Said) -> Intake:
+    """Drops what is held already."""
+    if operation == "get" and not view.current:
+        # An answer from before what was heard of since; the next one counts in any case.
+        return Intake(view.reconnected(), True, said.client_token)
+    return Intake(view, False, said.client_token)
 
 
 def _missed(view: View, said: _Said) -> Intake:
