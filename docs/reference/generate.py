@@ -25,6 +25,8 @@ MODULES = (
     "edge_sdk.cli.demo",
     "edge_sdk.cli.inspect",
     "edge_sdk.cli.profiles",
+    "edge_sdk.cli.pull",
+    "edge_sdk.cli.push",
     "edge_sdk.cli.run",
     "edge_sdk.cli.store",
     "edge_sdk.runtime.bench",

@@ -43,12 +43,20 @@ class BlobStore:
 
     Args:
         root: The layout's directory; it is created by the first ``put``.
+
+    Attributes:
+        folder: The blobs, each named by the hex digits of its digest.
+        temporary: Files that are being written.
+        partial: Blobs that are being fetched, named in the same way, over many attempts.
+        fetching: The lock of who fetches.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.folder = root / "blobs" / "sha256"
         self.temporary = root / "tmp"
+        self.partial = root / "partial"
+        self.fetching = self.partial / "lock"
 
     def path(self, digest: str) -> Path:
         """Where the blob of that digest is, or would be."""

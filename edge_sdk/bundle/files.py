@@ -80,8 +80,17 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on ``path`` (created where absent); released even by SIGKILL."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds an exclusive lock on ``path`` (created where absent); released even by SIGKILL.
+
+    Raises:
+        WorkError: Another process holds it, and we are not to wait.
+    """
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise WorkError(
+                "another process is at work here", where=str(path.parent), remedy="let it finish"
+            ) from None
         yield

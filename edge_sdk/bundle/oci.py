@@ -129,6 +129,14 @@ class ModelConfig(Document, frozen=True, kw_only=True):
     config: ModelFormat
 
 
+def of_bundle(descriptor: Descriptor, bundle_digest: str) -> Descriptor:
+    """Notes which bundle a single variant is from; an image index is a bundle itself."""
+    if bundle_digest == descriptor.digest:
+        return descriptor
+    annotations = descriptor.annotations | {BUNDLE: bundle_digest}
+    return msgspec.structs.replace(descriptor, annotations=annotations)
+
+
 def encode(value: msgspec.Struct) -> bytes:
     """Encodes a document or record; equal values give equal bytes."""
     return msgspec.json.encode(value, order="deterministic")

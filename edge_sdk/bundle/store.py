@@ -5,7 +5,8 @@ blobs of a bundle are durable, so a kill at any moment leaves either the old or
 the new state. Blobs that nothing refers to are garbage until :meth:`Store.gc`.
 
 Writers (install, remove, gc) exclude each other by a lock on the file ``lock``;
-readers take no lock and never write.
+readers take no lock and never write. A garbage collection and a fetch into the
+store exclude each other too, by a lock on ``partial/lock``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Swept:
     Attributes:
         blobs: Blob file -> size, for blobs that no installed bundle needs.
         prepared: Derived folders whose variant is gone.
-        temporary: Files that a killed process left behind.
+        temporary: Files that a killed process left behind, and blobs that came in part.
     """
 
     blobs: dict[Path, int]
@@ -131,7 +132,7 @@ class Store:
             for variant in variants:
                 for blob in variant.all_blobs:
                     self.blobs.adopt(source, blob)
-            return self._list(bundle, _of_bundle(descriptor, bundle.descriptor.digest))
+            return self._list(bundle, oci.of_bundle(descriptor, bundle.descriptor.digest))
 
     def enter(self, descriptor: Descriptor, bundle_digest: str) -> Installed:
         """Installs what is in the store's blobs already, in place of the same name and version.
@@ -150,9 +151,8 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
         with self._locked():
             self._create()
-            return self._list(
-                read_bundle(self.root, descriptor), _of_bundle(descriptor, bundle_digest)
-            )
+            bundle = read_bundle(self.root, descriptor)
+            return self._list(bundle, oci.of_bundle(descriptor, bundle_digest))
 
     def remove(self, name: str, version: str) -> None:
         """Takes a bundle off the list; :meth:`gc` then frees what nothing else needs.
@@ -203,10 +203,10 @@ class Store:
 
         Raises:
             BundleError: The directory is not a store, or an installed bundle is damaged.
-            WorkError: The file system refused.
+            WorkError: Blobs are being fetched just now, or the file system refused.
         """
         read_layout(self.root)
-        with nullcontext() if dry_run else self._locked():
+        with nullcontext() if dry_run else self._alone():
             needed, manifests = self._mark()
             swept = Swept(
                 blobs={
@@ -215,7 +215,11 @@ class Store:
                     if len(path.name) == 64 and path.name not in needed
                 },
                 prepared=tuple(p for p in _entries(self.prepared) if p.name not in manifests),
-                temporary=tuple(_entries(self.blobs.temporary)),
+                temporary=tuple(
+                    path
+                    for path in (*_entries(self.blobs.temporary), *_entries(self.blobs.partial))
+                    if path != self.blobs.fetching
+                ),
             )
             if not dry_run:
                 for path in swept.prepared:
@@ -247,6 +251,14 @@ class Store:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with files.writing(self.root), files.locked(self.root / "lock"):
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Excludes fetches too, whose blobs nothing refers to yet."""
+        fetched = self.blobs.partial.is_dir()
+        fetching = files.locked(self.blobs.fetching, wait=False) if fetched else nullcontext()
+        with self._locked(), fetching:
             yield
 
     def _create(self) -> None:
@@ -283,14 +295,6 @@ class Store:
 
 def _key(bundle: Bundle) -> tuple[str, str]:
     return bundle.name, bundle.version
-
-
-def _of_bundle(descriptor: Descriptor, bundle_digest: str) -> Descriptor:
-    """Notes which bundle a single variant is from."""
-    if bundle_digest == descriptor.digest:
-        return descriptor
-    known = descriptor.annotations | {oci.BUNDLE: bundle_digest}
-    return msgspec.structs.replace(descriptor, annotations=known)
 
 
 def _entry(bundle: Bundle, descriptor: Descriptor) -> Descriptor:

@@ -72,7 +72,7 @@ class BundleWriter:
         self._lock = -1
 
     def __enter__(self) -> BundleWriter:
-        _check_target(self.path, self._overwrite)
+        check_target(self.path, self._overwrite)
         with files.writing(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(self.path)
@@ -158,15 +158,7 @@ class BundleWriter:
             size=index.size,
             annotations={oci.REF_NAME: self._identity[1]},
         )
-        temporary = self.blobs.temporary
-        with files.writing(self.path):
-            files.replace(self._staging / oci.INDEX_FILE, oci.encode(_index(top)), temporary)
-            layout = oci.encode(oci.Layout(image_layout_version=oci.LAYOUT_VERSION))
-            files.replace(self._staging / oci.LAYOUT_FILE, layout, temporary)
-            temporary.rmdir()
-            self.blobs.sync()
-            _check_target(self.path, self._overwrite)
-            _move(self._staging, self.path)
+        complete(self._staging, self.path, top, overwrite=self._overwrite)
         self._staging = None
         return self.path
 
@@ -211,12 +203,41 @@ class BundleWriter:
             raise BundleError("the bundle already has this profile", where=record.profile)
 
 
+def complete(staging: Path, target: Path, top: Descriptor, *, overwrite: bool) -> None:
+    """Makes a directory with all the blobs of a bundle the bundle itself.
+
+    Args:
+        staging: The directory, beside the target; nothing but blobs is in it.
+        target: Where the bundle is then.
+        top: The only entry of its ``index.json``.
+        overwrite: Whether a bundle that is there may be replaced.
+
+    Raises:
+        BundleError: The target is something else, or may not be replaced.
+        WorkError: The file system refused.
+    """
+    blobs = BlobStore(staging)
+    blobs.prepare()
+    with files.writing(target):
+        files.replace(staging / oci.INDEX_FILE, oci.encode(_index(top)), blobs.temporary)
+        layout = oci.encode(oci.Layout(image_layout_version=oci.LAYOUT_VERSION))
+        files.replace(staging / oci.LAYOUT_FILE, layout, blobs.temporary)
+        blobs.temporary.rmdir()
+        blobs.sync()
+        check_target(target, overwrite)
+        _move(staging, target)
+
+
 def _index(*manifests: Descriptor) -> oci.Index:
     return oci.Index(schema_version=2, media_type=oci.INDEX, manifests=manifests)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
-    """A target must be absent or an empty directory; or a bundle that may be replaced."""
+def check_target(path: Path, overwrite: bool) -> None:
+    """A target must be absent or an empty directory; or a bundle that may be replaced.
+
+    Raises:
+        BundleError: It is neither.
+    """
     if not path.exists():
         return
     found = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}

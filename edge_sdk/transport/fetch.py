@@ -30,10 +30,6 @@ from edge_sdk.transport.transfer import Progress, Retry, Transfer
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
-PARTIAL = "partial"
-"""Folder of a layout for blobs that are on their way."""
-LOCK = "lock"
-"""File in that folder; whoever fetches into the layout holds it."""
 RESERVE = 4 * 1024 * 1024
 """Bytes of the disk that a fetch leaves free: the store's index and the journal need some."""
 
@@ -97,14 +93,13 @@ def fetch(
     """
     blobs = BlobStore(root)
     blobs.prepare()
-    partial = root / PARTIAL
     with files.writing(root):
-        partial.mkdir(exist_ok=True)
+        blobs.partial.mkdir(exist_ok=True)
     transfer = Transfer(
         str(reference), rate_limit=rate_limit, retry=retry, progress=progress, cancelled=cancelled
     )
     work = _Fetch(source, reference, blobs, transfer)
-    with files.writing(root), files.locked(partial / LOCK):
+    with files.writing(root), files.locked(blobs.fetching):
         bundle = work.resolve()
         chosen = choose(read_manifests(blobs, bundle), profile)
         needed = work.manifests(chosen)
@@ -203,7 +198,7 @@ class _Fetch:
         missing = tuple(blob for blob, is_here in zip(needed, found, strict=True) if not is_here)
         room = shutil.disk_usage(self._blobs.root).free
         wanted = sum(
-            blob.size - min(blob.size, _size(self._blobs.root / PARTIAL / hex_of(blob.digest)))
+            blob.size - min(blob.size, _size(self._blobs.partial / hex_of(blob.digest)))
             for blob in missing
         )
         if wanted and wanted + RESERVE > room:
@@ -239,7 +234,7 @@ class _Fetch:
 
     def _blob(self, blob: Blob) -> None:
         """Brings one blob, however often it breaks off; a damaged partial file is begun anew."""
-        partial = self._blobs.root / PARTIAL / hex_of(blob.digest)
+        partial = self._blobs.partial / hex_of(blob.digest)
         kept = min(_size(partial), blob.size)
         self._transfer.done(kept)
         receive = partial_call(self._receive, blob, partial)
