@@ -76,7 +76,12 @@ def serve(router: Router, host: str = "127.0.0.1", port: int = 0) -> Running:
     return Running(uvicorn.Server(config), listen(host, port))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens already; port 0 is any free one.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+    """
     try:
         [(family, *_, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
