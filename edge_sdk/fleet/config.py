@@ -49,10 +49,13 @@ class HttpConfig(Table, frozen=True, kw_only=True):
         listen: ``host:port``.
         token: What ``edge-sdk fleet`` must show; without it everyone who reaches the port may
             change the fleet.
+        public: ``[https://]host[:port]`` under which devices reach this server's own bundles;
+            unless given, that by which ``edge-sdk fleet deploy`` has reached it.
     """
 
     listen: str = "127.0.0.1:8080"
     token: str | None = None
+    public: str | None = None
 
 
 class ShadowConfig(Table, frozen=True, kw_only=True):
@@ -71,6 +74,20 @@ class ShadowConfig(Table, frozen=True, kw_only=True):
     in_flight: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
 
 
+class WebhookConfig(Table, frozen=True, kw_only=True):
+    """``[[webhooks]]``: another program that is told what happens.
+
+    Attributes:
+        url: Where messages are posted to.
+        secret: ``whsec_`` and base64: what they are signed with.
+        events: Which; ``*`` stands for any text.
+    """
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://.")]
+    secret: str
+    events: tuple[str, ...] = ("rollout.aborted", "rollout.completed", "device.*", "model.drift")
+
+
 class FleetConfig(Table, frozen=True, kw_only=True):
     """The whole file. Paths in it are relative to its folder.
 
@@ -82,6 +99,7 @@ class FleetConfig(Table, frozen=True, kw_only=True):
         broker: The broker.
         http: The API.
         shadow: Device shadows.
+        webhooks: Who is told what happens.
     """
 
     data: str = "fleet-data"
@@ -90,6 +108,7 @@ class FleetConfig(Table, frozen=True, kw_only=True):
     broker: BrokerConfig = BrokerConfig()
     http: HttpConfig = HttpConfig()
     shadow: ShadowConfig = ShadowConfig()
+    webhooks: tuple[WebhookConfig, ...] = ()
 
     @property
     def folder(self) -> Path:

@@ -58,16 +58,14 @@ class Fleet:
     def act(self, decision: Decision) -> None:
         """Takes over a decision and tells the devices what follows from it."""
         self.events += decision.events
-        wishes = {m.thing: m.wish for m in decision.rollout.members if m.wish != "none"}
-        for member in decision.rollout.members:
-            if member.wish == "none" or member.written:
-                continue
+        for member in decision.rollout.unwritten():
             desired = wanted(member, decision.rollout.plan)
             device = self.devices[member.thing]
             models = {} if desired is None else {"m": desired}
             self.devices[member.thing] = msgspec.structs.replace(device, desired=models)
             self.asked_at[member.thing] = self.now
-        self.rollout = decision.rollout.with_written(wishes, self.now)
+        replies = {m.thing: (m.wish, "") for m in decision.rollout.unwritten()}
+        self.rollout = decision.rollout.with_replies(replies, self.now)
         self.most_asked.append(len(self.having()))
 
     def having(self) -> set[str]:

@@ -129,15 +129,33 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     ends_as: Literal["aborted", "rolled_back"] = "aborted"
     ended_at: float | None = None
 
-    def with_written(self, wishes: Mapping[str, Wish], now: float) -> Rollout:
-        """The rollout once shadows say these wishes, by thing; later ones stay to be written."""
-        members = tuple(
-            msgspec.structs.replace(member, written=True, since=now)
-            if not member.written and wishes.get(member.thing) == member.wish
-            else member
+    def unwritten(self) -> tuple[Member, ...]:
+        """Devices whose shadows do not say yet what they are asked for."""
+        return tuple(
+            member
             for member in self.members
+            if member.wish != "none" and not member.written and member.answer != "failed"
         )
-        return msgspec.structs.replace(self, members=members)
+
+    def with_replies(self, replies: Mapping[str, tuple[Wish, str]], now: float) -> Rollout:
+        """The rollout once shadows were written to.
+
+        Args:
+            replies: Thing -> what was written, and why it was refused if it was; a wish
+                that is a newer one meanwhile is still to be written.
+            now: Seconds since 1970.
+        """
+        members = list(self.members)
+        for position, member in enumerate(members):
+            wish, refusal = replies.get(member.thing, ("none", ""))
+            if wish == "none" or wish != member.wish or member.written:
+                continue
+            if refusal:
+                error = f"its shadow could not be written: {refusal}"
+                members[position] = msgspec.structs.replace(member, answer="failed", error=error)
+            else:
+                members[position] = msgspec.structs.replace(member, written=True, since=now)
+        return msgspec.structs.replace(self, members=tuple(members))
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

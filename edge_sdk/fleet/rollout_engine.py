@@ -1,0 +1,290 @@
+"""Runs rollouts: reads devices, decides, writes down, and tells devices.
+
+::
+
+    devices -> decide (pure) -> one transaction: rollout, audit, webhooks -> shadows -> devices
+
+A decision is durable before any device hears of it. What a server that was killed had decided
+and not written to shadows yet is written by the next one; writing it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from itertools import islice
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from edge_sdk.errors import FleetError
+from edge_sdk.fleet import audit, rollout_store
+from edge_sdk.fleet.database.engine import Database
+from edge_sdk.fleet.devices import Devices
+from edge_sdk.fleet.rollout.decide import Decision, decide, event_of
+from edge_sdk.fleet.rollout.layout import Layout, lay_out
+from edge_sdk.fleet.rollout.state import (
+    ENDED,
+    Event,
+    Member,
+    Plan,
+    Rollout,
+    Wish,
+    named,
+    shadow_update,
+    wanted,
+)
+from edge_sdk.fleet.shadow_service import ShadowService
+from edge_sdk.fleet.webhooks import Webhooks
+from edge_sdk.shadow.algebra import Reply
+from edge_sdk.shadow.models import SHADOW
+
+_LOG = logging.getLogger(__name__)
+_TICK_S = 1.0
+_SHORTEST_TICK_S = 0.1  # a burst of reports is looked at once
+_AT_ONCE = 500  # shadows that are written in one go
+_LISTED = 100
+
+
+class RolloutEngine:
+    """The rollouts of a fleet.
+
+    Args:
+        database: Where they are kept.
+        shadows: Writes what devices should run.
+        devices: What devices report.
+        webhooks: Tells other programs.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        shadows: ShadowService,
+        devices: Devices,
+        webhooks: Webhooks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._shadows = shadows
+        self._devices = devices
+        self._webhooks = webhooks
+        self._clock = clock
+        self._active: dict[int, Rollout] = {}
+        self._unrecorded: tuple[Event, ...] = ()
+        self._deciding = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def load(self) -> None:
+        """Reads the rollouts that are under way."""
+        for rollout in await self._database.read(rollout_store.unended):
+            self._active[rollout.id] = rollout
+
+    def wake(self) -> None:
+        """Says that something may have changed; otherwise it is looked every second."""
+        self._wake.set()
+
+    async def run(self, connected: Callable[[], bool]) -> None:
+        """Takes rollouts as far as they go until it is cancelled.
+
+        Args:
+            connected: Whether the broker is reached.
+        """
+        while True:
+            self._wake.clear()
+            try:
+                await self._tick(connected())
+            except SQLAlchemyError:
+                # A full disk or a database that is away ends no server; the state is as it was.
+                _LOG.exception("rollouts could not be written down; trying again")
+            await asyncio.sleep(_SHORTEST_TICK_S)
+            try:
+                await asyncio.wait_for(self._wake.wait(), _TICK_S - _SHORTEST_TICK_S)
+            except asyncio.TimeoutError:
+                continue
+
+    def lay_out(self, plan: Plan, profiles: Iterable[str]) -> Layout:
+        """Who would be asked, as :func:`~edge_sdk.fleet.rollout.layout.lay_out` has it.
+
+        Raises:
+            ConfigError: An option is wrong, or no device is meant.
+            AdmissionError: Devices have a newer version.
+            FleetError: Another rollout of the model is under way on some of the devices.
+        """
+        layout = lay_out(plan, self._devices.all, profiles)
+        chosen = {member.thing for member in layout.members}
+        for other in self._active.values():
+            both = sorted(chosen.intersection(member.thing for member in other.members))
+            if other.plan.model == plan.model and both:
+                raise FleetError(
+                    f"rollout {other.id} of {plan.model} is {other.status} on {named(both)}",
+                    where=plan.ref,
+                    remedy="wait until it ends, or abort it",
+                )
+        return layout
+
+    async def deploy(self, plan: Plan, profiles: Iterable[str], by: str) -> Rollout:
+        """Begins a rollout.
+
+        Args:
+            plan: What is asked for.
+            profiles: Device profiles that the bundle has a variant for.
+            by: Who asks.
+
+        Raises:
+            ConfigError, AdmissionError, FleetError: As :meth:`lay_out`.
+        """
+        async with self._deciding:
+            now = self._clock()
+            members = self.lay_out(plan, profiles).members
+            rollout = Rollout(id=0, plan=plan, by=by, created_at=now, members=members)
+
+            def create(connection: sa.Connection) -> Rollout:
+                created = rollout_store.create(connection, rollout)
+                text = f"{plan.model} {plan.version} for {len(members)} devices"
+                event = event_of(created, "rollout.started", text, by=by)
+                self._record(connection, (event,), now)
+                return created
+
+            created = await self._database.write(create)
+            self._keep(created)
+        self.wake()
+        return created
+
+    async def operate(self, number: int, action: Callable[[Rollout], Decision]) -> Rollout:
+        """Does to a rollout what one of :mod:`~edge_sdk.fleet.rollout.operate` says.
+
+        Raises:
+            FleetError: There is no such rollout, or the action is refused.
+        """
+        async with self._deciding:
+            rollout = await self.rollout(number)
+            after = await self._take(rollout, action(rollout))
+        self.wake()
+        return after
+
+    async def rollout(self, number: int) -> Rollout:
+        """A rollout by its number.
+
+        Raises:
+            FleetError: There is none.
+        """
+        found = self._active.get(number)
+        if found is None:
+            found = await self._database.read(lambda db: rollout_store.one(db, number))
+        if found is None:
+            raise FleetError("there is no such rollout", where=f"rollout {number}")
+        return found
+
+    async def rollouts(self) -> tuple[Rollout, ...]:
+        """The last hundred, the newest first."""
+        stored = await self._database.read(lambda db: rollout_store.newest(db, _LISTED))
+        return tuple(self._active.get(rollout.id, rollout) for rollout in stored)
+
+    async def follow(self, number: int) -> AsyncIterator[Rollout]:
+        """A rollout as it is now and after every change, until it has ended.
+
+        Raises:
+            FleetError: There is none.
+        """
+        last = None
+        while last is None or last.status not in ENDED:
+            changed = self._changed
+            rollout = await self.rollout(number)
+            if rollout != last:
+                yield rollout
+                last = rollout
+            else:
+                await changed.wait()
+
+    async def record(self, events: tuple[Event, ...]) -> None:
+        """Writes down what has happened, and tells other programs."""
+        if events:
+            now = self._clock()
+            await self._database.write(lambda db: self._record(db, events, now))
+            self._webhooks.wake()
+
+    async def _tick(self, connected: bool) -> None:
+        # What cannot be written down now is tried again with the next ones.
+        self._unrecorded += self._devices.look(connected)
+        await self.record(self._unrecorded)
+        self._unrecorded = ()
+        await self._devices.save()
+        for number in list(self._active):
+            async with self._deciding:
+                rollout = self._active[number]
+                decision = decide(rollout, self._devices.all, self._clock())
+                rollout = await self._take(rollout, decision)
+            for members in _portions(rollout.unwritten()):
+                await self._tell(rollout, members)
+
+    async def _tell(self, rollout: Rollout, members: list[Member]) -> None:
+        """Writes to shadows what devices should run, and down that it is there."""
+        plan = rollout.plan
+        answers = await asyncio.gather(
+            *(
+                self._shadows.submit(
+                    member.thing, SHADOW, "update",
+                    shadow_update(plan.model, wanted(member, plan)),
+                )
+                for member in members
+            )
+        )  # fmt: skip
+        replies: dict[str, tuple[Wish, str]] = {}
+        for member, answer in zip(members, answers, strict=True):
+            refusal = _refusal(answer[0])
+            if refusal is None or refusal.code < 500:
+                replies[member.thing] = (member.wish, refusal.message if refusal else "")
+        async with self._deciding:
+            current = await self.rollout(rollout.id)
+            await self._take(current, Decision(current.with_replies(replies, self._clock())))
+
+    async def _take(self, before: Rollout, decision: Decision) -> Rollout:
+        """Makes a decision durable, then takes it over."""
+        after, events = decision.rollout, decision.events
+        if after == before and not events:
+            return before
+        now = self._clock()
+
+        def write(connection: sa.Connection) -> None:
+            rollout_store.update(connection, before, after)
+            self._record(connection, events, now)
+
+        await self._database.write(write)
+        for event in events:
+            _LOG.info("rollout %s: %s: %s", event.rollout, event.kind, event.text)
+        self._keep(after)
+        self._webhooks.wake()
+        return after
+
+    def _record(self, connection: sa.Connection, events: tuple[Event, ...], now: float) -> None:
+        audit.record(connection, events, now)
+        self._webhooks.enqueue(connection, events, now)
+
+    def _keep(self, rollout: Rollout) -> None:
+        if rollout.status in ENDED and not rollout.unwritten():
+            self._active.pop(rollout.id, None)
+        else:
+            self._active[rollout.id] = rollout
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class _Rejected(msgspec.Struct):
+    code: int = 500
+    message: str = ""
+
+
+def _refusal(reply: Reply) -> _Rejected | None:
+    if reply.suffix == "accepted":
+        return None
+    return msgspec.json.decode(reply.payload, type=_Rejected)
+
+
+def _portions(members: Iterable[Member]) -> Iterator[list[Member]]:
+    remaining = iter(members)
+    while some := list(islice(remaining, _AT_ONCE)):
+        yield some

@@ -1,0 +1,88 @@
+"""Rollouts in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_sdk.fleet.rollout.state import ENDED, Member, Rollout
+
+_ROLLOUTS = sa.table("rollouts", sa.column("id"), sa.column("ended"), sa.column("document"))
+_MEMBERS = sa.table(
+    "rollout_members", sa.column("rollout"), sa.column("position"), sa.column("thing"),
+    sa.column("document"),
+)  # fmt: skip
+_UPDATE_MEMBER = sa.text(
+    "UPDATE rollout_members SET document = :document"
+    " WHERE rollout = :rollout AND position = :position"
+)
+
+
+def create(connection: sa.Connection, rollout: Rollout) -> Rollout:
+    """Writes a new rollout down, and gives it its number."""
+    # SQLite gives numbers again once their rows are gone; rows are never deleted here.
+    last = connection.execute(sa.select(sa.func.max(_ROLLOUTS.c.id))).scalar() or 0
+    rollout = msgspec.structs.replace(rollout, id=int(last) + 1)
+    connection.execute(sa.insert(_ROLLOUTS), _row(rollout))
+    rows = [_member_row(rollout, position) for position in range(len(rollout.members))]
+    connection.execute(sa.insert(_MEMBERS), rows)
+    return rollout
+
+
+def update(connection: sa.Connection, before: Rollout, after: Rollout) -> None:
+    """Writes down what has changed of a rollout."""
+    statement = sa.update(_ROLLOUTS).where(_ROLLOUTS.c.id == after.id)
+    connection.execute(statement.values(**_row(after)))
+    changed = [
+        _member_row(after, position)
+        for position, (old, new) in enumerate(zip(before.members, after.members, strict=True))
+        if old is not new
+    ]
+    if changed:
+        connection.execute(_UPDATE_MEMBER, changed)
+
+
+def unended(connection: sa.Connection) -> tuple[Rollout, ...]:
+    """Every rollout that is under way, the oldest first."""
+    query = sa.select(_ROLLOUTS.c.document).where(_ROLLOUTS.c.ended == sa.false())
+    rows = connection.execute(query.order_by(_ROLLOUTS.c.id))
+    return tuple(_with_members(connection, row.document) for row in rows)
+
+
+def one(connection: sa.Connection, number: int) -> Rollout | None:
+    """A rollout by its number."""
+    query = sa.select(_ROLLOUTS.c.document).where(_ROLLOUTS.c.id == number)
+    document = connection.execute(query).scalar()
+    return None if document is None else _with_members(connection, document)
+
+
+def newest(connection: sa.Connection, limit: int) -> tuple[Rollout, ...]:
+    """The last rollouts, the newest first."""
+    query = sa.select(_ROLLOUTS.c.document).order_by(_ROLLOUTS.c.id.desc()).limit(limit)
+    documents: Sequence[str] = connection.execute(query).scalars().all()
+    return tuple(_with_members(connection, document) for document in documents)
+
+
+def _with_members(connection: sa.Connection, document: str) -> Rollout:
+    rollout = msgspec.json.decode(document, type=Rollout)
+    query = sa.select(_MEMBERS.c.document).where(_MEMBERS.c.rollout == rollout.id)
+    rows = connection.execute(query.order_by(_MEMBERS.c.position)).scalars()
+    members = tuple(msgspec.json.decode(row, type=Member) for row in rows)
+    return msgspec.structs.replace(rollout, members=members)
+
+
+def _row(rollout: Rollout) -> dict[str, object]:
+    document = msgspec.json.encode(msgspec.structs.replace(rollout, members=()))
+    return {"id": rollout.id, "ended": rollout.status in ENDED, "document": document.decode()}
+
+
+def _member_row(rollout: Rollout, position: int) -> dict[str, object]:
+    member = rollout.members[position]
+    return {
+        "rollout": rollout.id,
+        "position": position,
+        "thing": member.thing,
+        "document": msgspec.json.encode(member).decode(),
+    }
