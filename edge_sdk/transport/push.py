@@ -21,7 +21,7 @@ from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.reader import Bundle, Variant
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import ConfigError, TransferError
-from edge_sdk.transport.registry_http import Body, RegistryClient
+from edge_sdk.transport.registry_http import ACCEPT, Body, RegistryClient
 from edge_sdk.transport.source import Reference
 from edge_sdk.transport.transfer import Progress, Retry, Transfer
 
@@ -127,7 +127,7 @@ class _Push:
 
         def ask() -> bool:
             target = f"{kind}/{part.digest}"
-            with self._request("HEAD", target, expect=(200, 404)) as answer:
+            with self._request("HEAD", target, headers=ACCEPT, expect=(200, 404)) as answer:
                 return answer.status == 200
 
         return self._transfer.persist(ask)

@@ -13,12 +13,11 @@ from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, TransferError
 from edge_sdk.transport.credentials import FindCredentials, find_credentials
-from edge_sdk.transport.registry_http import RegistryClient, read_pieces, read_whole
+from edge_sdk.transport.registry_http import ACCEPT, RegistryClient, read_pieces, read_whole
 from edge_sdk.transport.source import Reference
 
 PIECE = 128 * 1024
 """Bytes that are read from a connection at a time."""
-ACCEPT = {"Accept": f"{oci.INDEX}, {oci.MANIFEST}"}
 
 
 class _MediaType(msgspec.Struct, rename="camel"):

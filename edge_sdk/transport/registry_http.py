@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 from urllib3.util import Timeout, Url, make_headers, parse_url
 
 from edge_sdk import __version__
+from edge_sdk.bundle import oci
 from edge_sdk.errors import ConfigError, TransferError
 from edge_sdk.transport.credentials import (
     PASSWORD,
@@ -34,6 +35,8 @@ from edge_sdk.transport.source import LOOPBACK, Reference
 Body = Callable[[], "bytes | Iterable[bytes]"]
 """Makes the body of a request, anew for every time it is sent."""
 
+ACCEPT = {"Accept": f"{oci.INDEX}, {oci.MANIFEST}"}
+"""Header of requests for manifests; some registries know of none without it."""
 _REDIRECTS = 5
 _ANSWER_LIMIT = 1024 * 1024  # of errors and tokens, in bytes
 _SIGN_IN = f"run `docker login`, or set {USER} and {PASSWORD}"
