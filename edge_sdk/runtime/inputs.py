@@ -134,8 +134,12 @@ def from_python(spec: TensorSpec, value: Any) -> Array:
             return array
         if array.size == 0 or (wanted.kind == "O" and array.dtype.kind in "US"):
             return array.astype(wanted)
+        exact: Array = array
+        if wanted.kind in "iu" and array.dtype.kind == "f":
+            # Of whole numbers beyond 63 bits beside others numpy makes floats.
+            exact = np.array(value, dtype=object)
         with np.errstate(over="ignore"):
-            cast = array.astype(wanted)
+            cast = exact.astype(wanted)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
             f"expected {signature(spec)}, given a value that is no such array: {error}",
@@ -145,7 +149,7 @@ def from_python(spec: TensorSpec, value: Any) -> Array:
         fits = np.array_equal(np.isfinite(cast), np.isfinite(array))
     else:
         booleans = (wanted.kind == "b") + (array.dtype.kind == "b")
-        fits = booleans != 1 and np.array_equal(cast, array)
+        fits = booleans != 1 and np.array_equal(cast, exact)
     if not fits:
         raise _mismatch(spec, array, "the values do not fit the input's dtype")
     return cast

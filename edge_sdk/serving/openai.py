@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from edge_sdk.errors import DataError, EdgeSdkError, EngineError
-from edge_sdk.serving.problems import openai_error, status_of, text_of
+from edge_sdk.serving.problems import openai_error
 from edge_sdk.serving.router import Router
 from edge_sdk.serving.served import Served
 
@@ -225,7 +225,7 @@ class Answer:
             async for piece in rest:
                 yield self._chunk({"content": piece})
         except EdgeSdkError as error:
-            yield event(openai_error(text_of(error), status_of(error), error.where))
+            yield event(openai_error(error))
         else:
             yield self._chunk({}, self.completion.finish_reason)
             options = self.request.stream_options

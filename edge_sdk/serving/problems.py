@@ -19,9 +19,6 @@ from edge_sdk.errors import (
     NotServedError,
 )
 
-OPENAI = "/v1"
-"""Paths that begin with this speak OpenAI's protocol."""
-
 
 def json_response(content: Any, status: int = HTTPStatus.OK) -> Response:
     """A value as JSON."""
@@ -41,29 +38,18 @@ def status_of(error: EdgeSdkError) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def openai_error(message: str, status: int, where: str | None = None) -> dict[str, Any]:
+def openai_error(error: EdgeSdkError) -> dict[str, Any]:
     """What OpenAI's clients read: in an error's body, and in a stream that breaks off."""
-    return {
-        "error": {
-            "message": message,
-            "type": "invalid_request_error" if status < 500 else "server_error",
-            "param": where,
-            "code": "model_not_found" if status == HTTPStatus.NOT_FOUND else None,
-        }
-    }
-
-
-def text_of(error: EdgeSdkError) -> str:
-    """An error in one line."""
-    text = f"{error.where}: {error.message}" if error.where else error.message
-    return f"{text}; {error.remedy}" if error.remedy else text
+    code = "model_not_found" if isinstance(error, NotServedError) else None
+    return _openai_error(_text_of(error), status_of(error), error.where, code)
 
 
 async def known(request: Request, error: Exception) -> Response:
     """Answers with an error of the product's tree."""
     if not isinstance(error, EdgeSdkError):
         raise error
-    response = _problem(request, text_of(error), status_of(error), error.where)
+    content = openai_error(error) if _is_openai(request) else {"error": _text_of(error)}
+    response = json_response(content, status_of(error))
     if isinstance(error, BusyError):
         response.headers["Retry-After"] = "1"
     return response
@@ -83,7 +69,23 @@ async def unforeseen(request: Request, error: Exception) -> Response:
     return _problem(request, f"internal error: {type(error).__name__}", 500)
 
 
-def _problem(request: Request, message: str, status: int, where: str | None = None) -> Response:
-    if request.url.path.startswith(OPENAI):
-        return json_response(openai_error(message, status, where), status)
-    return json_response({"error": message}, status)
+def _problem(request: Request, message: str, status: int) -> Response:
+    content = _openai_error(message, status) if _is_openai(request) else {"error": message}
+    return json_response(content, status)
+
+
+def _is_openai(request: Request) -> bool:
+    return request.url.path.startswith("/v1/")
+
+
+def _openai_error(
+    message: str, status: int, where: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    return {"error": {"message": message, "type": kind, "param": where, "code": code}}
+
+
+def _text_of(error: EdgeSdkError) -> str:
+    """An error in one line."""
+    text = f"{error.where}: {error.message}" if error.where else error.message
+    return f"{text}; {error.remedy}" if error.remedy else text

@@ -83,11 +83,14 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: The address cannot be listened on.
     """
     try:
+        if not 0 <= port < 2**16:
+            raise OSError("a port is a number from 0 to 65535")
         [(family, *_, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        return socket.create_server(address[:2], family=family, backlog=1024)  # it listens now
-    except (OSError, OverflowError) as error:
+        # It listens from now on, so that nobody is refused while the server starts.
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
         raise ConfigError(
             f"cannot listen there: {error}",
             where=f"{host}:{port}",
