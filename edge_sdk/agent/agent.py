@@ -13,8 +13,8 @@ starts no thread of its own, so that a month passes in a test in no time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +29,9 @@ from edge_sdk.serving.router import Router
 from edge_sdk.shadow.models import Health, ReportedAgent, ReportedModel
 from edge_sdk.transport.link import Link
 
+if TYPE_CHECKING:
+    from edge_sdk.agent.assembly import Surroundings
+
 _MEMORY_SECONDS = 30.0  # reading it takes the kernel milliseconds
 
 
@@ -42,10 +45,7 @@ class Agent:
         router: What serves.
         shadow: Its side of the shadow.
         presence: Signs of life.
-        profile: Name of the device profile, for reports.
-        clock: Seconds, monotonic.
-        perform: Runs a step, at once or in a thread.
-        wake: Called when a step has ended.
+        around: What it gets from the world.
     """
 
     def __init__(
@@ -56,11 +56,7 @@ class Agent:
         router: Router,
         shadow: ShadowClient,
         presence: Presence,
-        *,
-        profile: str,
-        clock: Callable[[], float],
-        perform: Callable[[Callable[[], None]], None],
-        wake: Callable[[], None],
+        around: Surroundings,
     ) -> None:
         self._config = config
         self._link = link
@@ -68,12 +64,10 @@ class Agent:
         self._router = router
         self._shadow = shadow
         self._presence = presence
-        self._profile = profile
-        self._clock = clock
-        self._perform = perform
-        self._wake = wake
+        self._around = around
+        self._clock = around.clock
         self._busy = threading.Event()
-        self._begun = clock()
+        self._begun = around.clock()
         self._about = ReportedAgent()
         self._measure_at = self._begun
         self._health: dict[tuple[str, str], Health | None] = {}
@@ -84,10 +78,14 @@ class Agent:
         """Begins to connect."""
         self._link.open(self._connection_changed)
 
-    def close(self) -> None:
-        """Says farewell; what was under way is taken up again at the next start."""
+    def stop(self) -> None:
+        """Says farewell; what is under way is taken up again at the next start."""
         self._executor.cancel()
         self._link.close(self._presence.farewell())
+
+    def close(self) -> None:
+        """Frees what is loaded and does not serve, and connections of downloads."""
+        self._executor.close()
 
     def tick(self) -> float | None:
         """Does what is due.
@@ -136,7 +134,7 @@ class Agent:
         if step is None:
             return False
         self._busy.set()
-        self._perform(lambda: self._do(step))
+        self._around.perform(lambda: self._do(step))
         return not self._busy.is_set()
 
     def _do(self, step: plan.Step) -> None:
@@ -144,7 +142,7 @@ class Agent:
             self._executor.perform(step)
         finally:
             self._busy.clear()
-            self._wake()
+            self._around.wake()
 
     def _next_step(self) -> plan.Step | None:
         return plan.next_step(self._executor.journal, self._executor.present())
@@ -178,7 +176,7 @@ class Agent:
                 self._about,
                 ReportedAgent(
                     version=__version__,
-                    profile=self._profile,
+                    profile=self._around.profile,
                     memory=process.pss(),
                     uptime=int(now - self._begun),
                     labels=self._config.labels,

@@ -169,7 +169,8 @@ class Executor:
         self._observer(step, moment)
 
     def close(self) -> None:
-        """Frees what was prepared and does not serve."""
+        """Frees what was prepared and does not serve, and connections of downloads."""
+        self._delivery.close()
         for served in self._prepared.values():
             served.retire()
         self._prepared.clear()

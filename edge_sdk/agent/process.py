@@ -16,28 +16,22 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from edge_sdk.agent.agent import Agent
+from edge_sdk.agent.assembly import FOLDER, Surroundings, assemble
 from edge_sdk.agent.config import AgentConfig
-from edge_sdk.agent.delivery import Delivery, open_delivery
-from edge_sdk.agent.execute import Executor, Observer
-from edge_sdk.agent.journal import JournalFile
+from edge_sdk.agent.delivery import open_delivery
+from edge_sdk.agent.execute import Observer
 from edge_sdk.agent.plan import Step
-from edge_sdk.agent.presence import Presence
 from edge_sdk.agent.profile import profile_name
-from edge_sdk.agent.shadow_client import ShadowClient
 from edge_sdk.bundle import files
-from edge_sdk.bundle.store import Store
 from edge_sdk.errors import ConfigError, TransferError
 from edge_sdk.serving.router import Router
-from edge_sdk.shadow.models import SHADOW, ReportedModel
-from edge_sdk.shadow.topics import Address
+from edge_sdk.shadow.models import ReportedModel
 from edge_sdk.transport.backoff import Backoff
-from edge_sdk.transport.link import Link
+from edge_sdk.transport.link import Link, Message
 from edge_sdk.transport.paho_link import PahoLink
 
 log = logging.getLogger("edge_sdk.agent")
 
-FOLDER = "agent"
-"""Folder in the store of what the agent itself keeps."""
 GRACE_SECONDS = 5.0  # for a step that is under way when the process is asked to end
 
 
@@ -98,43 +92,23 @@ class Process:
         observer: Observer = log_steps,
         steps_in_thread: bool = True,
     ) -> None:
-        store = Store(config.store)
-        source = random.Random()  # noqa: S311 - jitter, and names of requests
-        clock = time.monotonic
-        self._woken: SimpleQueue[None] = SimpleQueue()
-        self._stopping = False
-        self._steps = steps_in_thread
-        self._thread: threading.Thread | None = None
         self.config = config
         self.router = Router()
-        journal = JournalFile(store.root / FOLDER / "journal.json")
-        if problem := journal.open(store):
-            log.warning("the journal is made again of what is installed: %s", problem)
-        self.presence = Presence(config.thing, config.report.heartbeat, clock=clock, source=source)
-        self.link: Link = self._open_link()
-        self._delivery: Delivery = open_delivery(config, self.link)
-        self._executor = Executor(
-            config, journal, store, self.router, self._delivery, clock=clock, observer=observer
-        )
-        self.agent = Agent(
-            config,
-            self.link,
-            self._executor,
-            self.router,
-            ShadowClient(
-                self.link,
-                Address(config.broker.shadow_root, config.thing, SHADOW),
-                clock=clock,
-                source=source,
-                wake=self.wake,
-                shortest=config.report.shortest,
-            ),
-            self.presence,
+        self._woken: SimpleQueue[None] = SimpleQueue()
+        self._stopping = False
+        self._steps_in_thread = steps_in_thread
+        self._step: threading.Thread | None = None
+        around = Surroundings(
+            open_link=self._open_link,
+            open_delivery=lambda link: open_delivery(config, link),
             profile=profile_name(config.profile),
-            clock=clock,
+            clock=time.monotonic,
+            random=random.Random(),  # noqa: S311 - jitter, and names of requests
             perform=self._perform,
             wake=self.wake,
+            observer=observer,
         )
+        self.agent = assemble(config, around, self.router)
 
     def wake(self) -> None:
         """Has the loop look again; from any thread, or a signal handler."""
@@ -163,29 +137,28 @@ class Process:
 
     def close(self) -> None:
         """Says farewell and frees everything; a step that takes too long is left as by a kill."""
+        self.agent.stop()
+        if self._step is not None:
+            self._step.join(GRACE_SECONDS)
         self.agent.close()
-        if self._thread is not None:
-            self._thread.join(GRACE_SECONDS)
-        self._delivery.close()
-        self._executor.close()
         self.router.close()
 
-    def _open_link(self) -> Link:
+    def _open_link(self, will: Callable[[], Message]) -> Link:
         broker = self.config.broker
         return PahoLink(
             self.config.address,
             broker.client_id or self.config.thing,
-            will=self.presence.will,
+            will=will,
             keepalive=broker.keepalive,
             backoff=Backoff(broker.shortest_backoff, broker.longest_backoff),
         )
 
     def _perform(self, work: Callable[[], None]) -> None:
-        if not self._steps:
+        if not self._steps_in_thread:
             work()
             return
-        self._thread = threading.Thread(target=work, name="step", daemon=True)
-        self._thread.start()
+        self._step = threading.Thread(target=work, name="step", daemon=True)
+        self._step.start()
 
     def _sleep(self, seconds: float | None) -> None:
         watchdog = watchdog_seconds()

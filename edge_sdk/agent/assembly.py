@@ -1,0 +1,91 @@
+"""Puts an agent together: the same parts for a process, a simulation and a test."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_sdk.agent.agent import Agent
+from edge_sdk.agent.config import AgentConfig
+from edge_sdk.agent.delivery import Delivery
+from edge_sdk.agent.execute import Executor, Observer
+from edge_sdk.agent.journal import JournalFile
+from edge_sdk.agent.presence import Presence
+from edge_sdk.agent.shadow_client import ShadowClient
+from edge_sdk.bundle.store import Store
+from edge_sdk.serving.router import Router
+from edge_sdk.shadow.models import SHADOW
+from edge_sdk.shadow.topics import Address
+from edge_sdk.transport.backoff import Backoff
+from edge_sdk.transport.link import Link, Message
+
+log = logging.getLogger(__name__)
+
+FOLDER = "agent"
+"""Folder in the store of what the agent itself keeps."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an agent gets from the world around it.
+
+    Attributes:
+        open_link: Makes the connection, given what makes its wills.
+        open_delivery: Makes the way that bundles come, given the connection.
+        profile: Name of the device profile, for reports.
+        clock: Seconds, monotonic.
+        random: Source of jitter and of names of requests.
+        perform: Runs a step, at once or in a thread.
+        wake: Called, on any thread, when the loop has something to look at.
+        observer: Told of every step.
+    """
+
+    open_link: Callable[[Callable[[], Message]], Link]
+    open_delivery: Callable[[Link], Delivery]
+    profile: str
+    clock: Callable[[], float]
+    random: random.Random
+    perform: Callable[[Callable[[], None]], None]
+    wake: Callable[[], None]
+    observer: Observer
+
+
+def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent:
+    """An agent that is not connected yet.
+
+    Args:
+        config: What it is told.
+        around: What it gets from the world.
+        router: Where it lets models serve; the caller closes it.
+
+    Raises:
+        ConfigError: The configuration does not work here.
+    """
+    store = Store(config.store)
+    journal = JournalFile(store.root / FOLDER / "journal.json")
+    if problem := journal.open(store):
+        log.warning("the journal is made again of what is installed: %s", problem)
+    clock, source = around.clock, around.random
+    presence = Presence(config.thing, config.report.heartbeat, clock=clock, source=source)
+    link = around.open_link(presence.will)
+    executor = Executor(
+        config,
+        journal,
+        store,
+        router,
+        around.open_delivery(link),
+        clock=clock,
+        backoff=lambda: Backoff(source=source),
+        observer=around.observer,
+    )
+    shadow = ShadowClient(
+        link,
+        Address(config.broker.shadow_root, config.thing, SHADOW),
+        clock=clock,
+        source=source,
+        wake=around.wake,
+        shortest=config.report.shortest,
+    )
+    return Agent(config, link, executor, router, shadow, presence, around)
