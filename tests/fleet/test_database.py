@@ -1,0 +1,109 @@
+"""Databases are brought up to date, take what is committed, and say what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from edge_sdk.errors import ConfigError, FleetError
+from edge_sdk.fleet.database.engine import Database
+
+SHADOW = sa.text("INSERT INTO shadows VALUES (:thing, '', 1, :document, NULL)")
+THINGS = sa.text("SELECT thing FROM shadows ORDER BY thing")
+
+
+def things(database: Database) -> list[str]:
+    return asyncio.run(database.read(lambda connection: list(connection.execute(THINGS).scalars())))
+
+
+def test_what_was_written_is_there_when_it_is_opened_again(database_url):
+    with closing(Database(database_url)) as database:
+        row = {"thing": "gate-1", "document": b"{}"}
+        asyncio.run(database.write(lambda connection: connection.execute(SHADOW, row)))
+    with closing(Database(database_url)) as database:
+        assert things(database) == ["gate-1"]
+
+
+def test_a_write_that_raises_leaves_nothing(database_url):
+    row = {"thing": "gate-1", "document": b"{}"}
+
+    def work(connection: sa.Connection) -> None:
+        connection.execute(SHADOW, row)
+        connection.execute(SHADOW, row)  # the same key again
+
+    with closing(Database(database_url)) as database:
+        with pytest.raises(sa.exc.IntegrityError):
+            asyncio.run(database.write(work))
+        assert things(database) == []
+
+
+def test_a_read_does_not_wait_for_a_write(database_url):
+    reading = threading.Event()
+
+    async def both(database: Database) -> None:
+        writing = asyncio.ensure_future(database.write(lambda _: reading.wait(10)))
+        assert await database.read(lambda connection: connection.execute(THINGS).all()) == []
+        reading.set()
+        assert await writing, "the write was over before the read"
+
+    with closing(Database(database_url)) as database:
+        asyncio.run(both(database))
+
+
+def test_a_database_of_a_newer_server_is_refused(database_url):
+    with closing(Database(database_url)) as database:
+        newer = sa.text("UPDATE alembic_version SET version_num = '9999'")
+        asyncio.run(database.write(lambda connection: connection.execute(newer)))
+    with pytest.raises(ConfigError, match=r"another version of edge-sdk .*9999"):
+        Database(database_url)
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path):
+    url = f"sqlite:///{tmp_path / 'fleet.db'}"
+    with closing(sa.create_engine(url).connect()) as connection:
+        connection.execute(sa.text("CREATE TABLE shadows (mine TEXT)"))
+        connection.commit()
+        with pytest.raises(FleetError, match="already exists"):
+            Database(url)
+        assert sa.inspect(connection).get_table_names() == ["shadows"]
+
+
+def test_sqlite_commits_reach_the_disk(tmp_path):
+    with closing(Database(f"sqlite:///{tmp_path / 'new' / 'fleet.db'}")) as database:
+
+        def pragmas(connection: sa.Connection) -> tuple[object, ...]:
+            names = ("journal_mode", "synchronous")
+            return tuple(connection.scalar(sa.text(f"PRAGMA {name}")) for name in names)
+
+        assert asyncio.run(database.write(pragmas)) == ("wal", 2)
+        assert asyncio.run(database.read(pragmas)) == ("wal", 2)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "fleet.db", "sqlite://", "sqlite:///:memory:", "mysql://root:hidden@localhost/fleet"],
+)
+def test_a_url_of_something_else_is_explained(url):
+    with pytest.raises(ConfigError) as caught:
+        Database(url)
+    assert "sqlite:///FILE" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_database_that_is_not_reached_is_named_without_its_password():
+    with pytest.raises(FleetError) as caught:
+        Database("postgresql://edge:hidden@127.0.0.1:1/fleet")
+    assert caught.value.where == "postgresql://edge:***@127.0.0.1:1/fleet"
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        Database(f"sqlite:///{tmp_path / 'file' / 'fleet.db'}")
+    assert str(tmp_path) in str(caught.value)
