@@ -59,8 +59,8 @@ class _Work:
 class ShadowService:
     """The shadows of a fleet.
 
-    A thing is one set of shadows whatever root it speaks on: replies go to the root that a
-    request came from, deltas and documents to every root.
+    A thing is one set of shadows whatever root it speaks on: what tells of a change goes to
+    every root, other replies go to the root that the request came from.
 
     Args:
         database: Where shadows are kept.
@@ -193,7 +193,8 @@ class ShadowService:
         address = request.address
         messages = []
         for reply in replies:
-            roots = self._roots if reply.suffix in topics.BROADCAST else (address.root,)
+            everyone = topics.for_everyone(request.operation, reply.suffix)
+            roots = self._roots if everyone else (address.root,)
             for root in filter(None, roots):  # the server's own requests come by none
                 to = Address(root, address.thing, address.shadow)
                 topic = topics.reply(to, request.operation, reply.suffix)

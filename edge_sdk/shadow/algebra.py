@@ -34,7 +34,7 @@ class Reply:
     """One message to send.
 
     Attributes:
-        suffix: Of the request's topic; those in ``topics.BROADCAST`` go to every root.
+        suffix: Of the request's topic; ``topics.for_everyone`` says who it is for.
         payload: JSON.
     """
 

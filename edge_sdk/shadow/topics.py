@@ -19,9 +19,6 @@ Operation = Literal["update", "get", "delete"]
 OPERATIONS: tuple[Operation, ...] = ("update", "get", "delete")
 
 Suffix = Literal["accepted", "rejected", "delta", "documents"]
-BROADCAST: tuple[Suffix, ...] = ("delta", "documents")
-"""Replies for everyone who follows a shadow; the others are for who asked."""
-
 # AWS IoT's names, and the dot of host names; one that begins with a dot could be a path.
 _THING = re.compile(r"[A-Za-z0-9:_-][A-Za-z0-9:_.-]{0,127}")
 _SHADOW = re.compile(r"[$A-Za-z0-9:_-][A-Za-z0-9:_.-]{0,63}")
@@ -96,6 +93,14 @@ def request(address: Address, operation: Operation) -> str:
 def reply(address: Address, operation: Operation, suffix: Suffix) -> str:
     """The topic that a reply is sent on."""
     return f"{address.prefix}/{operation}/{suffix}"
+
+
+def for_everyone(operation: Operation, suffix: Suffix) -> bool:
+    """Whether a reply tells of a change, and so is for everyone who follows the shadow.
+
+    Answers to ``get`` and rejections are only for who asked.
+    """
+    return operation != "get" and suffix != "rejected"
 
 
 def requests(root: str) -> tuple[str, ...]:
