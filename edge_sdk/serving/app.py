@@ -184,7 +184,6 @@ class _Chat(Response):
                 pass
             finally:
                 completion.close()
-                served.generated(completion)
 
 
 async def _first(pieces: Any) -> list[str]:

@@ -190,7 +190,7 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def pieces(self) -> AsyncIterator[str]:
-        """The text as it comes.
+        """The text as it comes; when it has, the version has counted it.
 
         Raises:
             EdgeSdkError: It could not be computed to the end.
@@ -203,6 +203,8 @@ class Answer:
         except EdgeSdkError as error:
             self.served.failed(error)
             raise
+        finally:
+            self.served.generated(self.completion)
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one piece; raises as :meth:`pieces`."""
