@@ -10,6 +10,7 @@
     │   ├── RecipeError         a conversion recipe or its options
     │   ├── ConfigError         a configuration file, address or option of agent or fleet
     │   ├── NotServedError      no such model or version is served here
+    │   ├── NotKnownError       no such device or rollout in this fleet
     │   └── BundleError         a bundle or store that is not what it claims
     │       └── DigestError     bytes that do not match their digest
     └── WorkError               good input, but the work failed                (exit 1)
@@ -82,6 +83,10 @@ class ConfigError(InputError):
 
 class NotServedError(InputError):
     """A request names a model or version that is not served here."""
+
+
+class NotKnownError(InputError):
+    """The fleet has no such device or rollout."""
 
 
 class BundleError(InputError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 import sqlalchemy as sa
 
-from edge_sdk.fleet.rollout.state import Event
+from edge_sdk.fleet.rollout.events import AuditEntry, Event
 
 _TABLE = sa.table(
     "audit", sa.column("id"), sa.column("at"), sa.column("rollout"), sa.column("thing"),
@@ -15,20 +15,6 @@ _TABLE = sa.table(
 )  # fmt: skip
 # They come by the thousand where connections are bad, and are of use only while they are new.
 _NOT_KEPT = frozenset(("device.online", "device.offline"))
-
-
-class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that happened.
-
-    Attributes:
-        id: Its number.
-        at: When, in seconds since 1970.
-        event: What.
-    """
-
-    id: int
-    at: float
-    event: Event
 
 
 def record(connection: sa.Connection, events: Iterable[Event], now: float) -> None:

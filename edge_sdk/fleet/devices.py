@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.rollout.device import Device
-from edge_sdk.fleet.rollout.state import Event
+from edge_sdk.fleet.rollout.events import Event
 from edge_sdk.fleet.shadow_service import Change
 from edge_sdk.shadow import document
 from edge_sdk.shadow.document import Shadow
@@ -115,20 +115,15 @@ class Devices:
         if valid_thing(thing):
             self._hear(thing, presence, retained=received.retain)
 
-    def changed(self, change: Change) -> None:
-        """Takes a shadow that has changed."""
+    def changed(self, change: Change) -> bool:
+        """Takes a shadow that has changed; says whether it is one that matters."""
         if change.name == SHADOW:
             self._shadows[change.thing] = change.shadow
+        return change.name == SHADOW
 
-    def label(self, thing: str, labels: Mapping[str, str | None]) -> Device | None:
-        """Gives a device labels, or takes away those that are ``None``.
-
-        Returns:
-            The device; ``None`` where it is not known.
-        """
-        device = self._devices.get(thing)
-        if device is None:
-            return None
+    def label(self, thing: str, labels: Mapping[str, str | None]) -> Device:
+        """Gives a device that is known labels, or takes away those that are ``None``."""
+        device = self._devices[thing]
         merged = {**device.assigned, **labels}
         kept = {name: value for name, value in sorted(merged.items()) if value is not None}
         return self._replace(device, assigned=kept)

@@ -19,15 +19,15 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from edge_sdk.errors import FleetError
+from edge_sdk.errors import FleetError, NotKnownError
 from edge_sdk.fleet import audit, rollout_store
 from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.devices import Devices
 from edge_sdk.fleet.rollout.decide import Decision, decide, event_of
+from edge_sdk.fleet.rollout.events import Event
 from edge_sdk.fleet.rollout.layout import Layout, lay_out
 from edge_sdk.fleet.rollout.state import (
     ENDED,
-    Event,
     Member,
     Plan,
     Rollout,
@@ -158,7 +158,8 @@ class RolloutEngine:
         """Does to a rollout what one of :mod:`~edge_sdk.fleet.rollout.operate` says.
 
         Raises:
-            FleetError: There is no such rollout, or the action is refused.
+            NotKnownError: There is no such rollout.
+            FleetError: The action is refused.
         """
         async with self._deciding:
             rollout = await self.rollout(number)
@@ -170,13 +171,13 @@ class RolloutEngine:
         """A rollout by its number.
 
         Raises:
-            FleetError: There is none.
+            NotKnownError: There is none.
         """
         found = self._active.get(number)
         if found is None:
             found = await self._database.read(lambda db: rollout_store.one(db, number))
         if found is None:
-            raise FleetError("there is no such rollout", where=f"rollout {number}")
+            raise NotKnownError("there is no such rollout", where=f"rollout {number}")
         return found
 
     async def rollouts(self) -> tuple[Rollout, ...]:
@@ -188,7 +189,7 @@ class RolloutEngine:
         """A rollout as it is now and after every change, until it has ended.
 
         Raises:
-            FleetError: There is none.
+            NotKnownError: There is none.
         """
         last = None
         while last is None or last.status not in ENDED:

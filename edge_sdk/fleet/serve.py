@@ -20,6 +20,7 @@ from edge_sdk.errors import ConfigError, FleetError
 from edge_sdk.fleet.broker import OwnBroker, own_broker
 from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.config import FleetConfig
+from edge_sdk.fleet.control import Control
 from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.shadow_service import ShadowService
 from edge_sdk.fleet.tasks import together
@@ -76,7 +77,9 @@ async def serve(
         shadows = ShadowService(
             database, bus, roots=roots, limits=config.limits, in_flight=config.shadow.in_flight
         )
-        app = Starlette(routes=[Route("/health", _health(bus, database))])
+        control = Control(config, database, shadows, bus)
+        await control.load()
+        app = Starlette(routes=[Route("/health", _health(bus, database)), *control.routes])
         started(
             Serving(
                 broker=str(broker.address),
@@ -88,7 +91,7 @@ async def serve(
                 roots=tuple(roots),
             )
         )
-        await together(stop.wait(), bus.run(), shadows.run(), _http(app, listener))
+        await together(stop.wait(), bus.run(), shadows.run(), control.run(), _http(app, listener))
 
 
 @asynccontextmanager

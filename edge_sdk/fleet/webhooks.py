@@ -27,7 +27,7 @@ import urllib3
 from edge_sdk.errors import ConfigError
 from edge_sdk.fleet.config import WebhookConfig
 from edge_sdk.fleet.database.engine import Database
-from edge_sdk.fleet.rollout.state import Event
+from edge_sdk.fleet.rollout.events import Event
 
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 6 * 3600.0

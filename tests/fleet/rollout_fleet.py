@@ -9,8 +9,9 @@ import msgspec
 
 from edge_sdk.fleet.rollout.decide import Decision, decide
 from edge_sdk.fleet.rollout.device import Device
+from edge_sdk.fleet.rollout.events import Event
 from edge_sdk.fleet.rollout.layout import lay_out
-from edge_sdk.fleet.rollout.state import ENDED, Event, Plan, Rollout, wanted
+from edge_sdk.fleet.rollout.state import ENDED, Plan, Rollout, wanted
 from edge_sdk.shadow.models import (
     DesiredModel,
     Health,

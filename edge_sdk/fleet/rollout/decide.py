@@ -24,10 +24,11 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from edge_sdk.fleet.rollout.device import Device
+from edge_sdk.fleet.rollout.events import Event
 from edge_sdk.fleet.rollout.gates import breaches
 from edge_sdk.fleet.rollout.observe import Tally, health, observe, tally
 from edge_sdk.fleet.rollout.stages import Stages
-from edge_sdk.fleet.rollout.state import ENDED, FAILED, Event, Member, Plan, Rollout, named
+from edge_sdk.fleet.rollout.state import ENDED, FAILED, Member, Plan, Rollout, named
 
 Devices = Mapping[str, Device]
 _MOST_CREDIT_S = 10.0

@@ -158,28 +158,6 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, members=tuple(members))
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened, for the audit and for webhooks.
-
-    Attributes:
-        kind: ``rollout.started``, ``rollout.aborted``, ``device.offline`` …
-        text: What happened, for people.
-        rollout: The rollout's number.
-        thing: The device.
-        model: Name of the model.
-        version: Of the model.
-        by: Who did it; ``fleet`` for the fleet itself.
-    """
-
-    kind: str
-    text: str
-    rollout: int | None = None
-    thing: str | None = None
-    model: str | None = None
-    version: str | None = None
-    by: str = "fleet"
-
-
 def wanted(member: Member, plan: Plan) -> DesiredModel | None:
     """What a device that was asked should run; ``None`` removes the model from its list."""
     if member.wish == "back":

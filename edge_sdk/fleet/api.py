@@ -1,0 +1,284 @@
+"""The HTTP API of a fleet's server, under ``/api/v1``: JSON, typed both ways.
+
+::
+
+    GET   /devices?selector=…      GET   /devices/{thing}      PATCH /devices/{thing}/labels
+    GET   /rollouts                POST  /rollouts
+    GET   /rollouts/{id}           POST  /rollouts/{id}/{pause|resume|approve|abort|rollback}
+    GET   /rollouts/{id}/progress  server-sent events: the rollout, after every change
+    GET   /audit?rollout=…&thing=…&before=…
+
+Every change must come as ``application/json``, which no page in a browser can send here unasked.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from edge_sdk.errors import (
+    AdmissionError,
+    ConfigError,
+    EdgeSdkError,
+    FleetError,
+    InputError,
+    NotKnownError,
+    TransferError,
+)
+from edge_sdk.fleet import audit, views
+from edge_sdk.fleet.database.engine import Database
+from edge_sdk.fleet.devices import Devices
+from edge_sdk.fleet.resolve import Resolved, resolve
+from edge_sdk.fleet.rollout import operate
+from edge_sdk.fleet.rollout.decide import Decision
+from edge_sdk.fleet.rollout.device import Device
+from edge_sdk.fleet.rollout.events import Event
+from edge_sdk.fleet.rollout.gates import Gates, changed
+from edge_sdk.fleet.rollout.selector import ALL, Selector
+from edge_sdk.fleet.rollout.state import Plan, Rollout
+from edge_sdk.fleet.rollout_engine import RolloutEngine
+
+PREFIX = "/api/v1"
+BODY_LIMIT = 64 * 1024
+_LOG = logging.getLogger(__name__)
+_LISTED = 100
+T = TypeVar("T")
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Api:
+    """The endpoints.
+
+    Attributes:
+        database: For the audit.
+        devices: What is known of devices.
+        engine: Runs rollouts.
+        store: The server's own bundles.
+        public: ``host:port`` by which devices reach them; the request's own unless given.
+        token: What every request must show; ``None`` lets everyone in.
+    """
+
+    database: Database
+    devices: Devices
+    engine: RolloutEngine
+    store: Path
+    public: str | None = None
+    token: str | None = None
+
+    def routes(self) -> list[Route]:
+        """What to serve."""
+        return [
+            self._route("GET", "/devices", self._list_devices),
+            self._route("GET", "/devices/{thing}", self._show_device),
+            self._route("PATCH", "/devices/{thing}/labels", self._label),
+            self._route("GET", "/rollouts", self._list_rollouts),
+            self._route("POST", "/rollouts", self._deploy),
+            self._route("GET", "/rollouts/{id:int}", self._show_rollout),
+            self._route("GET", "/rollouts/{id:int}/progress", self._progress),
+            self._route("POST", "/rollouts/{id:int}/{action}", self._operate),
+            self._route("GET", "/audit", self._audit),
+        ]
+
+    def _route(self, method: str, path: str, endpoint: Endpoint) -> Route:
+        async def guarded(request: Request) -> Response:
+            try:
+                return self._refuse(request) or await endpoint(request)
+            except EdgeSdkError as error:
+                return problem(error)
+            except SQLAlchemyError as error:
+                _LOG.exception("the database failed")
+                cause = getattr(error, "orig", None) or error
+                return problem(FleetError(f"the database failed: {cause}"), 503)
+
+        return Route(PREFIX + path, guarded, methods=[method], name=endpoint.__name__)
+
+    def _refuse(self, request: Request) -> Response | None:
+        """An answer to who may not come in, or comes as a form in a browser would."""
+        kind, _, shown = request.headers.get("authorization", "").partition(" ")
+        if self.token is not None and not (
+            kind.lower() == "bearer" and hmac.compare_digest(shown.encode(), self.token.encode())
+        ):
+            error = ConfigError(
+                "this server asks for a token" if not shown else "the token is not this server's",
+                remedy="give --token, or set EDGE_SDK_TOKEN",
+            )
+            response = problem(error, HTTPStatus.UNAUTHORIZED)
+            response.headers["WWW-Authenticate"] = 'Bearer realm="edge-sdk"'
+            return response
+        content = request.headers.get("content-type", "").partition(";")[0].strip()
+        if request.method not in ("GET", "HEAD") and content != "application/json":
+            error = ConfigError("must be application/json", where="Content-Type")
+            return problem(error, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        return None
+
+    async def _list_devices(self, request: Request) -> Response:
+        selector = Selector.parse(request.query_params.get("selector", ALL))
+        chosen = (device for device in self.devices.all.values() if selector.matches(device))
+        ordered = sorted(chosen, key=lambda device: device.thing)
+        return answer(views.DeviceList(devices=tuple(map(views.device_view, ordered))))
+
+    async def _show_device(self, request: Request) -> Response:
+        return await self._detail(self._device(request))
+
+    async def _label(self, request: Request) -> Response:
+        labels = (await _body(request, views.LabelRequest)).labels
+        device = self.devices.label(self._device(request).thing, labels)
+        await self.devices.save(at_once=True)
+        changes = ", ".join(f"{name}={value}" for name, value in labels.items())
+        event = Event(kind="device.labelled", text=changes, thing=device.thing, by=_by(request))
+        await self.engine.record((event,))
+        return await self._detail(device)
+
+    async def _detail(self, device: Device) -> Response:
+        history = await self.database.read(
+            lambda db: audit.entries(db, thing=device.thing, limit=_LISTED)
+        )
+        return answer(views.DeviceDetail(device=views.device_view(device), history=history))
+
+    def _device(self, request: Request) -> Device:
+        thing = request.path_params["thing"]
+        if thing not in self.devices.all:
+            raise NotKnownError(
+                f"no device {thing!r} is known",
+                remedy="list them with edge-sdk fleet devices; one is known once its agent has run",
+            )
+        return self.devices.all[thing]
+
+    async def _list_rollouts(self, request: Request) -> Response:
+        rollouts = await self.engine.rollouts()
+        return answer(views.RolloutList(rollouts=tuple(map(views.rollout_view, rollouts))))
+
+    async def _show_rollout(self, request: Request) -> Response:
+        rollout = await self.engine.rollout(request.path_params["id"])
+        return answer(views.rollout_detail(rollout))
+
+    async def _operate(self, request: Request) -> Response:
+        by, now = _by(request), time.time()
+        actions: dict[str, Callable[[Rollout], Decision]] = {
+            "pause": lambda rollout: operate.pause(rollout, by),
+            "resume": lambda rollout: operate.resume(rollout, by, now),
+            "approve": lambda rollout: operate.approve(rollout, by),
+            "abort": lambda rollout: operate.abort(rollout, by, now),
+            "rollback": lambda rollout: operate.rollback(rollout, self.devices.all, by, now),
+        }
+        action = actions.get(request.path_params["action"])
+        if action is None:
+            raise NotKnownError("there is no such action", remedy=f"one of {', '.join(actions)}")
+        return answer(
+            views.rollout_detail(await self.engine.operate(request.path_params["id"], action))
+        )
+
+    async def _deploy(self, request: Request) -> Response:
+        asked = await _body(request, views.DeployRequest)
+        own = self.public or f"{request.url.scheme}://{request.headers.get('host', '')}"
+        found = await anyio.to_thread.run_sync(
+            lambda: resolve(asked.ref, self.store, own, plain_http=asked.plain_http)
+        )
+        plan = _plan(asked, found)
+        layout = self.engine.lay_out(plan, found.profiles)
+        number = None
+        if not asked.dry_run:
+            rollout = await self.engine.deploy(plan, found.profiles, _by(request))
+            number, layout = rollout.id, msgspec.structs.replace(layout, members=rollout.members)
+        deployment = views.Deployment(
+            plan=plan, rollout=number, stages=views.stages_of(layout.members), notes=layout.notes
+        )
+        return answer(deployment, HTTPStatus.OK if asked.dry_run else HTTPStatus.CREATED)
+
+    async def _progress(self, request: Request) -> Response:
+        number = request.path_params["id"]
+        await self.engine.rollout(number)  # so that there being none is an answer of its own
+
+        async def events() -> AsyncIterator[bytes]:
+            async for rollout in self.engine.follow(number):
+                yield b"data: %s\n\n" % msgspec.json.encode(views.rollout_view(rollout))
+
+        return StreamingResponse(
+            events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    async def _audit(self, request: Request) -> Response:
+        number, before = _number(request, "rollout"), _number(request, "before")
+        thing = request.query_params.get("thing")
+        entries = await self.database.read(
+            lambda db: audit.entries(db, rollout=number, thing=thing, before=before, limit=_LISTED)
+        )
+        return answer(views.AuditList(entries=entries))
+
+
+def answer(value: msgspec.Struct, status: int = HTTPStatus.OK) -> Response:
+    """A value as JSON."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def problem(error: EdgeSdkError, status: int | None = None) -> Response:
+    """An error of the product's tree as JSON, under the status that says whose fault it is."""
+    statuses: dict[type[EdgeSdkError], int] = {
+        NotKnownError: HTTPStatus.NOT_FOUND,
+        InputError: HTTPStatus.BAD_REQUEST,
+        AdmissionError: HTTPStatus.CONFLICT,
+        TransferError: HTTPStatus.BAD_GATEWAY,
+        FleetError: HTTPStatus.CONFLICT,
+    }
+    found = (code for kind, code in statuses.items() if isinstance(error, kind))
+    view = views.Problem(
+        kind=type(error).__name__, message=error.message, where=error.where, remedy=error.remedy
+    )
+    return answer(view, status or next(found, HTTPStatus.INTERNAL_SERVER_ERROR))
+
+
+def _plan(asked: views.DeployRequest, found: Resolved) -> Plan:
+    return Plan(
+        model=asked.model or found.name,
+        ref=found.ref,
+        digest=found.digest,
+        version=found.version,
+        selector=asked.selector,
+        stages=asked.stages,
+        gates=changed(Gates(), asked.gates),
+        canary=asked.canary,
+        approve=asked.approve,
+        allow_older=asked.allow_older,
+    )
+
+
+async def _body(request: Request, type_: type[T]) -> T:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > BODY_LIMIT:
+            raise ConfigError(f"the request has more than {BODY_LIMIT} bytes")
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"the request is not understood: {error}") from error
+
+
+def _by(request: Request) -> str:
+    """Who asks, as the client says: the name is for people, the token is what lets in."""
+    claimed = request.headers.get("x-edge-sdk-by", "")
+    host = request.client.host if request.client else ""
+    return "".join(filter(str.isprintable, claimed))[:64] or host
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise ConfigError(f"{text!r} is no number", where=name)
+    return int(text)
