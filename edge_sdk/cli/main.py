@@ -31,6 +31,7 @@ COMMANDS = {
     "pull": "pull a bundle from an OCI registry, only what is missing",
     "store": "list, verify or clean a device's store",
     "agent": "run on a device what its shadow in the cloud says",
+    "fleet": "serve a fleet of devices; list them, and bring versions to them in stages",
     "completion": "print a shell completion script",
 }
 

@@ -1,0 +1,176 @@
+"""What ``edge-sdk fleet`` prints for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+from edge_sdk.cli.output import human_bytes, table
+from edge_sdk.fleet.rollout.events import AuditEntry
+from edge_sdk.fleet.views import (
+    Deployment,
+    DeviceDetail,
+    DeviceView,
+    RolloutDetail,
+    RolloutView,
+)
+from edge_sdk.shadow.models import DesiredModel, Health, ReportedModel
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def devices(views: Iterable[DeviceView]) -> str:
+    """A table of devices."""
+    rows = [
+        (
+            view.thing,
+            "online" if view.online else "offline",
+            _ago(view.last_seen),
+            view.profile or "-",
+            _pairs(view.labels),
+            ", ".join(f"{name} {_model(model)}" for name, model in view.reported.items()) or "-",
+        )
+        for view in views
+    ]
+    return table(("thing", "", "last seen", "profile", "labels", "models"), rows)
+
+
+def device(detail: DeviceDetail) -> str:
+    """One device: itself, its models, its last events."""
+    view = detail.device
+    agent = view.agent
+    lines = [
+        f"{view.thing}: {'online' if view.online else 'offline'}, seen {_ago(view.last_seen)}",
+        f"profile {view.profile or 'unknown'}, agent {agent.version or 'unknown'}, "
+        f"memory {human_bytes(agent.memory) if agent.memory else 'unknown'}",
+        f"labels  {_pairs(view.labels)}",
+    ]
+    for name in sorted(view.desired.keys() | view.reported.keys()):
+        lines += ["", *_model_lines(name, view.desired.get(name), view.reported.get(name))]
+    if detail.history:
+        lines += ["", audit(detail.history)]
+    return "\n".join(lines)
+
+
+def rollouts(views: Iterable[RolloutView]) -> str:
+    """A table of rollouts."""
+    rows = [
+        (
+            str(view.id), view.plan.model, view.plan.version, view.status,
+            f"{view.stage}/{view.stages}", f"{view.answers.get('done', 0)}/{view.devices}",
+            _ago(view.created_at), view.by or "-", view.note,
+        )
+        for view in views
+    ]  # fmt: skip
+    header = ("id", "model", "version", "status", "stage", "done", "begun", "by", "")
+    return table(header, rows)
+
+
+def rollout(detail: RolloutDetail) -> str:
+    """One rollout with its devices."""
+    plan = detail.rollout.plan
+    rows = [
+        (
+            member.thing, str(member.stage + 1), member.wish, member.answer,
+            member.before.version if member.before else "-", member.error,
+        )
+        for member in detail.members
+    ]  # fmt: skip
+    canary = f", canary {plan.canary} %" if plan.canary else ""
+    return "\n".join(
+        (
+            line(detail.rollout),
+            f"{plan.ref} ({plan.digest})",
+            f"to {plan.selector}, stages {plan.stages}{canary}",
+            "",
+            table(("thing", "stage", "asked for", "answer", "had", "error"), rows),
+        )
+    )
+
+
+def line(view: RolloutView) -> str:
+    """How a rollout stands, in one line."""
+    answers = ", ".join(f"{count} {answer}" for answer, count in view.answers.items())
+    what = f"rollout {view.id}: {view.plan.model} {view.plan.version} {view.status}"
+    return f"{what}, stage {view.stage}/{view.stages} ({answers}): {view.note}"
+
+
+def deployment(made: Deployment) -> str:
+    """What a deployment does, or would do."""
+    plan = made.plan
+    number = "would be" if made.rollout is None else f"rollout {made.rollout}:"
+    sizes = ", ".join(str(len(stage)) for stage in made.stages)
+    lines = [f"{number} {plan.model} {plan.version} for {sizes} devices ({plan.stages})"]
+    if made.rollout is None:
+        for position, stage in enumerate(made.stages, 1):
+            lines.append(f"stage {position}: {' '.join(stage)}")
+    return "\n".join(lines)
+
+
+def audit(entries: Iterable[AuditEntry]) -> str:
+    """A table of what happened."""
+    rows = []
+    for entry in entries:
+        event = entry.event
+        subject = f"rollout {event.rollout}" if event.rollout else ""
+        rows.append(
+            (
+                f"#{entry.id}",
+                datetime.fromtimestamp(entry.at).astimezone().isoformat(" ", "seconds")[:19],
+                event.kind,
+                " ".join(filter(None, (subject, event.thing))),
+                event.by,
+                event.text,
+            )
+        )
+    return table(("", "time", "event", "of", "by", ""), rows)
+
+
+def _model_lines(
+    name: str, desired: DesiredModel | None, reported: ReportedModel | None
+) -> Iterable[str]:
+    yield f"{name}: {_model(reported) if reported else 'nothing reported'}"
+    if desired is not None:
+        canary = desired.canary
+        trial = f", {canary.percent} % of requests to {canary.version}" if canary else ""
+        yield f"  meant to run {desired.version}{trial}"
+    if reported is None:
+        return
+    if reported.error:
+        yield f"  error: {reported.error}"
+    if reported.health and reported.health.requests:
+        yield f"  {_health(reported.health)}"
+    if reported.canary:
+        yield f"  on trial {reported.canary.version} {reported.canary.status}"
+        if reported.canary.error:
+            yield f"    error: {reported.canary.error}"
+        if reported.canary.health and reported.canary.health.requests:
+            yield f"    {_health(reported.canary.health)}"
+
+
+def _model(model: ReportedModel) -> str:
+    progress = f" {model.progress:.0%}" if model.progress is not None else ""
+    return f"{model.version or 'none'} {model.status}{progress}"
+
+
+def _health(health: Health) -> str:
+    parts = [f"{health.requests} requests, {health.errors} failed"]
+    if health.p95_ms is not None:
+        parts.append(f"p95 {health.p95_ms:.3g} ms")
+    if health.drift is not None:
+        parts.append(f"drift {health.drift:.2f}")
+    return ", ".join(parts)
+
+
+def _pairs(labels: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in labels.items()) or "-"
+
+
+def _ago(moment: float | None) -> str:
+    """How long ago, in the largest unit that it fills."""
+    if moment is None:
+        return "never"
+    seconds = max(0.0, time.time() - moment)
+    size, unit = next(((s, u) for s, u in _UNITS if seconds >= s), (1, "s"))
+    return f"{seconds / size:.0f} {unit} ago"
