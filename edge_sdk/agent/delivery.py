@@ -16,7 +16,7 @@ from edge_sdk.transport.source import BlobSource, Reference
 from edge_sdk.transport.transfer import Progress, Retry
 
 log = logging.getLogger(__name__)
-_RETRY = Retry(attempts=3, longest=10.0)  # in one step; the agent waits longer between steps
+_RETRY = Retry(attempts=3, longest=10.0)
 
 
 class Delivery:
@@ -25,12 +25,16 @@ class Delivery:
     Args:
         config: The profile, and limits of the transfer.
         sources: In order of preference.
+        retry: When to try again within one fetch; its caller waits longer between two.
     """
 
-    def __init__(self, config: AgentConfig, sources: Sequence[BlobSource]) -> None:
+    def __init__(
+        self, config: AgentConfig, sources: Sequence[BlobSource], retry: Retry = _RETRY
+    ) -> None:
         self._config = config
         self._sources = list(sources)
         self._store = Path(config.store)
+        self._retry = retry
 
     def fetch(
         self,
@@ -55,7 +59,7 @@ class Delivery:
                     profile=self._config.profile,
                     parallel=self._config.delivery.parallel,
                     rate_limit=self._config.rate_limit,
-                    retry=_RETRY,
+                    retry=self._retry,
                     progress=progress,
                     cancelled=cancelled,
                 )

@@ -35,6 +35,7 @@ from edge_sdk.shadow.requests import Request
 from edge_sdk.transport.link import Message
 from edge_sdk.transport.memory import MemoryBroker, MemoryLink
 from edge_sdk.transport.source import Reference
+from edge_sdk.transport.transfer import Retry
 
 ROOT = topics.ROOTS[0]
 
@@ -182,7 +183,7 @@ class Device:
         self.router = Router()
         around = Surroundings(
             open_link=self._open_link,
-            open_delivery=lambda link: Delivery(self.config, [self.shelf]),
+            open_delivery=lambda link: Delivery(self.config, [self.shelf], Retry(attempts=1)),
             profile="x86-64",
             clock=self.clock,
             random=random.Random(7),
