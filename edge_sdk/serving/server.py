@@ -89,10 +89,14 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         # It listens from now on, so that nobody is refused while the server starts.
-        return socket.create_server(address[:2], family=family, backlog=1024)
+        listener = socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         raise ConfigError(
             f"cannot listen there: {error}",
             where=f"{host}:{port}",
             remedy="choose another address or port",
         ) from error
+    # Connections inherit it. asyncio sets it only where it made the socket itself, and
+    # without it every answer waits for the acknowledgement of its headers: 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

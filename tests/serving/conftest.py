@@ -81,18 +81,24 @@ def load(bundle: Path, digest: str = "sha256:" + "0" * 64, **settings) -> Served
     return Served(edge_sdk.load(bundle, HERE, threads=1, **settings), digest)
 
 
-@pytest.fixture
-def router() -> Iterator[Router]:
+@pytest.fixture(scope="session")
+def server() -> Iterator[Api]:
     router = Router()
-    yield router
-    router.close()
-
-
-@pytest.fixture
-def api(router: Router) -> Iterator[Api]:
     running = serve(router)
     yield Api(router, running)
     running.stop()
+
+
+@pytest.fixture
+def router(server: Api) -> Iterator[Router]:
+    yield server.router
+    server.router.close()
+    server.router.expect(())
+
+
+@pytest.fixture
+def api(server: Api, router: Router) -> Api:
+    return server
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from edge_sdk.errors import ConfigError
 from edge_sdk.serving.app import _Api
 from edge_sdk.serving.router import Router
 from edge_sdk.serving.served import MOST_USES
-from edge_sdk.serving.server import serve
+from edge_sdk.serving.server import listen, serve
 from tests.runtime import bundles
 from tests.serving import models
 from tests.serving.conftest import Api, load, until
@@ -178,7 +178,7 @@ def test_a_server_without_models_loads_neither_numpy_nor_an_engine():
     program = """
 import sys, urllib.request
 from edge_sdk.serving.router import Router
-from edge_sdk.serving.server import serve
+from edge_sdk.serving.server import listen, serve
 running = serve(Router())
 for path in ("/v2/health/ready", "/v2", "/v1/models", "/metrics"):
     urllib.request.urlopen(f"http://127.0.0.1:{running.port}{path}").read()
@@ -187,3 +187,10 @@ print(sorted({"numpy", "onnxruntime", "tokenizers", "jinja2"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
