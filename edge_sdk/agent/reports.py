@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edge_sdk.agent import plan
-from edge_sdk.agent.journal import Journal, ModelEntry
+from edge_sdk.agent.journal import Journal, ModelEntry, Release
 from edge_sdk.agent.plan import Serving, Step, Target
 from edge_sdk.shadow.models import (
     Desired,
@@ -69,9 +69,11 @@ def _model(name: str, entry: ModelEntry, desired: Desired, now: Now) -> Reported
     serving = now.serving.get(name)
     digest = serving.digest if serving else ""
     health = now.health.get((name, digest))
+    release = _release(entry, digest)
     said = ReportedModel(
-        version=_version(entry, desired, name, digest),
+        version=release.version,
         digest=digest,
+        ref=release.ref,
         fetched=entry.fetched,
         health=health,
         before=entry.before,
@@ -85,6 +87,9 @@ def _model(name: str, entry: ModelEntry, desired: Desired, now: Now) -> Reported
         status=status,
         wanted=target.digest,
         generation=target.generation,
+        allow_older=target.allow_older,
+        # The same bundle may be wanted from elsewhere: it is here.
+        ref=target.ref if digest == target.digest else release.ref,
         progress=_progress(target, now),
         error=error,
         canary=_canary(name, trial, entry, now) if trial else None,
@@ -97,7 +102,13 @@ def _canary(name: str, target: Target, entry: ModelEntry, now: Now) -> ReportedC
     status, error = _status(name, target, runs, entry, now)
     health = now.health.get((name, target.digest))
     return ReportedCanary(
-        version=target.version, digest=target.digest, status=status, error=error, health=health
+        version=target.version,
+        digest=target.digest,
+        status=status,
+        ref=target.ref,
+        percent=serving.percent if runs and serving else None,
+        error=error,
+        health=health,
     )
 
 
@@ -123,10 +134,11 @@ def _progress(target: Target, now: Now) -> float | None:
     return int(now.progress * _PROGRESS) / _PROGRESS
 
 
-def _version(entry: ModelEntry, desired: Desired, name: str, digest: str) -> str:
-    """The version of the bundle that serves."""
-    known = [release for release in (entry.running, entry.previous) if release]
-    return next((release.version for release in known if release.digest == digest), "")
+def _release(entry: ModelEntry, digest: str) -> Release:
+    """What the journal has of the bundle that serves."""
+    known = (release for release in (entry.running, entry.previous) if release)
+    unknown = Release(digest=digest, version="")
+    return next((release for release in known if release.digest == digest), unknown)
 
 
 def damped(shown: Health | None, current: Health | None) -> Health | None:

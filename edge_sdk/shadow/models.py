@@ -95,6 +95,8 @@ class ReportedCanary(Wire, frozen=True, kw_only=True):
     version: str
     digest: str
     status: Status
+    ref: str = ""
+    percent: int | None = None
     error: str | None = None
     health: Health | None = None
 
@@ -102,12 +104,16 @@ class ReportedCanary(Wire, frozen=True, kw_only=True):
 class ReportedModel(Wire, frozen=True, kw_only=True):
     """What a device says of one model.
 
+    All that can be desired is repeated, so that the shadow has no delta where all is done.
+
     Attributes:
         version: The version that serves; empty while none does.
         digest: Its bundle's digest; equal to the desired one where all is done.
+        ref: Where it came from.
         status: How far the device is with the desired version.
         wanted: Digest of the desired version that ``status`` and ``error`` are about.
         generation: The ``generation`` of the desired version.
+        allow_older: The ``allow_older`` of the desired version.
         progress: Share of the bytes that have come, 0 to 1, while downloading.
         fetched: Bytes that the last install had to fetch.
         error: Why it failed.
@@ -118,9 +124,11 @@ class ReportedModel(Wire, frozen=True, kw_only=True):
 
     version: str = ""
     digest: str = ""
+    ref: str = ""
     status: Status = "absent"
     wanted: str = ""
     generation: int = 0
+    allow_older: bool = False
     progress: float | None = None
     fetched: int | None = None
     error: str | None = None
