@@ -21,9 +21,10 @@ import msgspec
 from edge_sdk import __version__
 from edge_sdk.agent import plan, reports
 from edge_sdk.agent.config import AgentConfig
-from edge_sdk.agent.execute import Executor, health_of
+from edge_sdk.agent.execute import Executor
 from edge_sdk.agent.presence import Presence
 from edge_sdk.agent.shadow_client import ShadowClient
+from edge_sdk.agent.watch import health_of
 from edge_sdk.runtime import process
 from edge_sdk.serving.router import Router
 from edge_sdk.shadow.models import Health, ReportedAgent, ReportedModel
@@ -104,9 +105,14 @@ class Agent:
         return 0.0 if stepped else self._idle_seconds()
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do, or what is left must wait."""
+        return not self._busy.is_set() and self._next_step() is None
+
+    @property
     def settled(self) -> bool:
         """Whether nothing is left to do, and the cloud knows."""
-        return not self._busy.is_set() and self._next_step() is None and self._reported
+        return self._reported and self.idle
 
     @property
     def heard(self) -> bool:
@@ -156,7 +162,9 @@ class Agent:
         return reports.Now(
             serving={
                 name: plan.Serving(
-                    route.stable.digest, route.canary.digest if route.canary else None
+                    route.stable.digest,
+                    route.canary.digest if route.canary else None,
+                    route.percent,
                 )
                 for name, route in self._router.routes.items()
             },

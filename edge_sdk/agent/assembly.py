@@ -14,7 +14,9 @@ from edge_sdk.agent.execute import Executor, Observer
 from edge_sdk.agent.journal import JournalFile
 from edge_sdk.agent.presence import Presence
 from edge_sdk.agent.shadow_client import ShadowClient
+from edge_sdk.bundle import oci
 from edge_sdk.bundle.store import Store
+from edge_sdk.errors import BundleError
 from edge_sdk.serving.router import Router
 from edge_sdk.shadow.models import SHADOW
 from edge_sdk.shadow.topics import Address
@@ -64,6 +66,7 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
         ConfigError: The configuration does not work here.
     """
     store = Store(config.store)
+    set_damage_aside(store)
     journal = JournalFile(store.root / FOLDER / "journal.json")
     if problem := journal.open(store):
         log.warning("the journal is made again of what is installed: %s", problem)
@@ -89,3 +92,18 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
         shortest=config.report.shortest,
     )
     return Agent(config, link, executor, router, shadow, presence, around)
+
+
+def set_damage_aside(store: Store) -> None:
+    """Puts away a list of installed bundles that cannot be read; blobs stay and are used again."""
+    if not store.root.exists():
+        return
+    try:
+        store.ls()
+    except BundleError as error:
+        found = [store.root / name for name in (oci.INDEX_FILE, oci.LAYOUT_FILE)]
+        if any(path.exists() for path in found):
+            log.warning("what is installed is found out again: %s", error)
+        for path in found:
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.damaged"))

@@ -15,23 +15,22 @@ import msgspec
 from edge_sdk.agent import admission, plan
 from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.delivery import Delivery
-from edge_sdk.agent.journal import Attempt, Failure, Journal, JournalFile, ModelEntry, Release
+from edge_sdk.agent.journal import Failure, Journal, JournalFile, ModelEntry, Release
+from edge_sdk.agent.loading import Loader
 from edge_sdk.agent.plan import Present, Serving, Step, Target, Verdict
-from edge_sdk.agent.watch import Watch
+from edge_sdk.agent.watch import Watch, health_of
 from edge_sdk.bundle.reader import Bundle, read_bundle
-from edge_sdk.bundle.store import Installed, Store
-from edge_sdk.errors import BundleError, EdgeSdkError, TransferError, WorkError
+from edge_sdk.bundle.store import Store
+from edge_sdk.errors import BundleError, EdgeSdkError, TransferError
 from edge_sdk.serving.router import Router
 from edge_sdk.serving.served import Served
-from edge_sdk.shadow.models import Desired, Health
+from edge_sdk.shadow.models import Desired
 from edge_sdk.transport.backoff import Backoff
 from edge_sdk.transport.fetch import Fetched
 from edge_sdk.transport.transfer import Progress
 
 log = logging.getLogger(__name__)
 
-MOST_ATTEMPTS = 3
-"""Loads that killed the process before a version is given up, as boot loaders count boots."""
 _LOOK_SECONDS = 1.0  # between two looks at a version that is watched
 _SAID = 240  # characters of an error that are remembered and reported
 
@@ -76,6 +75,7 @@ class Executor:
         self._router = router
         self._delivery = delivery
         self._clock = clock
+        self._loader = Loader(config, store, journal, clock)
         self._make_backoff = backoff
         self._observer = observer
         self.step: Step | None = None
@@ -129,7 +129,8 @@ class Executor:
         """What the planner must know; not while a step is under way."""
         now = self._clock()
         return Present(
-            installed=frozenset(entry.bundle_digest for entry in self._entries()) - self._damaged,
+            installed=frozenset(entry.bundle_digest for entry in self._loader.installed)
+            - self._damaged,
             fetched=frozenset(self._fetched),
             admitted=frozenset(self._admitted),
             prepared={name: served.digest for name, served in self._prepared.items()},
@@ -153,7 +154,7 @@ class Executor:
         self._observer(step, "begin")
         moment = "done"
         try:
-            _ACTIONS[type(step)](self, step)
+            ACTIONS[type(step)](self, step)
         except TransferError as error:
             moment = self._transfer_failed(step, error)
         except (EdgeSdkError, OSError) as error:
@@ -178,9 +179,10 @@ class Executor:
     # What each step does.
 
     def _load(self, step: plan.Load) -> None:
-        served = self._open(step.model, step.release.digest, verify=True)
+        entry, digest = self.journal.model(step.model), step.release.digest
+        others = {r.digest for r in (entry.running, entry.previous) if r} - {digest}
+        served = self._loader.open(step.model, digest, verify=True, at_any_rate=not others)
         self._router.swap(step.model, served)
-        entry = self.journal.model(step.model)
         if entry.on_trial:
             self._watch(step.model, served)
 
@@ -196,8 +198,7 @@ class Executor:
         target = step.target
         fetched = self._fetched.get(target.digest)
         if fetched is None:
-            entry = self._entry(target.digest)
-            bundle = read_bundle(self._store.root, entry.descriptor)
+            bundle = self._loader.bundle(target.digest)
             bundle.verify()
             self._admit(step.model, target, bundle)
         else:  # every byte was hashed as it came
@@ -208,7 +209,7 @@ class Executor:
         self._admitted.add(target)
 
     def _prepare(self, step: plan.Prepare) -> None:
-        served = self._open(step.model, step.target.digest, verify=False)
+        served = self._loader.open(step.model, step.target.digest, verify=False)
         self._prepared[step.model] = served
 
     def _swap(self, step: plan.Swap) -> None:
@@ -244,10 +245,12 @@ class Executor:
 
     def _confirm(self, step: plan.Confirm) -> None:
         self._watches.pop((step.model, self._router.routes[step.model].stable.digest), None)
-        self._change(step.model, lambda entry: msgspec.structs.replace(entry, on_trial=False))
+        self._journal.note_model(
+            step.model, lambda entry: msgspec.structs.replace(entry, on_trial=False)
+        )
 
     def _roll_back(self, step: plan.RollBack) -> None:
-        served = self._open(step.model, step.release.digest, verify=True)
+        served = self._loader.open(step.model, step.release.digest, verify=True)
         bad = self._router.routes[step.model].stable
         health = health_of(bad)
 
@@ -257,7 +260,7 @@ class Executor:
             )
             return went_back.failed(step.failure)
 
-        self._change(step.model, changed)
+        self._journal.note_model(step.model, changed)
         self._router.swap(step.model, served)
         self._watches.pop((step.model, bad.digest), None)
 
@@ -266,7 +269,7 @@ class Executor:
         self._router.remove(step.model)
 
     def _collect(self, step: plan.Collect) -> None:
-        for entry in self._entries():
+        for entry in self._loader.installed:
             if entry.bundle_digest in step.digests:
                 self._store.remove(entry.name, entry.version)
         self._store.gc()
@@ -275,43 +278,6 @@ class Executor:
         self._litter = False
 
     # What they have in common.
-
-    def _open(self, name: str, digest: str, *, verify: bool) -> Served:
-        """Loads a version, which must pass its self-test.
-
-        Begun loads are counted on the disk: what kills the process is not tried for ever.
-        """
-        from edge_sdk.runtime.model import load
-
-        entry = self._entry(digest)
-        bundle = read_bundle(self._store.root, entry.descriptor)
-        attempts = self._attempts(name, digest)
-        if attempts >= MOST_ATTEMPTS:
-            raise WorkError(
-                f"the agent was killed {attempts} times while it loaded this version",
-                where=f"{name} {entry.version}",
-                remedy="give the device more memory, or deploy a smaller variant",
-            )
-        begun = Attempt(digest=digest, count=attempts + 1)
-        self._change(name, lambda entry: msgspec.structs.replace(entry, attempt=begun))
-        try:
-            path = f"{self._store.root}#{entry.name}:{entry.version}"
-            profile = (
-                bundle.variants[0].profile if len(bundle.variants) == 1 else self._config.profile
-            )
-            model = load(path, profile, self._config.memory, verify=verify)
-            try:
-                model.self_test()
-            except BaseException:
-                model.close()
-                raise
-        finally:
-            self._change(name, lambda entry: msgspec.structs.replace(entry, attempt=None))
-        return Served(model, digest, window_s=self._config.report.window, clock=self._clock)
-
-    def _attempts(self, name: str, digest: str) -> int:
-        attempt = self.journal.model(name).attempt
-        return attempt.count if attempt and attempt.digest == digest else 0
 
     def _admit(self, name: str, target: Target, bundle: Bundle | None) -> None:
         kept = plan.needed(self.journal)
@@ -328,23 +294,11 @@ class Executor:
             self.journal.model(name).running,
             {
                 (entry.name, entry.version): entry.bundle_digest
-                for entry in self._entries()
+                for entry in self._loader.installed
                 if entry.bundle_digest in kept
             },
         )
         admission.admit(candidate, rules)
-
-    def _entries(self) -> tuple[Installed, ...]:
-        try:
-            return self._store.ls()
-        except BundleError:  # nothing was ever installed
-            return ()
-
-    def _entry(self, digest: str) -> Installed:
-        for entry in self._entries():
-            if entry.bundle_digest == digest:
-                return entry
-        raise BundleError("is not installed", where=digest)
 
     def _watch(self, name: str, served: Served) -> None:
         self._watches[name, served.digest] = Watch.begin(served, self._clock)
@@ -382,12 +336,8 @@ class Executor:
             ),
         )
 
-    def _change(self, name: str, change: Callable[[ModelEntry], ModelEntry]) -> None:
-        """Changes what is remembered of a model, on the disk if that can be."""
-        self._journal.note(lambda journal: journal.with_model(name, change(journal.model(name))))
-
     def _remember(self, name: str, failure: Failure) -> None:
-        self._change(name, lambda entry: entry.failed(failure))
+        self._journal.note_model(name, lambda entry: entry.failed(failure))
 
     # What is made of failures.
 
@@ -427,26 +377,6 @@ class Executor:
         return "failed"
 
 
-def health_of(served: Served) -> Health | None:
-    """How a version did over the last window; ``None`` where it had nothing to do."""
-    figures, drift = served.figures(), served.drift
-    if not figures.requests:
-        return None
-    return Health(
-        requests=figures.requests,
-        errors=figures.errors,
-        p50_ms=_rounded(figures.p50_ms),
-        p95_ms=_rounded(figures.p95_ms),
-        drift=_rounded(drift),
-        window_s=round(figures.window_s, 1),
-    )
-
-
-def _rounded(value: float | None) -> float | None:
-    """Three digits say all that is known."""
-    return None if value is None else float(f"{value:.3g}")
-
-
 def _failure(target: Target, error: Exception) -> Failure:
     return Failure(
         digest=target.digest, generation=target.generation, status="failed", error=_said(error)
@@ -470,7 +400,7 @@ def _desired(journal: Journal, desired: Desired) -> Journal:
     return msgspec.structs.replace(managed, desired=desired)
 
 
-_ACTIONS: dict[type[Step], Callable[[Executor, Any], None]] = {
+ACTIONS: dict[type[Step], Callable[[Executor, Any], None]] = {
     plan.Load: Executor._load,
     plan.Fetch: Executor._fetch,
     plan.Verify: Executor._verify,

@@ -61,18 +61,6 @@ class Failure(Entry, frozen=True, kw_only=True):
     error: str
 
 
-class Attempt(Entry, frozen=True, kw_only=True):
-    """A load that was begun; one that is found at start killed the process.
-
-    Attributes:
-        digest: Of the bundle.
-        count: How often it was begun and not ended.
-    """
-
-    digest: str
-    count: int = 1
-
-
 class ModelEntry(Entry, frozen=True, kw_only=True):
     """What is known of one model.
 
@@ -84,7 +72,7 @@ class ModelEntry(Entry, frozen=True, kw_only=True):
         fetched: Bytes that the last install had to fetch.
         before: How ``previous`` did in its last window.
         failures: Newest last.
-        attempt: A load under way.
+        attempts: Bundle -> loads that were begun and never ended, neither well nor badly.
     """
 
     running: Release | None = None
@@ -94,7 +82,7 @@ class ModelEntry(Entry, frozen=True, kw_only=True):
     fetched: int | None = None
     before: Health | None = None
     failures: tuple[Failure, ...] = ()
-    attempt: Attempt | None = None
+    attempts: dict[str, int] = {}
 
     def failure(self, digest: str, generation: int = 0) -> Failure | None:
         """Why this version is not tried; ``None`` where it may be."""
@@ -184,6 +172,10 @@ class JournalFile:
             log.warning("the journal is not written: %s", error)
             with self._lock:
                 self.journal = change(self.journal)
+
+    def note_model(self, name: str, change: Callable[[ModelEntry], ModelEntry]) -> None:
+        """Changes what is known of one model, as :meth:`note` does."""
+        self.note(lambda journal: journal.with_model(name, change(journal.model(name))))
 
     def _read(self) -> Journal | None:
         try:

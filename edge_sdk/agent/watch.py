@@ -1,4 +1,4 @@
-"""What is watched of a version that has just begun to serve."""
+"""How versions do: the watch over one that has just begun to serve, and what is reported."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edge_sdk.agent.health_gate import Gate, judge
 from edge_sdk.agent.plan import Verdict
 from edge_sdk.serving.served import Served
+from edge_sdk.shadow.models import Health
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,23 @@ class Watch:
         totals = self.served.health.totals()
         errors = totals.errors - self.errors
         return judge(gate, totals.answered - self.answered + errors, errors, now - self.begun)
+
+
+def health_of(served: Served) -> Health | None:
+    """How a version did over the last window; ``None`` where it had nothing to do."""
+    figures, drift = served.figures(), served.drift
+    if not figures.requests:
+        return None
+    return Health(
+        requests=figures.requests,
+        errors=figures.errors,
+        p50_ms=_rounded(figures.p50_ms),
+        p95_ms=_rounded(figures.p95_ms),
+        drift=_rounded(drift),
+        window_s=round(figures.window_s, 1),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    """Three digits say all that is known."""
+    return None if value is None else float(f"{value:.3g}")

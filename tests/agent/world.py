@@ -30,7 +30,7 @@ from edge_sdk.serving.router import Router
 from edge_sdk.shadow import topics
 from edge_sdk.shadow.algebra import apply
 from edge_sdk.shadow.document import Shadow
-from edge_sdk.shadow.models import SHADOW, Desired, DesiredModel, Presence, Reported
+from edge_sdk.shadow.models import SHADOW, DesiredModel, Presence, Reported
 from edge_sdk.shadow.requests import Request
 from edge_sdk.transport.link import Message
 from edge_sdk.transport.memory import MemoryBroker, MemoryLink
@@ -103,12 +103,14 @@ class Cloud:
     Attributes:
         broker: The broker.
         updates: Reports that came, oldest first.
-        answers: Whether requests are answered.
+        requests: Number of requests that came.
+        answers: Whether they are answered.
     """
 
     def __init__(self) -> None:
         self.broker = MemoryBroker()
         self.updates: list[dict[str, Any]] = []
+        self.requests = 0
         self.answers = True
         self._shadows: dict[topics.Address, Shadow | None] = {}
         self._link = MemoryLink(self.broker)
@@ -139,6 +141,7 @@ class Cloud:
         return msgspec.json.decode(message.payload, type=Presence)
 
     def _handle(self, message: Message) -> None:
+        self.requests += 1
         if not self.answers:
             return
         found = topics.parse(message.topic)
@@ -155,11 +158,16 @@ class Cloud:
             self.broker.publish(Message(topic, reply.payload))
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
 class Device:
     """An agent in this process; :meth:`restart` is a kill -9 and a start.
 
     Attributes:
         clock: The time.
+        die_at: A step and its moment that the agent does not survive.
         steps: (Step's name, moment) of all steps so far.
     """
 
@@ -169,6 +177,7 @@ class Device:
         self.cloud, self.shelf = cloud, shelf
         self.clock = Clock()
         self.steps: list[tuple[str, str]] = []
+        self.die_at: tuple[str, str] | None = None
         settings: dict[str, Any] = {
             "broker": BrokerConfig(url="mqtt://nowhere.test"),
             "profile": "x86-64",
@@ -209,9 +218,9 @@ class Device:
         """Lets the agent do all that can be done without waiting for long."""
         for _ in range(most):
             pause = self.agent.tick()
-            if self.agent.settled or pause is None:
+            if self.agent.settled or (self.agent.idle and not self.link.connected):
                 return
-            self.clock.now += min(pause, 1.0)
+            self.clock.now += 1.0 if pause is None else min(pause, 1.0)
         raise AssertionError(f"does not settle: {self.steps[-10:]}")
 
     def live(self, seconds: float) -> int:
@@ -230,6 +239,10 @@ class Device:
             return float(served.run({"x": np.array([row])})["y"][0])
 
     @property
+    def config_folder(self) -> Path:
+        return Path(self.config.store) / "agent"
+
+    @property
     def report(self) -> Reported:
         return self.cloud.reported(self.config.thing)
 
@@ -243,3 +256,5 @@ class Device:
 
     def _observe(self, step: Step, moment: str) -> None:
         self.steps.append((type(step).__name__, moment))
+        if self.steps[-1] == self.die_at:
+            raise Killed
