@@ -119,6 +119,13 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.bundle(tmp_path_factory.mktemp("tiny") / "bundle", adapters=adapters)
 
 
+@pytest.fixture(scope="session")
+def shared_chat(tiny_bundle: Path) -> Iterator[Served]:
+    served = load(tiny_bundle)
+    yield served
+    served.retire()
+
+
 @pytest.fixture
 def chat(router: Router, tiny_bundle: Path) -> Served:
     """The tiny decoder, served as ``assistant``."""

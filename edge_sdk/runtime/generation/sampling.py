@@ -23,6 +23,7 @@ Logits = NDArray[np.floating[Any]]
 # How many of the likeliest tokens are looked at for top-p before all of them are: a whole
 # vocabulary takes longer to sort than a small model takes to compute.
 NUCLEUS_SIZES = (1 << 8, 1 << 12)
+SMALLEST = np.finfo(np.float32).tiny  # temperatures below it are zero in float32
 BLOCK = 16  # values whose maximum stands for them
 
 
@@ -117,7 +118,8 @@ def distribution(logits: Logits, sampling: Sampling) -> Distribution:
     peak = logits[likeliest(logits)]
     tokens = _top(logits, sampling.top_k) if sampling.top_k else np.arange(logits.size)
     with np.errstate(over="ignore"):  # a temperature near 0 leaves the likeliest alone
-        scores = (logits[tokens] - peak).astype(np.float32) / np.float32(sampling.temperature)
+        temperature = max(np.float32(sampling.temperature), SMALLEST)
+        scores = (logits[tokens] - peak).astype(np.float32) / temperature
     weights = np.exp(scores)  # 1 for the likeliest
     if sampling.top_p < 1:
         kept = _nucleus(weights, sampling.top_p)
@@ -172,7 +174,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "top_k": ("a whole number from 0", lambda value: value >= 0),
     "top_p": ("a number above 0, at most 1", lambda value: 0 < value <= 1),
     "min_p": ("a number from 0 to 1", lambda value: 0 <= value <= 1),
-    "repetition_penalty": ("a number above 0", lambda value: 0 < value < math.inf),
+    "repetition_penalty": ("a number from 0.01 to 100", lambda value: 0.01 <= value <= 100),
     "seed": ("a whole number from 0, or none", lambda value: value is None or value >= 0),
 }
 _WHOLE = ("top_k", "seed")
