@@ -152,9 +152,9 @@ class Transfer:
                 return work()
             except TransferError as error:
                 self.check()
+                failures += 1
                 if measure() > before:
                     failures, backoff = 0, Backoff(self._retry.shortest, self._retry.longest)
-                failures += 1
                 if not error.passing or failures >= self._retry.attempts:
                     raise
                 self.pause(backoff.delay())
