@@ -125,9 +125,10 @@ class Client:
         if farewell is not None and connection is not None and self.connected:
             connection.send([farewell])
         self._closed = True
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
+            # Once may not do: wait_for() of Python 3.11 and older can swallow it.
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=0.1)
         if connection is not None:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(connection.gone.wait(), FAREWELL_SECONDS)

@@ -13,10 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from edge_sdk.errors import TransferError
 from edge_sdk.transport.link import Message
 from edge_sdk.transport.mqtt import properties
-from edge_sdk.transport.mqtt.properties import Cursor, length_prefix, text
+from edge_sdk.transport.mqtt.properties import Cursor, length_prefix, malformed, text
 
 Version = Literal[4, 5]
 """Protocol level on the wire: 4 is MQTT 3.1.1."""
@@ -24,6 +23,7 @@ Version = Literal[4, 5]
 LARGEST = 268_435_455  # four bytes of seven bits (1.5.5)
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
+CONNACK_BYTE = 0x20  # what a broker says first
 
 _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _PINGRESP, _DISCONNECT = 2, 3, 4, 9, 13, 14
 _NAMES = {2: "CONNACK", 3: "PUBLISH", 4: "PUBACK", 9: "SUBACK", 13: "PINGRESP", 14: "DISCONNECT"}
@@ -227,13 +227,11 @@ class PacketReader:
             length |= (byte & 0x7F) << shift
             if byte < 0x80:
                 if length > self._largest:
-                    raise _malformed(
-                        "packet", f"{length} bytes; the largest taken: {self._largest}"
-                    )
+                    raise malformed("packet", f"{length} bytes; the largest taken: {self._largest}")
                 return length, position
             shift += 7
             if shift > 21:
-                raise _malformed("packet", "its length is no number")
+                raise malformed("packet", "its length is no number")
         return -1, position
 
     def _decode(self, data: bytes, first: int, start: int, end: int) -> Packet:
@@ -245,9 +243,9 @@ class PacketReader:
                 return Acknowledged(data[start] << 8 | data[start + 1])
             return self._other(kind, Cursor(data, start, end))
         except UnicodeDecodeError as error:
-            raise _malformed(_NAMES.get(kind, str(kind)), "text that is not UTF-8") from error
+            raise malformed(_NAMES.get(kind, str(kind)), "text that is not UTF-8") from error
         except IndexError as error:
-            raise _malformed(_NAMES.get(kind, str(kind)), "it ends too soon") from error
+            raise malformed(_NAMES.get(kind, str(kind)), "it ends too soon") from error
 
     def _publish(self, data: bytes, first: int, start: int, end: int) -> Received:
         qos, packet_id = first >> 1 & 3, 0
@@ -258,7 +256,7 @@ class PacketReader:
                 raise IndexError
             packet_id = data[topic_end] << 8 | data[topic_end + 1]
             if qos > 1 or packet_id == 0:
-                raise _malformed("PUBLISH", f"QoS {qos} with packet id {packet_id}")
+                raise malformed("PUBLISH", f"QoS {qos} with packet id {packet_id}")
         if self._version == 5:
             position = properties.skip(data, position, end)
         if position > end:
@@ -287,13 +285,13 @@ class PacketReader:
             return Pong()
         if kind == _DISCONNECT and self._version == 5:
             return Disconnected(cursor.byte() if cursor.left else 0)
-        raise _malformed(f"packet of type {kind}", "brokers do not send it")
+        raise malformed(f"packet of type {kind}", "brokers do not send it")
 
     def _connack(self, cursor: Cursor) -> Accepted:
         flags, reason = cursor.byte(), cursor.byte()
         found = properties.decode(cursor) if self._version == 5 and cursor.left else {}
         if found.get(properties.RECEIVE_MAXIMUM) == 0:
-            raise _malformed("CONNACK", "receive maximum 0")
+            raise malformed("CONNACK", "receive maximum 0")
         return Accepted(
             _OLD_REASONS.get(reason, reason),
             bool(flags & 1),
@@ -305,7 +303,3 @@ class PacketReader:
 
 def _packet(first: int, body: bytes) -> bytes:
     return bytes((first,)) + length_prefix(len(body)) + body
-
-
-def _malformed(what: str, why: str) -> TransferError:
-    return TransferError(f"malformed {what}: {why}", remedy="is it an MQTT broker?")

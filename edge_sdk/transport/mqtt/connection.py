@@ -79,6 +79,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hands on what came."""
+        if not self._heard and data[0] != codec.CONNACK_BYTE:
+            self.end("what answers there is no MQTT broker")
+            return
         self._heard = self._loop.time()
         received: list[Received] = []
         try:

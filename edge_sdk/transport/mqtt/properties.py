@@ -90,7 +90,7 @@ def decode(cursor: Cursor) -> dict[int, int]:
         elif identifier == _SUBSCRIPTION_ID:
             cursor.number()
         else:
-            raise TransferError(f"malformed packet: property {identifier:#04x}")
+            raise malformed("packet", f"property {identifier:#04x}")
     return found
 
 
@@ -110,6 +110,11 @@ def encode(values: Mapping[int, int]) -> bytes:
         for identifier, value in values.items()
     )
     return length_prefix(len(body)) + body
+
+
+def malformed(what: str, why: str) -> TransferError:
+    """The one error for bytes that are no MQTT."""
+    return TransferError(f"malformed {what}: {why}", remedy="is it an MQTT broker?")
 
 
 def length_prefix(value: int) -> bytes:

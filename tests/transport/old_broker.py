@@ -1,0 +1,43 @@
+"""A broker that knows MQTT 3.1.1 only, or does not know MQTT at all."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+
+class OldBroker:
+    """Knows MQTT 3.1.1 only: refuses MQTT 5 with ``answer`` and then hangs up."""
+
+    def __init__(
+        self, versions: list[int], answer: bytes = b"\x20\x02\x00\x01", every: bool = False
+    ) -> None:
+        self._versions, self._answer, self._every = versions, answer, every
+        self._kept: list[socket.socket] = []
+
+    def __enter__(self) -> int:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._serve, daemon=True).start()
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._kept:
+            connection.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            version = connection.recv(1000)[8]
+            self._versions.append(version)
+            if version == 4 and not self._every:
+                connection.sendall(b"\x20\x02\x00\x00")
+                self._kept.append(connection)
+            else:
+                connection.sendall(self._answer)
+                connection.close()
