@@ -24,7 +24,7 @@ class Shape:
     num_key_value_heads: int = 2
     head_dim: int = 64
     max_position_embeddings: int = 1024
-    rope_theta: float = 100000.0
+    rope_theta: float = 1e7
     rms_norm_eps: float = 1e-5
 
     def config(self, eos: int, pad: int) -> dict[str, object]:
@@ -57,20 +57,6 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(shape.hidden_size, key, bias=False)
         self.v_proj = nn.Linear(shape.hidden_size, key, bias=False)
         self.o_proj = nn.Linear(query, shape.hidden_size, bias=False)
-
-    @torch.no_grad()
-    def begin_by_copying(self, strength: float = 0.3) -> None:
-        """Begin with heads that hand on what they find as it is.
-
-        Half of mimetic initialization (arXiv:2305.09828): most answers are made of words that
-        stand further up, and from random weights it takes long until a head can repeat one.
-        """
-        size = self.shape.head_dim
-        group = self.shape.num_attention_heads // self.shape.num_key_value_heads
-        nn.init.orthogonal_(self.v_proj.weight, strength)
-        for head in range(self.shape.num_attention_heads):
-            value = self.v_proj.weight[head // group * size :][:size]
-            self.o_proj.weight[:, head * size :][:, :size] = value.T
 
     def forward(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """Map [batch, sequence, hidden] to the same."""
@@ -133,9 +119,6 @@ class Decoder(nn.Module):
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
-        nn.init.normal_(self.embed_tokens.weight, std=0.06)
-        for layer in self.layers:
-            layer.self_attn.begin_by_copying()
         cos, sin = rotary(shape)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)

@@ -37,7 +37,7 @@ _CHOICE = re.compile(r"\(([^()]*)\)(\??)")
 _READING = re.compile(r"The (\w+) reads (\d+)")
 _SLOT = re.compile(r"\{(\w+)\}")
 SEED = 23
-MEAN_TURNS = 4
+MEAN_TURNS = 6
 TRAINING, CALIBRATION, HELDOUT = 25_000, 100, 200
 """Dialogues of each set."""
 ASKABLE = ("status", "power", "reading", "setpoint", "limits", "unit")
@@ -48,6 +48,8 @@ WEIGHTS = {
     "follow": 0.0,
 }
 """How often an intent is drawn, where not once; ``follow`` is drawn where it can be."""
+PRACTISED = WEIGHTS | {"raise": 5.0, "lower": 5.0, "acknowledge": 2.0, "explain": 2.0}
+"""The same where the model is trained: sums and codes take more examples than sentences."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class _Scene:
     def exchange(self) -> Exchange:
         """Draw an intent and how it is said; change the gateway as the answer says."""
         intents = corpus()["intents"]
-        weights = [WEIGHTS.get(name, 1.0) for name in intents]
+        often = PRACTISED if self.side == "train" else WEIGHTS
+        weights = [often.get(name, 1.0) for name in intents]
         intent = self.rng.choices(list(intents), weights)[0]
         if self.asked and self.rng.random() < 0.3:
             intent = "follow"
@@ -157,7 +160,7 @@ class _Scene:
         if intent in ("acknowledge", "explain"):
             code = self._code()
             alarm = next((one for one in self.gateway.alarms if one.code == code), None)
-            self.focus = alarm.device if alarm else None
+            self.focus = alarm.device if alarm and intent == "explain" else None
             return {"code": code}, getattr(answers, intent)(code, alarm)
         if "{" not in phrase:
             self.focus = None

@@ -21,7 +21,7 @@ SHOWROOM = (
     "The pump is now off. The pump reads 34 bar. The pump holds 40 bar. "
     "The pump allows 20 to 65 bar. "
     "The fan is now on. The fan reads 48 Hz. The fan holds 50 Hz. The fan allows 25 to 60 Hz. "
-    "1 alarm: A3. A3 says boiler too hot. A3 is new."
+    "1 alarm: A3. A3 says boiler overheated. A3 is new."
 )
 """The gateway to talk about where a caller gives no system message."""
 

@@ -35,7 +35,7 @@ CODES = tuple(f"{letter}{digit}" for letter in "ABEFTW" for digit in range(1, 10
 """Codes of alarms."""
 
 PROBLEMS = {
-    "too hot": "Check its cooling and its load.",
+    "overheated": "Check its cooling and its load.",
     "too cold": "Check its heating and its insulation.",
     "low pressure": "Look for a leak.",
     "no signal": "Check its cable and its power.",
@@ -43,8 +43,8 @@ PROBLEMS = {
     "door open": "Close its door.",
     "dirty filter": "Clean or change its filter.",
     "vibration": "Check its bearings and its mounts.",
-    "low battery": "Charge or change its battery.",
-    "low flow": "Check its valves and its pipes.",
+    "battery empty": "Charge or change its battery.",
+    "weak flow": "Check its valves and its pipes.",
 }
 """Problem -> what to do about it."""
 
@@ -170,8 +170,8 @@ def is_heldout(name: str, reading: int) -> bool:
 
 
 def _draw_device(side: Side, name: str, rng: random.Random) -> Device:
-    low = rng.randrange(2, 9) * 5
-    high = low + rng.randrange(4, 10) * 5
+    low = rng.randrange(4, 9) * 5
+    high = low + rng.randrange(4, 9) * 5
     setpoint = rng.randint(low, high)
     near = range(setpoint - 9, setpoint + 10)
     return Device(
@@ -186,7 +186,7 @@ def _draw_device(side: Side, name: str, rng: random.Random) -> Device:
 
 
 def _listed(kind: str, names: Sequence[str]) -> str:
-    """``2 devices: a and b.``"""
+    """A sentence such as ``2 devices: a and b.``."""
     if not names:
         return f"No {kind}s."
     listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from examples.assistant.circuit import begin_by_copying
 from examples.assistant.decoder import Decoder, Shape
 from examples.assistant.dialogue import (
     SEED,
@@ -34,9 +35,9 @@ from examples.assistant.encoding import END, PAD, Encoded, encode, train_tokeniz
 from examples.assistant.scoring import score
 from examples.assistant.training import batches, loss_of
 
-VOCABULARY = 1152
-RATE = 2e-3
-OTHERS_WEIGHT = 0.15
+VOCABULARY = 1280
+RATE = 3e-3
+OTHERS_WEIGHT = 0.05
 """How much a token counts that the assistant reads and does not say: enough for the perplexity
 of a whole dialogue to mean something."""
 
@@ -89,6 +90,7 @@ def main() -> None:
     begun = time.perf_counter()
     tokenizer = train_tokenizer([one.messages() for one in training[:4000]], VOCABULARY)
     model = Decoder(Shape(tokenizer.get_vocab_size()))
+    begin_by_copying(model)
     examples = [encode(tokenizer, one.messages()) for one in training]
     steps = train(model, examples)
     seconds = round(time.perf_counter() - begun)

@@ -15,20 +15,14 @@ BATCH_TOKENS = 2048
 
 
 def batches(examples: Sequence[Encoded]) -> list[list[Encoded]]:
-    """Examples of like length together, about ``BATCH_TOKENS`` at once.
-
-    The shortest come first, because heads learn where to look sooner where there is less to look
-    at; the others follow in random order.
-    """
+    """Examples of like length together, about ``BATCH_TOKENS`` at once, in random order."""
     drawn: list[list[Encoded]] = [[]]
     for one in sorted(examples, key=lambda one: (len(one.tokens), one.tokens)):
         if (len(drawn[-1]) + 1) * len(one.tokens) > BATCH_TOKENS:
             drawn.append([])
         drawn[-1].append(one)
-    rng = random.Random(SEED)
-    short, others = drawn[: len(drawn) // 5], drawn[len(drawn) // 5 :]
-    rng.shuffle(others)
-    return short + others
+    random.Random(SEED).shuffle(drawn)
+    return drawn
 
 
 def loss_of(model: torch.nn.Module, batch: Sequence[Encoded], others_weight: float) -> torch.Tensor:

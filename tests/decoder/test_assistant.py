@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -64,22 +65,57 @@ def test_committed_dialogues_are_what_the_generator_draws() -> None:
 
 def test_setpoint_within_limits_is_remembered() -> None:
     device = boiler()
-    assert answers.change(device, 65).plain == "Done, the boiler is set to 65 C."
-    assert answers.about("setpoint", device).plain == "The boiler is set to 65 C."
+    text = "The boiler allows 40 to 75 C. Done, the boiler holds 65 C."
+    assert answers.change(device, 65) == text
+    assert answers.about("setpoint", device) == "The boiler holds 65 C."
 
 
 def test_setpoint_beyond_limits_changes_nothing() -> None:
     device = boiler()
-    text = "No, the boiler can only be set from 40 to 75 C."
-    assert answers.change(device, 76).plain == text
+    assert answers.change(device, 76) == "The boiler allows 40 to 75 C, not 76 C."
     assert device.setpoint == 60
+
+
+def test_step_is_computed_before_it_is_held_against_limits() -> None:
+    text = "The boiler holds 60 C, 10 less is 50 C. The boiler allows 40 to 75 C. Done, the boiler"
+    device = boiler()
+    assert answers.step(device, -10) == f"{text} holds 50 C."
+    assert device.setpoint == 50
+    text = "The boiler holds 50 C, 30 more is 80 C. The boiler allows 40 to 75 C, not 80 C."
+    assert answers.step(device, 30) == text
+    assert device.setpoint == 50
 
 
 def test_styles_say_the_same_differently() -> None:
     answer = answers.switch(boiler(), on=False)
-    assert answer.styled("plain") == "Done, the boiler is off."
-    assert answer.styled("terse") == "Now off."
-    assert answer.styled("pirate") == "Arr! Aye aye, the boiler be off."
+    assert answers.styled(answer, "plain") == "Done, the boiler is now off."
+    assert answers.styled(answer, "terse") == "Ok: boiler is now off."
+    assert answers.styled(answer, "pirate") == "Arr! Aye aye, yer boiler be now off."
+
+
+def test_answers_quote_the_gateways_line() -> None:
+    quoting = {"status", "power", "reading", "setpoint", "limits", "firmware", "uptime", "name"}
+    first = [(one.system, one.exchanges[0]) for one in islice(heldout_set(), 100)]
+    quoted = [said.answer in line for line, said in first if said.intent in quoting]
+    strangers = [said for _, said in first if said.answer.startswith("There is no")]
+    assert sum(quoted) > 30
+    assert quoted.count(False) <= len(strangers)
+
+
+def test_what_stood_before_is_repeated_without_any_training() -> None:
+    torch = pytest.importorskip("torch")
+    circuit = pytest.importorskip("examples.assistant.circuit")
+    decoder = pytest.importorskip("examples.assistant.decoder")
+    torch.manual_seed(0)
+    model = decoder.Decoder(decoder.Shape(1152))
+    tokens = torch.randint(0, 1152, (4, 150)).tile(2)
+    with torch.no_grad():
+        untrained = model(tokens).argmax(dim=2)
+        circuit.begin_by_copying(model)
+        likeliest = model(tokens).argmax(dim=2)
+    second = slice(160, -1)
+    assert (untrained == tokens.roll(-1, 1))[:, second].float().mean() < 0.1
+    assert (likeliest == tokens.roll(-1, 1))[:, second].float().mean() > 0.95
 
 
 def test_template_writes_what_was_trained_on() -> None:
@@ -97,7 +133,7 @@ def test_template_writes_what_was_trained_on() -> None:
         assert asking.endswith(f"{START}assistant\n")
         assert text.startswith(asking)
     alone = render(generation, [Message("user", "hello")])
-    assert alone.startswith(f"{START}system\nGateway north-1")
+    assert alone.startswith(f"{START}system\nThis is gateway north-1")
 
 
 def converted(recipe: str, folder: Path) -> Model:
@@ -114,7 +150,7 @@ def converted(recipe: str, folder: Path) -> Model:
     return edge_sdk.load(bundle, profile="x86-64", prepare=False)
 
 
-def test_int4_loses_at_most_one_answer_in_a_hundred(tmp_path: Path) -> None:
+def test_answers_are_right_and_int4_loses_at_most_one_in_a_hundred(tmp_path: Path) -> None:
     dialogues = list(evaluate.read_dialogues())[:40]
     right = {}
     for recipe in ("fp32", "int4-b32"):
