@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
-import urllib3
 
 from edge_sdk.agent.shadow_client import ShadowClient
-from edge_sdk.fleet.config import BrokerConfig, FleetConfig, HttpConfig
-from edge_sdk.fleet.serve import Serving, serve
-from edge_sdk.shadow.topics import Address
+from edge_sdk.shadow.models import Desired, ReportedModel
+from edge_sdk.shadow.topics import ROOTS, Address
 from edge_sdk.transport.address import BrokerAddress
 from edge_sdk.transport.paho_link import PahoLink
 from tests.brokers import PATIENCE, Certificates, Mosquitto
 from tests.fleet.aws_client import AwsClient, connected, refusal
+from tests.fleet.server import servers
 from tests.transport.waiting import until
 
 
 @contextmanager
-def serving(broker: Mosquitto, folder: Path) -> Iterator[Serving]:
-    """The fleet's server on a broker, in a thread, once it answers."""
-    certificate = key = None
+def serving(broker: Mosquitto, folder: Path) -> Iterator[None]:
+    """The fleet's server on a broker, once it answers."""
+    options = ["--broker", broker.url]
     if broker.certificates:
-        certificate, key = map(str, broker.certificates.client("fleet"))
-    config = FleetConfig(
-        data=str(folder / "fleet"),
-        broker=BrokerConfig(
-            url=broker.url,
-            ca=str(broker.certificates.ca) if broker.certificates else None,
-            certificate=certificate,
-            key=key,
-        ),
-        http=HttpConfig(listen="127.0.0.1:0"),
-    )
-    loops: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-    started: Future[Serving] = Future()
-
-    async def run() -> None:
-        stop = asyncio.Event()
-        loops.set_result((asyncio.get_running_loop(), stop))
-        await serve(config, stop, started.set_result)
-
-    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
-    thread.start()
-    server = started.result(PATIENCE)
-    until(lambda: urllib3.request("GET", f"{server.http}/health").status == 200)
-    yield server
-    loop, stop = loops.result()
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+        certificate, key = broker.certificates.client("fleet")
+        options += ["--ca", str(broker.certificates.ca)]
+        options += ["--certificate", str(certificate), "--key", str(key)]
+    with servers() as start:
+        server = start(folder / "fleet", *options)
+        until(lambda: server.health()[0] == 200)
+        yield
 
 
 @pytest.fixture(params=["plain", "mutual-tls"])
@@ -67,7 +44,7 @@ def broker(
     certificates: Certificates,
     tmp_path: Path,
 ) -> Iterator[Mosquitto]:
-    """A broker with our service on it."""
+    """A broker with our server on it."""
     secure = request.param == "mutual-tls"
     started = start_mosquitto(certificates=certificates if secure else None)
     with serving(started, tmp_path):
@@ -134,34 +111,48 @@ def test_many_requests_at_once_get_their_own_answers(broker: Mosquitto, version:
         assert sorted(versions) == [(aws.shadow, n + 1) for aws in shadows for n in range(20)]
 
 
+@pytest.mark.parametrize("root", ROOTS)
 def test_our_agent_and_awss_client_speak_of_one_thing(
-    start_mosquitto: Callable[..., Mosquitto], tmp_path: Path
+    root: str, start_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ):
     broker = start_mosquitto()
     link = PahoLink(BrokerAddress.parse(broker.url), "gw-1")
     agent = ShadowClient(
         link,
-        Address("edge/things", "gw-1", "models"),
+        Address(root, "gw-1", "models"),
         clock=time.monotonic,
         source=random.Random(7),
         wake=lambda: None,
     )
+    found: list[Desired] = []
+
+    def hears(version: str | None) -> bool:
+        if (desired := agent.take()) is not None:
+            found.append(desired)
+        agent.attend()
+        return bool(found) and _version(found[-1]) == version
+
+    chat = ReportedModel(version="1.0.0", digest="sha256:1", ref="h/r:1", status="running")
     with serving(broker, tmp_path), connected(broker, 5) as client:
         aws = AwsClient(client, "gw-1", "models")
         wanted = {"chat": {"ref": "h/r:1", "digest": "sha256:1", "version": "1.0.0"}}
         aws.update(desired={"models": wanted})
         link.open(agent.connection_changed)
         try:
-            found = []
-            until(lambda: found.append(agent.take()) or agent.attend() or found[-1])
-            assert found[-1].models["chat"].digest == "sha256:1"
-            until(lambda: agent.take() or agent.report({"models": {"chat": {"version": "1.0.0"}}}))
-            assert aws.get().state.reported == {"models": {"chat": {"version": "1.0.0"}}}
+            until(lambda: hears("1.0.0"))
+            reported = msgspec.to_builtins({"models": {"chat": chat}})
+            until(lambda: agent.take() or agent.report(reported))
+            document = aws.get()
+            assert document.state.reported == reported
+            assert document.state.delta is None
             aws.update(desired={"models": {"chat": {"version": "2.0.0"}}})
-            until(lambda: found.append(agent.take()) or found[-1])
-            assert found[-1].models["chat"].version == "2.0.0"
+            until(lambda: hears("2.0.0"))
             aws.update(desired={"models": {"chat": None}})
-            until(lambda: found.append(agent.take()) or found[-1])
-            assert found[-1].models == {}
+            until(lambda: hears(None))
         finally:
             link.close()
+
+
+def _version(desired: Desired) -> str | None:
+    chat = desired.models.get("chat")
+    return chat.version if chat else None
