@@ -28,12 +28,14 @@ from edge_sdk.serving.router import Router
 from edge_sdk.serving.served import Served
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from edge_sdk.bundle.record import TensorSpec
 
 BODY_LIMIT = 32 * 1024 * 1024
 """Largest body of a request, in bytes."""
+STALLED_S = 60.0
+"""Seconds after which a caller who takes nothing of his answer counts as gone."""
 Result = TypeVar("Result")
 
 
@@ -157,7 +159,8 @@ class _Api:
 class _Chat(Response):
     """Answers a conversation; holds a version, and its completion, until all is sent.
 
-    A caller who hangs up ends the completion within a token.
+    A caller who hangs up ends the completion within a token; one who does not read would
+    keep his version from being closed, so he is hung up on.
     """
 
     def __init__(self, router: Router, request: openai.ChatRequest) -> None:
@@ -179,11 +182,18 @@ class _Chat(Response):
                     response.headers["Cache-Control"] = "no-cache"
                 else:
                     response = json_response(await _unless_gone(receive, answer.whole()))
-                await response(scope, receive, send)
-            except ClientDisconnect:
+                await response(scope, receive, _impatient(send))
+            except (ClientDisconnect, asyncio.TimeoutError):
                 pass
             finally:
                 completion.close()
+
+
+def _impatient(send: Send) -> Send:
+    async def timely(message: Message) -> None:
+        await asyncio.wait_for(send(message), STALLED_S)
+
+    return timely
 
 
 async def _first(pieces: Any) -> list[str]:

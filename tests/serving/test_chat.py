@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 import edge_sdk
 from edge_sdk.errors import EngineError
+from edge_sdk.serving import app
 from tests.generation import tiny
 from tests.runtime import bundles
 from tests.runtime.bundles import HERE
@@ -264,6 +266,32 @@ def test_an_answer_finishes_on_the_version_that_it_began_on(api, chat, monkeypat
     assert {c["system_fingerprint"].partition("@")[0] for c in chunks} == {"1.0.0"}
     assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length")
     assert chat.wait_closed(30)
+
+
+def test_a_caller_who_does_not_read_is_hung_up_on(router, chat, monkeypatch):
+    monkeypatch.setattr(app, "STALLED_S", 0.05)
+    scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(),
+             "headers": [], "query_string": b""}  # fmt: skip
+    body = json.dumps({**LONG, "stream": True}).encode()
+    sent = []
+
+    async def talk() -> None:
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive():
+            return next(messages, None) or await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+            if len(sent) == 3:  # status, headers and one event have gone
+                await asyncio.Event().wait()
+
+        await app.app(router)(scope, receive, send)
+
+    asyncio.run(asyncio.wait_for(talk(), 30))
+    assert len(sent) == 3
+    assert chat.uses == 0
+    assert chat.figures().errors == 0
 
 
 def test_latency_is_that_of_the_first_token(api, chat):
