@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edge_sdk
 from benchmarks.llm import model as llm_model
 from converters import convert
 from converters.metrics import find_metric
 from device_profiles.loader import profile_path
+from edge_sdk.serving.router import Router
+from edge_sdk.serving.served import Served
+from edge_sdk.serving.server import serve
 from tests.cli.models import write
 from tests.docs.runner import ROOT, blocks, commands, run_command, run_page
 from tests.generation import tiny
@@ -79,6 +83,22 @@ def test_generation(here):
     personas = {"pirate": tiny.adapter(0), "terse": tiny.adapter(1)}
     tiny.bundle(here / "assistant.bundle", adapters=personas)
     run_page("docs/generation.md")
+
+
+@pytest.mark.needs("curl", "curl")
+def test_local_api(here, bundles, images, monkeypatch):
+    shutil.copytree(bundles / "digits.bundle", "digits.bundle")
+    router = Router()
+    running = serve(router)
+    try:
+        for bundle in ("digits.bundle", tiny.bundle(here / "assistant.bundle")):
+            model = edge_sdk.load(bundle)
+            router.swap(Path(bundle).stem, Served(model, "sha256:" + "0" * 64))
+        monkeypatch.setenv("API", f"http://{running.host}:{running.port}")
+        run_page("docs/local-api.md", {"image": images[:1]})
+    finally:
+        running.stop()
+        router.close()
 
 
 def test_readme(here, images):
