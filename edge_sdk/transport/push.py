@@ -1,7 +1,7 @@
 """Pushing a bundle to a registry: only what it lacks, several blobs at a time.
 
-A large blob goes in chunks, so that an interruption costs one of them; registries that do
-not take chunks, and all smaller blobs, get it in one piece. Manifests follow when all their
+A large blob goes in chunks, so that an interruption costs one of them; smaller ones, and all
+to registries that do not go along, go in one piece. Manifests follow when all their
 blobs are there, and the tag last, so a tag never stands for an incomplete bundle.
 """
 
@@ -160,14 +160,19 @@ class _Push:
         self._send("PUT", _finish(self._begin(), blob), _Body(self._blobs, self._transfer, blob))
 
     def _in_chunks(self, blob: Blob) -> bool:
-        """Sends a blob chunk by chunk; ``False`` where the registry does not take chunks."""
+        """Sends a blob chunk by chunk; ``False`` where the registry does not go along.
+
+        Some take no chunks. Those of the Docker distribution take them, but lose an upload
+        when a connection breaks off within one.
+        """
         upload = _Upload(self._transfer.persist(self._begin))
         try:
             while upload.offset < blob.size:
                 self._transfer.persist(lambda: self._chunk(upload, blob), lambda: upload.offset)
         except TransferError as error:
-            if error.passing or upload.offset:
+            if error.passing:
                 raise
+            self._transfer.done(-upload.offset)
             return False
         nothing = _Body(self._blobs, self._transfer, blob, 0, 0)
         self._transfer.persist(lambda: self._send("PUT", _finish(upload.location, blob), nothing))

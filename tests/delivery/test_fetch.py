@@ -225,7 +225,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_start(bundle, tmp_path):
 
     forge(bundle.path, manifest=claim)
     source = LayoutSource(bundle.path)
-    with pytest.raises(WorkError, match="are missing and the disk has .* nothing was fetched"):
+    with pytest.raises(WorkError, match=r"are missing and the disk has .* nothing was fetched"):
         fetch(source, REFERENCE, tmp_path / "store", retry=SOON, profile="x86-64")
     assert not source.asked
 
