@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 
 
 class OldBroker:
@@ -17,13 +18,15 @@ class OldBroker:
 
     def __enter__(self) -> int:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         port: int = self._listener.getsockname()[1]
         return port
 
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._thread.join()
         for connection in self._kept:
             connection.close()
 
@@ -33,11 +36,15 @@ class OldBroker:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            version = connection.recv(1000)[8]
-            self._versions.append(version)
-            if version == 4 and not self._every:
-                connection.sendall(b"\x20\x02\x00\x00")
-                self._kept.append(connection)
-            else:
-                connection.sendall(self._answer)
-                connection.close()
+            self._kept.append(connection)
+            with suppress(OSError):
+                self._answer_to(connection)
+
+    def _answer_to(self, connection: socket.socket) -> None:
+        version = connection.recv(1000)[8:9]
+        self._versions += version
+        if version == b"\x04" and not self._every:
+            connection.sendall(b"\x20\x02\x00\x00")
+        else:
+            connection.sendall(self._answer)
+            connection.close()
