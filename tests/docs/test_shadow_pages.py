@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec import convert
 
 from edge_sdk.agent.config import read_config
@@ -21,14 +22,13 @@ from tests.agent.releases import desired
 from tests.agent.world import Device
 from tests.docs.runner import blocks, run_page
 from tests.fleet.server import servers
-from tests.programs import require
 from tests.transport.waiting import until
 
 __all__ = ["bundles", "cloud", "shelf"]
 
 
+@pytest.mark.needs("mosquitto_rr", "mosquitto-clients")
 def test_shadow(mosquitto, tmp_path, monkeypatch):
-    require("mosquitto_rr", "mosquitto-clients")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOST", "127.0.0.1")
     monkeypatch.setenv("PORT", str(mosquitto.port))
