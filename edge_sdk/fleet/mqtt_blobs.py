@@ -56,6 +56,11 @@ class MqttBlobs:
         self._asked = asyncio.Event()
         bus.subscribe(get_topic(root, "+"), self._on_get)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a device waits for an answer."""
+        return bool(self._waiting)
+
     async def run(self) -> None:
         """Answers until it is cancelled."""
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import TransferError
 from edge_sdk.transport.backoff import Backoff
 
+_LOG = logging.getLogger(__name__)
 ATTENTION = 0.2
 """Seconds within which a waiting transfer notices that it is not wanted any more."""
 T = TypeVar("T")
@@ -157,7 +159,9 @@ class Transfer:
                     failures, backoff = 0, Backoff(self._retry.shortest, self._retry.longest)
                 if not error.passing or failures >= self._retry.attempts:
                     raise
-                self.pause(backoff.delay())
+                delay = backoff.delay()
+                _LOG.warning("%s: %s; trying again in %.1f s", error.where, error.message, delay)
+                self.pause(delay)
 
     def pause(self, seconds: float) -> None:
         """Waits, as long as the transfer is wanted."""
