@@ -21,6 +21,7 @@ from edge_sdk.transport.address import BrokerAddress
 
 _LOG = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
+_SYSTEM = "/usr/local/sbin:/usr/sbin"  # where daemons are; not on the path of every user
 _FIRST_PORT = 1883
 _START_S = 10.0
 _RESTART_S = 1.0
@@ -54,8 +55,14 @@ async def own_broker(folder: Path, port: int | None = None) -> AsyncIterator[Own
     Raises:
         FleetError: It does not start.
     """
+    if port and _taken(port):
+        raise FleetError(
+            "another program listens there",
+            where=f"{_HOST}:{port}",
+            remedy="give another port, or the --broker to use",
+        )
     address = BrokerAddress(_HOST, port or _free_port())
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path=_SYSTEM)
     running = _mosquitto(program, folder, address) if program else _amqtt(address)
     async with running as broker:
         yield broker
@@ -143,31 +150,12 @@ async def _listening(process: asyncio.subprocess.Process, address: BrokerAddress
 
 @asynccontextmanager
 async def _amqtt(address: BrokerAddress) -> AsyncIterator[OwnBroker]:
-    from amqtt.broker import Broker
-    from amqtt.errors import BrokerError
+    from edge_sdk.fleet.embedded_broker import embedded_broker
 
-    logging.getLogger("amqtt").setLevel(logging.ERROR)
-    logging.getLogger("transitions").setLevel(logging.ERROR)
-    broker = Broker(
-        {
-            "listeners": {"default": {"type": "tcp", "bind": f"{address.host}:{address.port}"}},
-            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {}},
-        }
-    )
-    try:
-        await broker.start()
-    except BrokerError as error:
-        raise FleetError(
-            f"the embedded broker does not start: {error}",
-            where=str(address),
-            remedy="give another port, or the --broker to use",
-        ) from error
-    try:
+    async with embedded_broker(address):
         # It drops what clients publish to topics that begin with a dollar.
         roots = tuple(root for root in ROOTS if not root.startswith("$"))
         yield OwnBroker(address, "amqtt, embedded", roots)
-    finally:
-        await broker.shutdown()
 
 
 def _free_port() -> int:

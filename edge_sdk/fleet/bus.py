@@ -46,6 +46,10 @@ class FleetBus:
         """Whether the broker is reached now."""
         return self._client.connected
 
+    async def wait_connected(self) -> None:
+        """Returns as soon as the broker is reached; ``run`` must be under way."""
+        await self._client.wait_connected()
+
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """Hands over messages one after another; to be called before ``run``."""
 

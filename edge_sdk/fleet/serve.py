@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from edge_sdk.fleet.shadow_service import ShadowService
 from edge_sdk.fleet.tasks import together
 from edge_sdk.serving.server import listen
 
+_CONNECT_S = 2
 _GRACE_S = 2
 
 
@@ -60,7 +61,7 @@ async def serve(
     Args:
         config: What to serve, and where.
         stop: Set when it shall end.
-        started: Told where it is reached, once it is.
+        started: Told where it is reached, once it is; the broker may be away still.
 
     Raises:
         ConfigError: A value does not work on this machine.
@@ -80,18 +81,26 @@ async def serve(
         control = Control(config, database, shadows, bus)
         await control.load()
         app = Starlette(routes=[Route("/health", _health(bus, database)), *control.routes])
-        started(
-            Serving(
-                broker=str(broker.address),
-                broker_kind=broker.name,
-                database=database.shown,
-                http=_url(listener),
-                store=str(config.store_folder),
-                token=config.http.token is not None,
-                roots=tuple(roots),
-            )
+        serving = Serving(
+            broker=str(broker.address),
+            broker_kind=broker.name,
+            database=database.shown,
+            http=_url(listener),
+            store=str(config.store_folder),
+            token=config.http.token is not None,
+            roots=tuple(roots),
         )
-        await together(stop.wait(), bus.run(), shadows.run(), control.run(), _http(app, listener))
+
+        async def until_stopped() -> None:
+            # A broker that is away ends no server, and keeps it from no other work.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(bus.wait_connected(), _CONNECT_S)
+            started(serving)
+            await stop.wait()
+
+        await together(
+            until_stopped(), bus.run(), shadows.run(), control.run(), _http(app, listener)
+        )
 
 
 @asynccontextmanager

@@ -79,6 +79,7 @@ class Speaker:
         self.client = client
         self.heard: list[tuple[str, Any]] = []
         self._tokens = 0
+        self._answers: dict[str, tuple[str, Any]] = {}
 
     async def send(
         self, thing: str, operation: Operation, body: Any = None, root: str = ROOTS[0],
@@ -99,15 +100,8 @@ class Speaker:
     async def answer(self, token: str) -> tuple[str, Any]:
         """Waits for ``accepted`` or ``rejected`` of a request."""
 
-        def found() -> list[tuple[str, Any]]:
-            return [
-                (topic.rpartition("/")[2], content)
-                for topic, content in self.heard
-                if content.get("clientToken") == token and topic.endswith(("accepted", "rejected"))
-            ]
-
-        await until(found)
-        return found()[0]
+        await until(lambda: token in self._answers)
+        return self._answers[token]
 
     async def on(self, topic: str, count: int = 1) -> list[Any]:
         """Waits for so many messages on a topic; gives what they say."""
@@ -126,14 +120,19 @@ class Speaker:
     async def listen(self) -> None:
         """Collects what comes until it is cancelled."""
         async for batch in self.client.batches():
-            self.heard += [(one.topic, msgspec.json.decode(one.payload)) for one in batch]
+            for one in batch:
+                content = msgspec.json.decode(one.payload)
+                self.heard.append((one.topic, content))
+                suffix = one.topic.rpartition("/")[2]
+                if suffix in ("accepted", "rejected"):
+                    self._answers[content.get("clientToken", "")] = suffix, content
             self.client.acknowledge(batch)
 
 
 @asynccontextmanager
 async def speaker(broker_url: str, roots: Sequence[str] = ROOTS) -> AsyncIterator[Speaker]:
     """A client that is connected and listens."""
-    async with Client(BrokerAddress.parse(broker_url), "speaker") as client:
+    async with Client(BrokerAddress.parse(broker_url), "speaker", session_seconds=60) as client:
         replies = ("accepted", "rejected", "delta", "documents")
         shadows = [f"{root}/+/shadow{name}/+" for root in roots for name in ("", "/name/+")]
         await client.subscribe([f"{shadow}/{reply}" for shadow in shadows for reply in replies])

@@ -206,7 +206,7 @@ def test_the_service_goes_on_after_the_broker_was_away(mosquitto, database):
     async def test():
         async with service(mosquitto.url, database) as shadows, speaker(mosquitto.url) as client:
             await client.ask("a", "update", reported(x=1))
-            mosquitto.kill()
+            mosquitto.stop()
             await until(lambda: not client.client.connected)
             # The server's own requests do not wait for the broker.
             (accepted, *_) = await shadows.submit(
