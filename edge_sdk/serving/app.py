@@ -149,10 +149,13 @@ class _Api:
         if declared.isdecimal() and int(declared) > self.body_limit:
             raise too_large
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self.body_limit:
-                raise too_large
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self.body_limit:
+                    raise too_large
+        except ClientDisconnect:  # nobody reads this; it only ends the request without a log
+            raise HTTPException(HTTPStatus.BAD_REQUEST, "the body broke off") from None
         return bytes(body)
 
 

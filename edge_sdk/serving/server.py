@@ -69,6 +69,7 @@ def serve(router: Router, host: str = "127.0.0.1", port: int = 0) -> Running:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,

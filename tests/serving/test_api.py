@@ -118,6 +118,18 @@ def test_an_error_that_nobody_foresaw_is_json_too(api, put, monkeypatch):
     assert (response.status, response.error) == (500, "internal error: ZeroDivisionError")
 
 
+def test_a_body_that_breaks_off_leaves_nothing(api, put, caplog):
+    served = put("linear", bundles.linear)
+    connection = api.open()
+    connection.putrequest("POST", "/v2/models/linear/infer")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"{")
+    connection.close()
+    assert api.infer("linear", [1, 2], shape=[1, 2]).status == 200
+    assert served.figures().requests == 1
+    assert not caplog.records
+
+
 def test_a_connection_serves_many_requests(api, put):
     put("linear", bundles.linear)
     connection = api.open()

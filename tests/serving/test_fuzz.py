@@ -26,6 +26,7 @@ DATA = st.lists(NUMBERS, max_size=6) | st.lists(st.lists(NUMBERS, max_size=3), m
 
 
 @given(st.binary(max_size=60))
+@settings(deadline=None)
 def test_bytes_are_a_request_or_refused(body):
     for read in (infer.read_request, openai.read_request):
         with suppress(DataError):
@@ -37,6 +38,7 @@ FIELDS = {*openai.NEUTRAL, *openai.ChatRequest.__struct_fields__}
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), JSON, max_size=4))
+@settings(deadline=None)
 def test_any_field_is_read_or_refused(fields):
     try:
         request = openai.read_request(msgspec.json.encode(BASE | fields))
@@ -46,7 +48,7 @@ def test_any_field_is_read_or_refused(fields):
 
 
 @given(st.sampled_from([*NUMPY_NAMES, "FP8"]), DATA, st.lists(st.integers(0, 7), max_size=3))
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 def test_any_data_is_an_array_or_refused(datatype, data, shape):
     try:
         array = infer.array_of(infer.Tensor("x", shape, datatype, data))

@@ -61,13 +61,13 @@ def test_no_request_fails_while_versions_are_swapped(api, tmp_path):
     with Load(api, callers=4) as load_on_it:
         until(lambda: min(load_on_it.answered))
         for i in range(15):
-            before = sum(load_on_it.answered)
             if i % 5 == 4:
                 api.router.canary("m", load(bundles[2]), 50)
             elif i % 5 == 0:
                 api.router.end_canary("m")
             else:
                 old.append(api.router.swap("m", load(bundles[i % 2])))
+            before = sum(load_on_it.answered)
             until(lambda before=before: sum(load_on_it.answered) > before + 8)
     assert not load_on_it.problems
     assert load_on_it.versions == {"1.0.0", "2.0.0", "3.0.0"}
