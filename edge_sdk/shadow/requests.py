@@ -115,7 +115,7 @@ def _body(payload: bytes, limits: Limits) -> Object | Rejection:
         body = _decoder.decode(payload)
     except RecursionError:
         return _too_deep(limits)
-    except ValueError:  # all that msgspec raises for wrong JSON
+    except (msgspec.DecodeError, ValueError):  # wrong JSON, wrong UTF-8, endless digits
         return INVALID_JSON if _is_utf8(payload) else NOT_UTF8
     return body if isinstance(body, dict) else INVALID_JSON
 

@@ -88,7 +88,7 @@ def take(view: View, operation: Operation, suffix: Suffix, payload: bytes) -> In
     """
     try:
         said = _decoder.decode(payload)
-    except (ValueError, RecursionError):  # ValueError: all that msgspec raises for wrong JSON
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return _missed(view, _Said())
     absent = operation == "get" and suffix == "rejected" and said.code == 404
     if suffix == "rejected" and not absent:
