@@ -17,14 +17,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge_sdk.errors import ConfigError, FleetError
-from edge_sdk.fleet.broker import OwnBroker, own_broker
+from edge_sdk.fleet import blob_endpoint
+from edge_sdk.fleet.broker import Broker, own_broker
 from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.config import FleetConfig
 from edge_sdk.fleet.control import Control
 from edge_sdk.fleet.database.engine import Database
+from edge_sdk.fleet.mqtt_blobs import MqttBlobs
 from edge_sdk.fleet.shadow_service import ShadowService
 from edge_sdk.fleet.tasks import together
 from edge_sdk.serving.server import listen
+from edge_sdk.shadow.topics import ROOTS
 
 _CONNECT_S = 2
 _GRACE_S = 2
@@ -73,14 +76,7 @@ async def serve(
         listener = stack.enter_context(listen(*config.listen))
         database = stack.enter_context(closing(Database(config.database_url)))
         broker = await stack.enter_async_context(_broker(config))
-        bus = FleetBus(broker.address, config.broker.client_id)
-        roots = [root for root in config.shadow.roots if root in broker.roots]
-        shadows = ShadowService(
-            database, bus, roots=roots, limits=config.limits, in_flight=config.shadow.in_flight
-        )
-        control = Control(config, database, shadows, bus)
-        await control.load()
-        app = Starlette(routes=[Route("/health", _health(bus, database)), *control.routes])
+        roots = [one for one in config.shadow.roots if broker.dollars or one[0] != "$"]
         serving = Serving(
             broker=str(broker.address),
             broker_kind=broker.name,
@@ -90,24 +86,39 @@ async def serve(
             token=config.http.token is not None,
             roots=tuple(roots),
         )
-
-        async def until_stopped() -> None:
-            # A broker that is away ends no server, and keeps it from no other work.
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(bus.wait_connected(), _CONNECT_S)
-            started(serving)
-            await stop.wait()
-
+        bus = FleetBus(broker.address, config.broker.client_id)
+        shadows = ShadowService(
+            database, bus, roots=roots, limits=config.limits, in_flight=config.shadow.in_flight
+        )
+        control = Control(config, database, shadows, bus)
+        await control.load()
+        blobs = MqttBlobs(bus, config.store_folder, ROOTS[0])
+        health = Route("/health", _health(bus, database))
+        bundles = blob_endpoint.routes(config.store_folder)
+        app = Starlette(routes=[health, *control.routes, *bundles])
         await together(
-            until_stopped(), bus.run(), shadows.run(), control.run(), _http(app, listener)
+            _until(stop, bus, lambda: started(serving)),
+            bus.run(),
+            shadows.run(),
+            control.run(),
+            blobs.run(),
+            _http(app, listener),
         )
 
 
+async def _until(stop: asyncio.Event, bus: FleetBus, started: Callable[[], None]) -> None:
+    # A broker that is away ends no server, and keeps it from no other work.
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(bus.wait_connected(), _CONNECT_S)
+    started()
+    await stop.wait()
+
+
 @asynccontextmanager
-async def _broker(config: FleetConfig) -> AsyncIterator[OwnBroker]:
+async def _broker(config: FleetConfig) -> AsyncIterator[Broker]:
     address = config.broker_address
     if address is not None:
-        yield OwnBroker(address, "", config.shadow.roots)
+        yield Broker(address, "")
     else:
         async with own_broker(config.folder / "broker", config.broker.port) as own:
             yield own
