@@ -92,9 +92,18 @@ def _staging(target: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkError("another pull is at work here", where=str(target)) from None
-        yield staging
+        try:
+            yield staging
+        finally:
+            if not _has_bytes(staging):
+                shutil.rmtree(staging, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+def _has_bytes(folder: Path) -> bool:
+    """Whether there is something to go on with."""
+    return any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
 
 
 def _sweep(staging: Path, bundle: Bundle) -> None:

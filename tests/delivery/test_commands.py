@@ -146,6 +146,8 @@ def test_a_registry_that_is_away_is_told_with_its_address(edge_sdk, start_regist
     done = edge_sdk("pull", f"{registry.host}/a:1", tmp_path / "x", code=1)
     assert registry.host in done.stderr
     assert "is not reached" in done.stderr
+    assert "trying again" in done.stderr
+    assert not list(tmp_path.glob(".x*")), "nothing came, and something stayed"
 
 
 def test_the_line_of_progress():
