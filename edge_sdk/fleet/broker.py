@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_sdk.errors import FleetError
-from edge_sdk.shadow.topics import ROOTS
 from edge_sdk.transport.address import BrokerAddress
 
 _LOG = logging.getLogger(__name__)
@@ -30,22 +29,22 @@ _LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
-class OwnBroker:
-    """A broker that runs for us.
+class Broker:
+    """A broker, the user's or one that runs for us.
 
     Attributes:
         address: Where.
-        name: What it is.
-        roots: Of shadows that it can carry.
+        name: What it is, where it runs for us; else empty.
+        dollars: Whether clients may publish to topics that begin with ``$``.
     """
 
     address: BrokerAddress
     name: str
-    roots: tuple[str, ...] = ROOTS
+    dollars: bool = True
 
 
 @asynccontextmanager
-async def own_broker(folder: Path, port: int | None = None) -> AsyncIterator[OwnBroker]:
+async def own_broker(folder: Path, port: int | None = None) -> AsyncIterator[Broker]:
     """Runs a broker on the loopback interface.
 
     Args:
@@ -69,9 +68,7 @@ async def own_broker(folder: Path, port: int | None = None) -> AsyncIterator[Own
 
 
 @asynccontextmanager
-async def _mosquitto(
-    program: str, folder: Path, address: BrokerAddress
-) -> AsyncIterator[OwnBroker]:
+async def _mosquitto(program: str, folder: Path, address: BrokerAddress) -> AsyncIterator[Broker]:
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "mosquitto.conf"
     configuration.write_text(_configuration(folder, address))
@@ -94,7 +91,7 @@ async def _mosquitto(
 
     keeping = asyncio.ensure_future(keep())
     try:
-        yield OwnBroker(address, "Mosquitto")
+        yield Broker(address, "Mosquitto")
     finally:
         keeping.cancel()
         if process.returncode is None:
@@ -149,13 +146,11 @@ async def _listening(process: asyncio.subprocess.Process, address: BrokerAddress
 
 
 @asynccontextmanager
-async def _amqtt(address: BrokerAddress) -> AsyncIterator[OwnBroker]:
+async def _amqtt(address: BrokerAddress) -> AsyncIterator[Broker]:
     from edge_sdk.fleet.embedded_broker import embedded_broker
 
     async with embedded_broker(address):
-        # It drops what clients publish to topics that begin with a dollar.
-        roots = tuple(root for root in ROOTS if not root.startswith("$"))
-        yield OwnBroker(address, "amqtt, embedded", roots)
+        yield Broker(address, "amqtt, embedded", dollars=False)
 
 
 def _free_port() -> int:
