@@ -148,6 +148,7 @@ class PahoConnection:
     def _serve(self) -> None:
         """Runs the network loop of paho, on a thread whose exceptions are ours to report."""
         client, poll = self._client, select.poll()
+        answer_by = time.monotonic() + CONNECT_SECONDS
         poll.register(self._awake, select.POLLIN)
         while (connection := client.socket()) is not None and time.monotonic() < self._end_by:
             interest = select.POLLIN | (select.POLLOUT if client.want_write() else 0)
@@ -162,6 +163,9 @@ class PahoConnection:
             if happened & select.POLLOUT:
                 client.loop_write()
             client.loop_misc()
+            if self.unanswered and time.monotonic() > answer_by:
+                self.problem = self.problem or f"no answer within {CONNECT_SECONDS:.0f} seconds"
+                return
 
     def _have_written(self, *_: object) -> None:
         with suppress(OSError):  # it has been woken often enough, or has ended

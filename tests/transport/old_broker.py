@@ -8,10 +8,13 @@ from contextlib import suppress
 
 
 class OldBroker:
-    """Knows MQTT 3.1.1 only: refuses MQTT 5 with ``answer`` and then hangs up."""
+    """Knows MQTT 3.1.1 only: refuses MQTT 5 with ``answer`` and then hangs up.
+
+    ``None`` leaves the client waiting.
+    """
 
     def __init__(
-        self, versions: list[int], answer: bytes = b"\x20\x02\x00\x01", every: bool = False
+        self, versions: list[int], answer: bytes | None = b"\x20\x02\x00\x01", every: bool = False
     ) -> None:
         self._versions, self._answer, self._every = versions, answer, every
         self._kept: list[socket.socket] = []
@@ -45,6 +48,6 @@ class OldBroker:
         self._versions += version
         if version == b"\x04" and not self._every:
             connection.sendall(b"\x20\x02\x00\x00")
-        else:
+        elif self._answer is not None:
             connection.sendall(self._answer)
             connection.close()

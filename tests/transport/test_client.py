@@ -367,8 +367,11 @@ def test_pings_keep_an_idle_connection(mosquitto: Mosquitto) -> None:
     assert "exceeded timeout" not in mosquitto.log
 
 
-@pytest.mark.parametrize("answer", [b"\x20\x02\x00\x01", b""])
-def test_an_old_broker_is_spoken_to_in_its_version(answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [b"\x20\x02\x00\x01", b"", None])
+def test_an_old_broker_is_spoken_to_in_its_version(
+    answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_sdk.transport.mqtt.client.ANSWER_SECONDS", 0.2)
     versions: list[int] = []
 
     async def test() -> None:

@@ -226,7 +226,7 @@ class Client:
         connection = await self._open()
         self._connection = connection
         try:
-            accepted = await asyncio.wait_for(self._accepted(connection), ANSWER_SECONDS)
+            accepted = await self._accepted(connection)
             connection.begin(accepted, self._keepalive)
             await connection.resend(self._window.unacknowledged(), again=accepted.session_present)
             done: dict[str, int] = {}
@@ -271,8 +271,8 @@ class Client:
     async def _accepted(self, connection: Connection) -> codec.Accepted:
         """The broker's consent; else the other version is tried next, if that may be why."""
         try:
-            accepted = await connection.accepted
-        except TransferError:
+            accepted = await asyncio.wait_for(connection.accepted, ANSWER_SECONDS)
+        except (TransferError, asyncio.TimeoutError):
             self._version = 4 if self._version == 5 else 5
             raise
         if accepted.reason == codec.UNSUPPORTED_VERSION:
