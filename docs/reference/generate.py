@@ -1,4 +1,4 @@
-"""Writes the JSON Schema of everything edge-sdk prints or reads, from the typed structs.
+"""Writes what edge-sdk prints and reads, from the typed structs: JSON Schemas, and TOML files.
 
     python docs/reference/generate.py
 
@@ -11,11 +11,16 @@ from importlib import import_module
 from pathlib import Path
 
 import msgspec
+from annotated import annotated
 
 from device_profiles.schema import Profile
+from edge_sdk.agent.config import AgentConfig
 from edge_sdk.bundle.record import Recipe
+from edge_sdk.fleet.config import FleetConfig
 
 HERE = Path(__file__).parent
+# Configuration files that are written out with every key.
+CONFIGURATIONS: dict[str, type[msgspec.Struct]] = {"agent": AgentConfig, "fleet": FleetConfig}
 # Modules whose structs with a ``schema`` field are printed by --json or stored in bundles.
 MODULES = (
     "converters.fit_report",
@@ -29,6 +34,7 @@ MODULES = (
     "edge_sdk.cli.push",
     "edge_sdk.cli.run",
     "edge_sdk.cli.store",
+    "edge_sdk.fleet.serve",
     "edge_sdk.runtime.bench",
 )
 
@@ -52,13 +58,20 @@ def render(struct: type[msgspec.Struct]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(schema, order="deterministic"), indent=2) + b"\n"
 
 
+def files() -> dict[str, bytes]:
+    """All files of the folder that are generated."""
+    schemas = {f"{stem}.json": render(struct) for stem, struct in documents().items()}
+    tables = {f"{stem}.toml": annotated(s).encode() for stem, s in CONFIGURATIONS.items()}
+    return schemas | tables
+
+
 def main() -> None:
     """Writes all files; those of structs that are gone are removed."""
-    schemas = {f"{stem}.json": render(struct) for stem, struct in documents().items()}
-    for old in HERE.glob("*.json"):
+    generated = files()
+    for old in (*HERE.glob("*.json"), *HERE.glob("*.toml")):
         old.unlink()
-    for name, schema in schemas.items():
-        (HERE / name).write_bytes(schema)
+    for name, content in generated.items():
+        (HERE / name).write_bytes(content)
 
 
 if __name__ == "__main__":
