@@ -59,8 +59,8 @@ class _Work:
 class ShadowService:
     """The shadows of a fleet.
 
-    A thing is one set of shadows whatever root it speaks on: what tells of a change goes to
-    every root, other replies go to the root that the request came from.
+    A thing is one set of shadows whatever root it speaks on: what a device must hear of goes
+    to every root, other replies go to the root that the request came from.
 
     Args:
         database: Where shadows are kept.
@@ -185,16 +185,17 @@ class ShadowService:
     def _try(self, requests: list[Request], now: int) -> list[Outcome]:
         try:
             return self._store.apply(requests, now)
+        except SQLAlchemyError as error:
+            _LOG.error("%d shadow requests could not be stored: %s", len(requests), error)
         except Exception:  # noqa: BLE001 - one batch must not end the service
             _LOG.exception("%d shadow requests could not be answered", len(requests))
-            return []
+        return []
 
     def _messages(self, request: Request, replies: Sequence[Reply]) -> list[Message]:
         address = request.address
         messages = []
         for reply in replies:
-            everyone = topics.for_everyone(request.operation, reply.suffix)
-            roots = self._roots if everyone else (address.root,)
+            roots = self._roots if reply.everyone else (address.root,)
             for root in filter(None, roots):  # the server's own requests come by none
                 to = Address(root, address.thing, address.shadow)
                 topic = topics.reply(to, request.operation, reply.suffix)
@@ -223,8 +224,8 @@ class ShadowService:
             now = int(self._clock())
             try:
                 await self._database.on_writer(partial(self._store.forget, now))
-            except SQLAlchemyError:
-                _LOG.exception("deleted shadows could not be dropped")
+            except SQLAlchemyError as error:
+                _LOG.error("deleted shadows could not be dropped: %s", error)
             await asyncio.sleep(_FORGET_EVERY_S)
 
 

@@ -34,12 +34,15 @@ class Reply:
     """One message to send.
 
     Attributes:
-        suffix: Of the request's topic; ``topics.for_everyone`` says who it is for.
+        suffix: Of the request's topic.
         payload: JSON.
+        everyone: Whether it is for all who follow the shadow, under every root, or for who
+            asked: it tells of a change that a device must hear of.
     """
 
     suffix: Suffix
     payload: bytes
+    everyone: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def apply(shadow: Shadow | None, request: Request, now: int, limits: Limits = _L
         return Outcome(shadow, (_document(shadow, _echo(call), now),))
     deleted = Shadow(shadow.version, now, deleted_at=now)
     reply = Deleted(shadow.version, now, _echo(call))
-    return Outcome(deleted, (Reply("accepted", _encode(reply)),))
+    return Outcome(deleted, (Reply("accepted", _encode(reply), everyone=True),))
 
 
 def reject(request: Request, rejection: Rejection, now: int, limits: Limits = _LIMITS) -> Reply:
@@ -135,11 +138,16 @@ def _replies(before: Shadow, after: Shadow, call: Call, leaf: Object) -> tuple[R
     }
     accepted = Content(call.state, echoed, after.version, now, token)
     documents = Documents(snapshot(before), snapshot(after), now, token)
-    replies = [Reply("accepted", _encode(accepted)), Reply("documents", _encode(documents))]
+    # No delta says that something is not desired any more.
+    wished = call.state is None or "desired" in call.state
+    replies = [
+        Reply("accepted", _encode(accepted), everyone=wished),
+        Reply("documents", _encode(documents), everyone=True),
+    ]
     delta = sections.delta(after.desired, after.reported.state)
     if delta.state:
         differing = Content(delta.state, delta.metadata, after.version, now, token)
-        replies.insert(1, Reply("delta", _encode(differing)))
+        replies.insert(1, Reply("delta", _encode(differing), everyone=True))
     return tuple(replies)
 
 

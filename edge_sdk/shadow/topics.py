@@ -95,14 +95,6 @@ def reply(address: Address, operation: Operation, suffix: Suffix) -> str:
     return f"{address.prefix}/{operation}/{suffix}"
 
 
-def for_everyone(operation: Operation, suffix: Suffix) -> bool:
-    """Whether a reply tells of a change, and so is for everyone who follows the shadow.
-
-    Answers to ``get`` and rejections are only for who asked.
-    """
-    return operation != "get" and suffix != "rejected"
-
-
 def requests(root: str) -> tuple[str, ...]:
     """Filters of a service: every request under a root, and none of its own replies."""
     shadows = (f"{root}/+/shadow", f"{root}/+/shadow/name/+")

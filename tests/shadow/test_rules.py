@@ -305,6 +305,25 @@ def test_service_can_refuse_for_reasons_of_its_own():
     assert json.loads(algebra.reject(broken, requests.TOO_MANY_REQUESTS, 5).payload)["code"] == 429
 
 
+@pytest.mark.parametrize(
+    ("operation", "body", "everyone"),
+    [
+        ("update", {"state": {"desired": {"a": None}}}, ["accepted", "delta", "documents"]),
+        ("update", {"state": None}, ["accepted", "documents"]),
+        ("update", {"state": {"reported": {"b": 1}}}, ["delta", "documents"]),
+        ("update", {"state": 1}, []),
+        ("get", {}, []),
+        ("delete", {}, ["accepted"]),
+    ],
+)
+def test_what_a_device_must_hear_of_is_for_everyone(operation, body, everyone):
+    cloud = Cloud()
+    cloud.update({"desired": {"a": 1, "b": 2}})
+    request = Request(cloud.address, operation, json.dumps(body).encode())
+    replies = algebra.apply(cloud.shadow, request, 1).replies
+    assert [reply.suffix for reply in replies if reply.everyone] == everyone
+
+
 def test_metadata_restamps_touched_leaves_only():
     cloud = Cloud()
     cloud.update({"desired": {"a": {"b": 1, "c": [1, [2]]}, "e": {}}})

@@ -84,14 +84,6 @@ def test_device_follows_its_own_shadow():
     assert ("update", "documents") not in followed.values()
 
 
-def test_changes_are_told_to_everyone_and_answers_to_who_asked():
-    assert topics.for_everyone("update", "accepted")
-    assert topics.for_everyone("update", "delta")
-    assert topics.for_everyone("delete", "accepted")
-    assert not topics.for_everyone("get", "accepted")
-    assert not topics.for_everyone("update", "rejected")
-
-
 @pytest.mark.parametrize("name", ["gw-1", "Gw_1", "a:b", "host.site", "x" * 128])
 def test_names_of_things(name: str):
     assert topics.valid_thing(name)
