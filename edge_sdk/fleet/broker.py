@@ -75,7 +75,11 @@ async def _mosquitto(program: str, folder: Path, address: BrokerAddress) -> Asyn
 
     async def start() -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            program, "-c", str(configuration), preexec_fn=_end_with_parent
+            program,
+            "-c",
+            str(configuration),
+            preexec_fn=_end_with_parent,
+            start_new_session=True,  # Ctrl-C is for the server, which then ends it
         )
 
     process = await start()

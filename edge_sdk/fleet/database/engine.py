@@ -23,6 +23,14 @@ T = TypeVar("T")
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _READERS = 2
 _BUSY_S = 10
+# A server that has vanished is given up in seconds, not in the hours of the system's defaults.
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+}
 
 
 class Database:
@@ -128,7 +136,13 @@ def _engine(url: str) -> sa.Engine:
     shown = parsed.render_as_string()
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=_READERS + 1)
+        return sa.create_engine(
+            parsed,
+            pool_pre_ping=True,
+            pool_size=_READERS + 1,
+            connect_args=_POSTGRESQL,
+            hide_parameters=True,
+        )
     if parsed.drivername != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise ConfigError("no database that is kept", where=shown, remedy=remedy)
     try:
@@ -137,7 +151,7 @@ def _engine(url: str) -> sa.Engine:
         raise ConfigError(
             f"{error.strerror}", where=shown, remedy="choose another folder"
         ) from error
-    engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_S})
+    engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_S}, hide_parameters=True)
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
