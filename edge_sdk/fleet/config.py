@@ -38,7 +38,7 @@ class BrokerConfig(Table, frozen=True, kw_only=True):
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
-    client_id: str = "edge-sdk-fleet"
+    client_id: Annotated[str, msgspec.Meta(min_length=1)] = "edge-sdk-fleet"
     port: Port | None = None
 
 
