@@ -170,15 +170,19 @@ class Process:
                 self._woken.get_nowait()
 
 
-def run(config: AgentConfig) -> None:
+def run(config: AgentConfig, observer: Observer = log_steps) -> None:
     """Runs an agent until SIGTERM or SIGINT.
+
+    Args:
+        config: What it is told.
+        observer: Told of every step.
 
     Raises:
         ConfigError: The configuration does not work here.
     """
     with ExitStack() as stack:
         stack.enter_context(store_lock(Path(config.store)))
-        process = Process(config)
+        process = Process(config, observer=observer)
         stack.callback(process.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, process.stop)
