@@ -17,20 +17,28 @@ LLM = tuple(
         "speed", "memory", "limits", "versions", "start", "streams", "perplexity", "fit",
     )
 )  # fmt: skip
+# Likewise; they start brokers, servers and agents.
+FLEET = tuple(f"fleet.{name}" for name in ("shadow", "idle", "rollout", "wire", "swap"))
+GROUPS = {"llm": LLM, "fleet": FLEET}
 
 
 def main() -> int:
     """Runs them one after another; nothing else should run on the machine."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join((*NAMES, 'llm', *LLM))}"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join((*NAMES, 'llm', *LLM, 'fleet', *FLEET))}",
     )
     parser.add_argument("--quick", action="store_true", help="less data and fewer repeats")
     args = parser.parse_args()
-    wanted = [one for name in args.names for one in (LLM if name == "llm" else (name,))]
-    unknown = set(wanted) - {*NAMES, *LLM}
+    wanted = [one for name in args.names for one in GROUPS.get(name, (name,))]
+    unknown = set(wanted) - {*NAMES, *LLM, *FLEET}
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES + LLM)}")
+        parser.error(
+            f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES + LLM + FLEET)}"
+        )
     for name in wanted or NAMES:
         started = time.monotonic()
         outcome = import_module(f"benchmarks.{name}").run(args.quick)
