@@ -13,12 +13,12 @@ from edge_sdk.bundle.oci import Descriptor, Index, Manifest, ModelConfig
 from edge_sdk.bundle.record import Blob
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import BundleError, DigestError
+from edge_sdk.fleet.shelf import repository, tag
 from edge_sdk.transport.registry import RegistrySource
 from edge_sdk.transport.source import Reference
 
 _OWN = re.compile(r"(?P<name>[^/@:]+)(?::(?P<version>[^/@:]+))?")
 T = TypeVar("T", Index, Manifest)
-_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,9 @@ def _in_store(store: Store, name: str, version: str | None, own: str) -> Resolve
         )
     bundle = store.open(name, version)
     entry = next(e for e in store.ls() if (e.name, e.version) == (bundle.name, bundle.version))
-    # The tag is for people; a version may have a + that no tag may have.
-    tag = _NOT_IN_TAGS.sub("_", bundle.version)
     return Resolved(
-        ref=str(Reference.parse(f"{own}/{bundle.name.lower()}:{tag}")),
-        digest=entry.bundle_digest,
+        ref=str(Reference.parse(f"{own}/{repository(bundle.name)}:{tag(bundle.version)}")),
+        digest=entry.descriptor.digest,
         name=bundle.name,
         version=bundle.version,
         profiles=tuple(variant.profile for variant in bundle.variants),

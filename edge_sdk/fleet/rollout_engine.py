@@ -100,6 +100,8 @@ class RolloutEngine:
             except SQLAlchemyError:
                 # A full disk or a database that is away ends no server; the state is as it was.
                 _LOG.exception("rollouts could not be written down; trying again")
+            except Exception:  # noqa: BLE001 - devices are served also where a rollout is stuck
+                _LOG.exception("rollouts could not be decided; trying again")
             await asyncio.sleep(_SHORTEST_TICK_S)
             try:
                 await asyncio.wait_for(self._wake.wait(), _TICK_S - _SHORTEST_TICK_S)

@@ -9,7 +9,7 @@ import msgspec
 
 from edge_sdk.fleet.rollout.device import Device
 from edge_sdk.fleet.rollout.events import AuditEntry
-from edge_sdk.fleet.rollout.state import Answer, Member, Plan, Rollout, Status
+from edge_sdk.fleet.rollout.state import Member, Plan, Rollout, Status
 from edge_sdk.shadow.models import DesiredModel, ReportedAgent, ReportedModel
 
 
@@ -71,7 +71,7 @@ class RolloutView(View, frozen=True, kw_only=True):
         stages: How many there are.
         phase: Whether devices of the stage try the version beside their own, or have it.
         devices: Number of devices.
-        answers: How many of them have come to what.
+        answers: How many of them have come to what; ``back`` are those taken back.
     """
 
     id: int
@@ -85,7 +85,7 @@ class RolloutView(View, frozen=True, kw_only=True):
     stages: int
     phase: Literal["trial", "full"]
     devices: int
-    answers: dict[Answer, int]
+    answers: dict[str, int]
 
 
 class RolloutList(View, frozen=True, kw_only=True):
@@ -193,7 +193,10 @@ def device_view(device: Device) -> DeviceView:
 
 def rollout_view(rollout: Rollout) -> RolloutView:
     """A rollout as the API lists it."""
-    answers = Counter(member.answer for member in rollout.members)
+    answers = Counter(
+        "back" if member.wish == "back" and member.answer in ("done", "gone") else member.answer
+        for member in rollout.members
+    )
     return RolloutView(
         id=rollout.id,
         plan=rollout.plan,

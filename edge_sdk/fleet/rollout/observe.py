@@ -115,9 +115,10 @@ def health(rollout: Rollout, devices: Mapping[str, Device]) -> list[tuple[Health
     """Per device that runs or tries the version: its health, and that of the one before."""
     pairs = []
     for member in tally(rollout).done:
-        report = devices[member.thing].models[rollout.plan.model]
-        if report.digest == rollout.plan.digest:
+        device = devices.get(member.thing)
+        report = device.models.get(rollout.plan.model) if device else None
+        if report is not None and report.digest == rollout.plan.digest:
             pairs.append((report.health, report.before))
-        elif report.canary is not None:
+        elif report is not None and report.canary is not None:
             pairs.append((report.canary.health, report.health))
     return [(new, old) for new, old in pairs if new is not None]
