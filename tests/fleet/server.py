@@ -43,10 +43,10 @@ class Server:
             with error:
                 return error.code, json.load(error)
 
-    def kill(self) -> None:
-        """SIGKILL."""
+    def kill(self) -> int:
+        """SIGKILL; gives the exit code."""
         self.process.kill()
-        self.process.wait(PATIENCE)
+        return self.process.wait(PATIENCE)
 
     def stop(self) -> int:
         """SIGTERM; gives the exit code."""

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.brokers import free_port
-from tests.fleet.server import COMMAND, PATIENCE, servers
+from tests.fleet.server import COMMAND, PATIENCE, Server, servers
 from tests.fleet.speaking import run, speaker, until
 
 WITHOUT_MOSQUITTO = (
@@ -74,8 +74,8 @@ def test_without_mosquitto_it_brings_a_broker_of_its_own(start, tmp_path):
     assert not listening(server.serving["broker"])
 
 
-def test_what_was_accepted_outlives_sigkill(start, mosquitto, tmp_path):
-    """Twenty things report without a pause while the server is killed three times."""
+def test_what_was_accepted_outlives_sigkill_and_sigterm(start, mosquitto, tmp_path):
+    """Twenty things report without a pause while the server ends and comes back."""
     data, options = tmp_path / "data", ("--broker", mosquitto.url)
     accepted = {f"t-{i}": 0 for i in range(20)}
     enough = asyncio.Event()
@@ -96,10 +96,11 @@ def test_what_was_accepted_outlives_sigkill(start, mosquitto, tmp_path):
         server = start(data, *options)
         async with speaker(mosquitto.url) as client:
             reports = [asyncio.ensure_future(report(client, thing)) for thing in accepted]
-            for _ in range(3):
+            for end in (Server.kill, Server.stop, Server.kill):
                 goal = sum(accepted.values()) + 100
                 await until(lambda: sum(accepted.values()) > goal)  # noqa: B023
-                server.kill()
+                assert end(server) in (0, -signal.SIGKILL)
+                assert not any("Traceback" in line for line in server.log)
                 server = start(data, *options)
                 await check(client)
             enough.set()
