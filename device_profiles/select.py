@@ -71,6 +71,13 @@ def select(
     return min(suitable, key=lambda name: (*_rank(known.get(name), machine), name))
 
 
+def select_here(available: Mapping[str, PlatformLike]) -> str:
+    """The best of some profiles for the machine at hand; as :func:`select`, which raises."""
+    from device_profiles.machine import detect_machine
+
+    return select(available, detect_machine())
+
+
 def closest(candidates: Mapping[str, Profile], machine: Machine) -> Profile:
     """The profile most like a machine, even where the machine lacks CPU features it asks for.
 

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from device_profiles.select import select_here
 from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.plan import Target
 from edge_sdk.errors import TransferError
 from edge_sdk.shadow.topics import ROOTS
-from edge_sdk.transport.fetch import Fetched, fetch
+from edge_sdk.transport.fetch import Fetched, ProfileChoice, fetch
 from edge_sdk.transport.link import Link
 from edge_sdk.transport.source import BlobSource, Reference
 from edge_sdk.transport.transfer import Progress, Retry
@@ -32,6 +33,7 @@ class Delivery:
         self, config: AgentConfig, sources: Sequence[BlobSource], retry: Retry = _RETRY
     ) -> None:
         self._config = config
+        self._profile: ProfileChoice = select_here if config.profile == "auto" else config.profile
         self._sources = list(sources)
         self._store = Path(config.store)
         self._retry = retry
@@ -56,7 +58,7 @@ class Delivery:
                     source,
                     reference,
                     self._store,
-                    profile=self._config.profile,
+                    profile=self._profile,
                     parallel=self._config.delivery.parallel,
                     rate_limit=self._config.rate_limit,
                     retry=self._retry,

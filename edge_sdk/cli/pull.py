@@ -12,7 +12,7 @@ from edge_sdk.bundle.store import Store
 from edge_sdk.cli.output import emit_json, human_bytes
 from edge_sdk.cli.transfers import add_transfer_arguments, reference, shown_progress
 from edge_sdk.errors import ConfigError
-from edge_sdk.transport.fetch import Fetched, fetch
+from edge_sdk.transport.fetch import Fetched, ProfileChoice, fetch
 from edge_sdk.transport.source import BlobSource
 
 EPILOG = """\
@@ -94,6 +94,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(name: str | None) -> ProfileChoice:
+    if name != "auto":
+        return name
+    from device_profiles.select import select_here
+
+    return select_here
+
+
 def _into_directory(source: BlobSource, args: argparse.Namespace) -> tuple[Bundle, Fetched]:
     from edge_sdk.transport.pull import pull
 
@@ -102,7 +110,7 @@ def _into_directory(source: BlobSource, args: argparse.Namespace) -> tuple[Bundl
             source,
             reference(args),
             args.directory,
-            profile=args.profile,
+            profile=_profile(args.profile),
             overwrite=args.force,
             parallel=args.parallel,
             rate_limit=args.rate_limit,
@@ -117,7 +125,7 @@ def _into_store(source: BlobSource, args: argparse.Namespace) -> tuple[Bundle, F
             source,
             reference(args),
             store.root,
-            profile=args.profile,
+            profile=_profile(args.profile),
             parallel=args.parallel,
             rate_limit=args.rate_limit,
             progress=progress,

@@ -21,13 +21,12 @@ def choose_variant(bundle: Bundle, profile: str) -> Variant:
     """
     if profile != "auto":
         return bundle.variant(profile)
-    from device_profiles.machine import detect_machine
-    from device_profiles.select import select
+    from device_profiles.select import select_here
 
     available = {v.profile: v.platform for v in bundle.variants if v.platform is not None}
     if not available and len(bundle.variants) == 1:
         return bundle.variants[0]  # copied out of its index, so nothing says what it is for
-    return bundle.variant(select(available, detect_machine()))
+    return bundle.variant(select_here(available))
 
 
 def open_pipeline(variant: Variant, threads: int | None, arena: bool) -> Pipeline:

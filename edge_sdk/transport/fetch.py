@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from edge_sdk.bundle import files, oci
 from edge_sdk.bundle.blobs import CHUNK, BlobStore, hex_of
-from edge_sdk.bundle.oci import Descriptor
+from edge_sdk.bundle.oci import Descriptor, Platform
 from edge_sdk.bundle.reader import read_manifest, read_manifests
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, DigestError, TransferError, WorkError
@@ -30,6 +30,9 @@ from edge_sdk.transport.transfer import Progress, Retry, Transfer
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
+ProfileChoice = str | Callable[[Mapping[str, Platform]], str] | None
+"""A device profile, or what picks one of those there are, such as
+:func:`device_profiles.select.select_here`; ``None`` for all of them."""
 RESERVE = 4 * 1024 * 1024
 """Bytes of the disk that a fetch leaves free: the store's index and the journal need some."""
 
@@ -58,7 +61,7 @@ def fetch(
     reference: Reference,
     root: Path,
     *,
-    profile: str | None = None,
+    profile: ProfileChoice = None,
     parallel: int = 4,
     rate_limit: float | None = None,
     reuse: Iterable[BlobStore] = (),
@@ -75,7 +78,7 @@ def fetch(
         source: Where from.
         reference: Which bundle.
         root: A store, or the directory of a bundle in the making.
-        profile: Fetch this variant only; ``auto`` picks the best one for this machine.
+        profile: Fetch this variant only: its profile, or a function that picks one.
         parallel: Blobs that travel at a time.
         rate_limit: Bytes per second.
         reuse: Other layouts whose blobs are linked or copied rather than fetched.
@@ -88,7 +91,6 @@ def fetch(
         TransferError: The source is not reached, refuses, or broke off too often.
         BundleError: What came is not a bundle, or has no such variant.
         DigestError: The source gives other bytes than it promised.
-        ProfileError: ``auto``, and no variant suits this machine.
         WorkError: The disk is too small, or the file system refused.
     """
     blobs = BlobStore(root)
@@ -116,24 +118,20 @@ def fetch(
     )
 
 
-def choose(manifests: tuple[Descriptor, ...], profile: str | None) -> tuple[Descriptor, ...]:
-    """The variants of a bundle to fetch: all, one profile's, or with ``auto`` the best here.
+def choose(manifests: tuple[Descriptor, ...], profile: ProfileChoice) -> tuple[Descriptor, ...]:
+    """The variants of a bundle to fetch: all, one profile's, or the one that a function picks.
 
     A single variant outside an image index is taken as it is: nothing says what it is for.
 
     Raises:
         BundleError: There is no variant for that profile.
-        ProfileError: ``auto``, and no variant suits this machine.
     """
     by_profile = {d.annotations[oci.PROFILE]: d for d in manifests if oci.PROFILE in d.annotations}
     if profile is None or (len(manifests) == 1 and not by_profile):
         return manifests
-    if profile == "auto":
-        from device_profiles.machine import detect_machine
-        from device_profiles.select import select
-
+    if not isinstance(profile, str):
         platforms = {name: d.platform for name, d in by_profile.items() if d.platform is not None}
-        profile = select(platforms, detect_machine())
+        profile = profile(platforms)
     if profile not in by_profile:
         raise BundleError(
             f"the bundle has no variant for profile {profile!r}",

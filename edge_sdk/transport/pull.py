@@ -20,7 +20,7 @@ from edge_sdk.bundle.blobs import BlobStore, hex_of
 from edge_sdk.bundle.reader import Bundle, open_bundle, read_bundle
 from edge_sdk.bundle.writer import check_target, complete
 from edge_sdk.errors import WorkError
-from edge_sdk.transport.fetch import Fetched, fetch
+from edge_sdk.transport.fetch import Fetched, ProfileChoice, fetch
 from edge_sdk.transport.source import BlobSource, Reference
 from edge_sdk.transport.transfer import Progress
 
@@ -30,7 +30,7 @@ def pull(
     reference: Reference,
     path: Path,
     *,
-    profile: str | None = None,
+    profile: ProfileChoice = None,
     overwrite: bool = False,
     parallel: int = 4,
     rate_limit: float | None = None,
@@ -42,7 +42,7 @@ def pull(
         source: Where from.
         reference: Which bundle.
         path: The directory; it is complete afterwards, or as it was.
-        profile: Fetch this variant only; ``auto`` picks the best one for this machine.
+        profile: Fetch this variant only: its profile, or a function that picks one.
         overwrite: Whether a bundle that is there may be replaced; its blobs are reused.
         parallel: Blobs that travel at a time.
         rate_limit: Bytes per second.

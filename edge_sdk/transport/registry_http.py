@@ -20,7 +20,6 @@ import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 from urllib3.util import Timeout, Url, make_headers, parse_url
 
-from edge_sdk import __version__
 from edge_sdk.bundle import oci
 from edge_sdk.errors import ConfigError, TransferError
 from edge_sdk.transport.credentials import (
@@ -82,7 +81,7 @@ class RegistryClient:
             "maxsize": connections,
             "retries": False,
             "timeout": Timeout(connect=min(timeout, 10.0), read=timeout),
-            "headers": {"User-Agent": f"edge-sdk/{__version__}"},
+            "headers": {"User-Agent": "edge-sdk"},
         }
         if ca is not None:
             if not ca.is_file():

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from device_profiles.select import select_here
 from edge_sdk.bundle import oci
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.store import Store
@@ -87,16 +88,16 @@ def test_unknown_profiles_are_told_what_there_is(source, tmp_path):
     assert "x86-64, board" in str(error.value.remedy)
 
 
-def test_auto_picks_what_this_machine_can_run(bundle):
+def test_a_function_picks_what_this_machine_can_run(bundle):
     from device_profiles.machine import detect_machine
 
     here = detect_machine().platform
     own = oci.Platform(os=here.os, architecture=here.architecture, variant=here.variant)
     other = oci.Platform(os="plan9", architecture="mips")
-    (suits,) = choose(_for_platforms(mine=own, other=other), "auto")
+    (suits,) = choose(_for_platforms(mine=own, other=other), select_here)
     assert suits.annotations[oci.PROFILE] == "mine"
     with pytest.raises(ProfileError):
-        choose(_for_platforms(other=other), "auto")
+        choose(_for_platforms(other=other), select_here)
 
 
 def _for_platforms(**platforms):
@@ -115,7 +116,7 @@ def _for_platforms(**platforms):
 def test_a_variant_outside_an_index_is_taken_as_it_is():
     lone = oci.Descriptor(media_type=oci.MANIFEST, digest="sha256:" + "0" * 64, size=1)
     assert choose((lone,), "board") == (lone,)
-    assert choose((lone,), "auto") == (lone,)
+    assert choose((lone,), select_here) == (lone,)
 
 
 @pytest.mark.parametrize("times", [1, 7])
