@@ -140,7 +140,8 @@ class ShadowService:
         refusals: list[Message] = []
         for received in batch:
             parsed = topics.parse(received.topic, self._roots)
-            if parsed is None:
+            # What the broker retains was asked once; it comes again at each subscription.
+            if parsed is None or received.retain:
                 done.append(received)
                 continue
             request = Request(*parsed, received.payload)

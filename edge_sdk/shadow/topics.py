@@ -22,6 +22,7 @@ Suffix = Literal["accepted", "rejected", "delta", "documents"]
 # AWS IoT's names, and the dot of host names; one that begins with a dot could be a path.
 _THING = re.compile(r"[A-Za-z0-9:_-][A-Za-z0-9:_.-]{0,127}")
 _SHADOW = re.compile(r"[$A-Za-z0-9:_-][A-Za-z0-9:_.-]{0,63}")
+_LONGEST = 4096  # characters of a request's topic; the reply's must fit into MQTT's 65,535 bytes
 # What a device must hear of to hold a copy; the documents would say it once more.
 _FOLLOWED: tuple[tuple[Operation, Suffix], ...] = (
     ("get", "accepted"),
@@ -70,8 +71,11 @@ def parse(topic: str, roots: tuple[str, ...] = ROOTS) -> tuple[Address, Operatio
     Names are taken as they are, so that a wrong one can be answered.
 
     Returns:
-        The shadow and what to do with it; ``None`` for any other topic.
+        The shadow and what to do with it; ``None`` for any other topic, and for one so long
+        that it cannot be answered.
     """
+    if len(topic) > _LONGEST:
+        return None
     for root in roots:
         if topic.startswith(root) and topic[len(root) : len(root) + 1] == "/":
             levels = topic[len(root) + 1 :].split("/")

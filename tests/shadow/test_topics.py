@@ -42,6 +42,7 @@ def test_request_is_read_back_from_its_topic(address, operation):
         "edge/thingsgw-1/shadow/get",
         "edge/things",
         "elsewhere/things/gw-1/shadow/get",
+        f"edge/things/{'x' * 65_000}/shadow/get",
         "",
     ],
 )
