@@ -49,8 +49,8 @@ class HttpConfig(Table, frozen=True, kw_only=True):
         listen: ``host:port``.
         token: What ``edge-sdk fleet`` must show; without it everyone who reaches the port may
             change the fleet.
-        public: ``[https://]host[:port]`` under which devices reach this server's own bundles;
-            unless given, that by which ``edge-sdk fleet deploy`` has reached it.
+        public: ``[http://]host[:port]`` by which devices reach this server's own bundles; unless
+            given, that by which ``edge-sdk fleet deploy`` has reached it.
     """
 
     listen: str = "127.0.0.1:8080"
