@@ -13,14 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from edge_sdk.shadow import requests, sections
 from edge_sdk.shadow.document import EMPTY, TOMBSTONE_S, Object, Section, Shadow
-from edge_sdk.shadow.messages import (
-    Content,
-    Deleted,
-    Documents,
-    Rejected,
-    Sections,
-    snapshot,
-)
+from edge_sdk.shadow.messages import Content, Deleted, Documents, Rejected, Sections, snapshot
 from edge_sdk.shadow.requests import Call, Limits, Rejection, Request
 from edge_sdk.shadow.topics import Suffix
 
@@ -80,9 +73,9 @@ def apply(shadow: Shadow | None, request: Request, now: int, limits: Limits = _L
         missing = Rejection(404, f"No shadow exists with name: '{name}'")
         return Outcome(shadow, (_rejected(missing, call.token, now),))
     if request.operation == "get":
-        return Outcome(shadow, (_document(shadow, _echo(call), now),))
+        return Outcome(shadow, (_document(shadow, _echo(call.token), now),))
     deleted = Shadow(shadow.version, now, deleted_at=now)
-    reply = Deleted(shadow.version, now, _echo(call))
+    reply = Deleted(shadow.version, now, _echo(call.token))
     return Outcome(deleted, (Reply("accepted", _encode(reply), everyone=True),))
 
 
@@ -130,7 +123,7 @@ def _size(section: Section) -> int:
 
 
 def _replies(before: Shadow, after: Shadow, call: Call, leaf: Object) -> tuple[Reply, ...]:
-    now, token = after.timestamp, _echo(call)
+    now, token = after.timestamp, _echo(call.token)
     echoed = {
         name: sections.stamp(patch, leaf)
         for name, patch in (call.state or {}).items()
@@ -160,9 +153,9 @@ def _document(shadow: Shadow, token: str | UnsetType, now: int) -> Reply:
 
 
 def _rejected(rejection: Rejection, token: str | None, now: int) -> Reply:
-    echoed = UNSET if token is None else token
-    return Reply("rejected", _encode(Rejected(rejection.code, rejection.message, now, echoed)))
+    content = Rejected(rejection.code, rejection.message, now, _echo(token))
+    return Reply("rejected", _encode(content))
 
 
-def _echo(call: Call) -> str | UnsetType:
-    return UNSET if call.token is None else call.token
+def _echo(token: str | None) -> str | UnsetType:
+    return UNSET if token is None else token

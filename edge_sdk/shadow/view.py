@@ -1,7 +1,8 @@
 """The copy of a shadow that a client holds, kept right by the messages that come.
 
-``update/accepted`` carries what every accepted update wrote, deletions too, so that a client
-that has them all needs no more. ``get`` is asked for at each connection and after a gap::
+``update/accepted`` carries what an accepted update wrote, deletions too, so that a client that
+has them all needs no more. ``get`` is asked for at each connection and after a gap; what is
+reported under another root is one::
 
     view = view.reconnected()                       # then publish a get
     intake = take(view, operation, suffix, payload)
