@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from edge_sdk.bundle.reader import Bundle
 from edge_sdk.bundle.store import Store
@@ -28,15 +29,16 @@ from tests.brokers import Mosquitto, free_port
 from tests.delivery.wire import Wire, wire_to
 from tests.fleet.server import Server, servers
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 COMMAND = (sys.executable, "-m", "edge_sdk.cli.main", "agent")
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
+def until(condition: Callable[[], Any], what: str | Callable[[], str]) -> Any:
     """Waits for a condition that must come to hold; its value."""
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"never came: {what}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"never came: {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
     return found
 
@@ -57,6 +59,7 @@ class RealCloud:
     wire: Wire
     console: PahoLink
     documents: dict[str, Any] = field(default_factory=dict)
+    _looked: float = 0.0
 
     def want(self, thing: str, bundle: Bundle | None, model: str = "lookup", **fields: Any) -> None:
         """Writes what a device should run."""
@@ -70,6 +73,13 @@ class RealCloud:
         ref = f"{self.wire.host}/{bundle.name}:{bundle.version}"
         return msgspec.structs.replace(plain, ref=ref)
 
+    def look(self, thing: str) -> None:
+        """Asks for a shadow now and then: documents are told once, and may be lost."""
+        now = time.monotonic()
+        if now > self._looked + 1:
+            self._looked = now
+            self.console.publish(Message(request(_address(thing), "get"), b"{}"))
+
     def reported(self, thing: str) -> Reported:
         """What a device has reported."""
         state = self.documents.get(thing, {}).get("reported", {})
@@ -79,10 +89,13 @@ class RealCloud:
         """Waits until a device reports a status and the version that serves."""
 
         def found() -> Any:
+            self.look(thing)
             said = self.reported(thing).models.get(model)
             return said if said and (said.status, said.version) == (status, version) else None
 
-        return until(found, f"{thing} {status} {version}; it says {self.documents.get(thing)}")
+        return until(
+            found, lambda: f"{thing} {status} {version}; it says {self.documents.get(thing)}"
+        )
 
 
 def _address(thing: str) -> Address:
@@ -107,10 +120,12 @@ def real_cloud(folder: Path, bundles: list[Bundle]) -> Iterator[RealCloud]:
         cloud = RealCloud(broker, server, wire, console)
 
         def heard(message: Message) -> None:
-            document = json.loads(message.payload)["current"]["state"]
+            said = json.loads(message.payload)
+            document = said.get("current", said)["state"]
             cloud.documents[message.topic.split("/")[2]] = document
 
         console.subscribe(reply(_address("+"), "update", "documents"), heard)
+        console.subscribe(reply(_address("+"), "get", "accepted"), heard)
         console.open(lambda connected: None)
         stack.callback(console.close)
         until(lambda: console.connected, "the console's connection")
