@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -175,20 +174,3 @@ def _far(one: float | None, other: float | None, share: float) -> bool:
     if one is None or other is None:
         return one is not other
     return abs(one - other) > share * max(one, other)
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The patch that makes ``old`` into ``new``: what differs, and ``null`` for what is gone.
-
-    Nothing is said of an object that is empty and was absent.
-    """
-    patch: dict[str, Any] = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, Mapping):
-            inner = difference(before if isinstance(before, Mapping) else {}, value)
-            if inner:
-                patch[key] = inner
-        elif key not in old or before != value:
-            patch[key] = value
-    return patch

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from edge_sdk.agent.reports import difference
+from edge_sdk.shadow import sections
 from edge_sdk.shadow.models import Desired
 from edge_sdk.shadow.requests import Rejection
 from edge_sdk.shadow.topics import Address, for_thing, request
@@ -161,7 +161,7 @@ class ShadowClient:
         if not self.current or self._update is not None:
             return False
         ours = {key: value for key, value in self._view.reported.items() if key in state}
-        patch = difference(ours, state)
+        patch = sections.patch(ours, state)
         if not patch:
             return True
         now = self._clock()

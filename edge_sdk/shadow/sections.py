@@ -5,6 +5,7 @@ Nothing here changes an argument; results share what was not touched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edge_sdk.shadow.document import Object, Section
@@ -93,7 +94,7 @@ def delta(desired: Section, reported: Object) -> Section:
     return Section(state, metadata)
 
 
-def patch(old: Object, new: Object) -> Object:
+def patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
     """The smallest patch that makes one object of another; empty where they are equal."""
     changes: Object = {key: None for key in old if key not in new}
     for key, value in new.items():
