@@ -22,7 +22,7 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from edge_sdk.fleet.bus import FleetBus
-from edge_sdk.fleet.database.engine import Database
+from edge_sdk.fleet.database.engine import Database, cause
 from edge_sdk.fleet.shadow_store import ShadowStore
 from edge_sdk.fleet.tasks import together
 from edge_sdk.shadow import algebra, topics
@@ -187,7 +187,7 @@ class ShadowService:
         try:
             return self._store.apply(requests, now)
         except SQLAlchemyError as error:
-            _LOG.error("%d shadow requests could not be stored: %s", len(requests), error)
+            _LOG.error("%d shadow requests could not be stored: %s", len(requests), cause(error))
         except Exception:  # noqa: BLE001 - one batch must not end the service
             _LOG.exception("%d shadow requests could not be answered", len(requests))
         return []
@@ -226,7 +226,7 @@ class ShadowService:
             try:
                 await self._database.on_writer(partial(self._store.forget, now))
             except SQLAlchemyError as error:
-                _LOG.error("deleted shadows could not be dropped: %s", error)
+                _LOG.error("deleted shadows could not be dropped: %s", cause(error))
             await asyncio.sleep(_FORGET_EVERY_S)
 
 

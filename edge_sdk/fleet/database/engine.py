@@ -121,10 +121,15 @@ class Database:
             ) from error
         except SQLAlchemyError as error:
             raise FleetError(
-                f"the database cannot be opened: {getattr(error, 'orig', None) or error}",
+                f"the database cannot be opened: {cause(error)}",
                 where=self.shown,
                 remedy="check that it runs, and who may write to it",
             ) from error
+
+
+def cause(error: SQLAlchemyError) -> str:
+    """What the database said, without the statement and SQLAlchemy's advice."""
+    return str(getattr(error, "orig", None) or error)
 
 
 def _engine(url: str) -> sa.Engine:
