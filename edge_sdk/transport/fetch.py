@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial as partial_call
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from edge_sdk.bundle import files, oci
 from edge_sdk.bundle.blobs import CHUNK, BlobStore, hex_of
@@ -26,9 +25,6 @@ from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, DigestError, TransferError, WorkError
 from edge_sdk.transport.source import BlobSource, Reference
 from edge_sdk.transport.transfer import Progress, Retry, Transfer
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
 
 ProfileChoice = str | Callable[[Mapping[str, Platform]], str] | None
 """A device profile, or what picks one of those there are, such as
@@ -232,60 +228,77 @@ class _Fetch:
 
     def _blob(self, blob: Blob) -> None:
         """Brings one blob, however often it breaks off; a damaged partial file is begun anew."""
-        partial = self._blobs.partial / hex_of(blob.digest)
-        kept = min(_size(partial), blob.size)
-        self._transfer.done(kept)
-        receive = partial_call(self._receive, blob, partial)
-        try:
-            self._transfer.persist(receive, lambda: _size(partial))
-        except DigestError:
-            if not kept:
-                raise
-            self._transfer.persist(receive, lambda: _size(partial))
-        self._transfer.done(0, blobs=1)
-
-    def _receive(self, blob: Blob, partial: Path) -> None:
-        """Appends to a partial file what it lacks, and puts it in its place."""
-        with files.writing(partial), partial.open("ab+") as file:
-            digest, offset = _hash_of(file)
-            if offset < blob.size:
-                pieces = self._source.read(self._reference, blob, offset)
-                offset += self._append(file, pieces, digest, blob.size - offset)
-            if offset < blob.size:
-                raise TransferError(
-                    f"broke off after {offset} of {blob.size} bytes", where=f"blob {blob.digest}"
-                )
-            if offset > blob.size or digest.hexdigest() != hex_of(blob.digest):
-                partial.unlink()
-                self._transfer.done(-min(offset, blob.size))
+        path = self._blobs.partial / hex_of(blob.digest)
+        with files.writing(path), path.open("ab+") as file:
+            part = _Part(file)
+            kept = part.size
+            self._transfer.done(min(kept, blob.size))
+            if not self._fill(part, blob) and not (kept and self._fill(part, blob)):
+                path.unlink()
                 raise DigestError(
-                    f"the {offset} bytes that came hash to sha256:{digest.hexdigest()}",
+                    "the bytes that came are others",
                     where=f"blob {blob.digest}",
                     remedy="the other side's copy is damaged: push the bundle again",
                 )
             files.commit(file, self._blobs.path(blob.digest))
+        self._transfer.done(0, blobs=1)
 
-    def _append(self, file: IO[bytes], pieces: Iterator[bytes], digest: Hash, wanted: int) -> int:
-        """Writes and hashes pieces as they come; one byte too many is enough to know."""
-        count = 0
-        for piece in pieces:
-            file.write(piece)
-            digest.update(piece)
-            self._transfer.done(min(len(piece), wanted - count))
-            count += len(piece)
-            if count > wanted:
-                break
+    def _fill(self, part: _Part, blob: Blob) -> bool:
+        """Brings what is missing; what turns out not to be the blob is emptied."""
+        self._transfer.persist(lambda: self._receive(part, blob), lambda: part.size)
+        if part.blob == blob:
+            return True
+        self._transfer.done(-min(part.size, blob.size))
+        part.clear()
+        return False
+
+    def _receive(self, part: _Part, blob: Blob) -> None:
+        """Appends pieces as they come; one byte too many is enough to know."""
+        if part.size >= blob.size:
+            return
+        for piece in self._source.read(self._reference, blob, part.size):
+            self._transfer.done(min(len(piece), blob.size - part.size))
+            part.append(piece)
             self._transfer.moved(len(piece))
-        return count
+            if part.size > blob.size:
+                return
+        if part.size < blob.size:
+            raise TransferError(
+                f"broke off after {part.size} of {blob.size} bytes", where=f"blob {blob.digest}"
+            )
 
 
-def _hash_of(file: IO[bytes]) -> tuple[Hash, int]:
-    """The hash of all that a file holds, and how much that is; it is then at its end."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while piece := file.read(CHUNK):
-        digest.update(piece)
-    return digest, file.tell()
+class _Part:
+    """A partial file and the hash of what is in it.
+
+    Attributes:
+        size: Bytes in it.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        file.seek(0)
+        while piece := file.read(CHUNK):
+            self._digest.update(piece)
+        self.size = file.tell()
+
+    @property
+    def blob(self) -> Blob:
+        """What it is so far."""
+        return Blob(digest=f"sha256:{self._digest.hexdigest()}", size=self.size)
+
+    def append(self, piece: bytes) -> None:
+        """Writes and hashes a piece."""
+        self._file.write(piece)
+        self._digest.update(piece)
+        self.size += len(piece)
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self._file.truncate(0)
+        self._digest = hashlib.sha256()
+        self.size = 0
 
 
 def _size(path: Path) -> int:
