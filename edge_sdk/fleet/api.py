@@ -8,21 +8,25 @@
     GET   /rollouts/{id}/progress  server-sent events: the rollout, after every change
     GET   /audit?rollout=…&thing=…&before=…
 
-Every change must come as ``application/json``, which no page in a browser can send here unasked.
+Every change must come as ``application/json``, which no page in a browser can send here unasked;
+and without a token the server must be called by its address, so that no page can have its own
+name stand for it (DNS rebinding).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
-import anyio
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
@@ -107,7 +111,7 @@ class Api:
         return Route(PREFIX + path, guarded, methods=[method], name=endpoint.__name__)
 
     def _refuse(self, request: Request) -> Response | None:
-        """An answer to who may not come in, or comes as a form in a browser would."""
+        """An answer to who may not come in, or was sent here by a page in a browser."""
         kind, _, shown = request.headers.get("authorization", "").partition(" ")
         if self.token is not None and not (
             kind.lower() == "bearer" and hmac.compare_digest(shown.encode(), self.token.encode())
@@ -119,6 +123,12 @@ class Api:
             response = problem(error, HTTPStatus.UNAUTHORIZED)
             response.headers["WWW-Authenticate"] = 'Bearer realm="edge-sdk"'
             return response
+        if self.token is None and not _is_meant(request.url.hostname or "", self.public):
+            error = ConfigError(
+                f"a server without a token is not reached as {request.url.hostname!r}",
+                remedy="use its address, set http.public to this name, or set http.token",
+            )
+            return problem(error, HTTPStatus.FORBIDDEN)
         content = request.headers.get("content-type", "").partition(";")[0].strip()
         if request.method not in ("GET", "HEAD") and content != "application/json":
             error = ConfigError("must be application/json", where="Content-Type")
@@ -185,8 +195,8 @@ class Api:
     async def _deploy(self, request: Request) -> Response:
         asked = await _body(request, views.DeployRequest)
         own = self.public or f"{request.url.scheme}://{request.headers.get('host', '')}"
-        found = await anyio.to_thread.run_sync(
-            lambda: resolve(asked.ref, self.store, own, plain_http=asked.plain_http)
+        found = await asyncio.to_thread(
+            resolve, asked.ref, self.store, own, plain_http=asked.plain_http
         )
         plan = _plan(asked, found)
         layout = self.engine.lay_out(plan, found.profiles)
@@ -204,8 +214,12 @@ class Api:
         await self.engine.rollout(number)  # so that there being none is an answer of its own
 
         async def events() -> AsyncIterator[bytes]:
+            last = None
             async for rollout in self.engine.follow(number):
-                yield b"data: %s\n\n" % msgspec.json.encode(views.rollout_view(rollout))
+                view = views.rollout_view(rollout)
+                if view != last:
+                    last = view
+                    yield b"data: %s\n\n" % msgspec.json.encode(view)
 
         return StreamingResponse(
             events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -273,6 +287,20 @@ def _by(request: Request) -> str:
     claimed = request.headers.get("x-edge-sdk-by", "")
     host = request.client.host if request.client else ""
     return "".join(filter(str.isprintable, claimed))[:64] or host
+
+
+def _is_meant(host: str, public: str | None) -> bool:
+    """Whether nobody else can have made this name stand for this server.
+
+    Names without a dot are those of the local network.
+    """
+    if public is not None and host == urlsplit(f"//{public.rpartition('//')[2]}").hostname:
+        return True
+    try:
+        ip_address(host)
+    except ValueError:
+        return "." not in host
+    return True
 
 
 def _number(request: Request, name: str) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import urllib3
 
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.store import Store
@@ -291,8 +292,6 @@ def test_a_token_is_asked_for(start, tmp_path):
 
 
 def test_forms_of_browsers_change_nothing(start):
-    import urllib3
-
     url = start().serving["http"]
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         answer = urllib3.request(
@@ -300,6 +299,18 @@ def test_forms_of_browsers_change_nothing(start):
         )
         assert answer.status == 415
         assert json.loads(answer.data)["kind"] == "ConfigError"
+
+
+def test_a_name_that_anybody_may_have_given_it_is_not_answered_to(start, tmp_path):
+    """DNS rebinding: a page on evil.example.com whose name now leads to this machine."""
+    meant = ("127.0.0.1:8080", "[::1]:8080", "localhost", "hub:80", "hub.example.org:8080")
+    others = ("evil.example.com", "127.0.0.1.evil.com")
+    hosts = dict.fromkeys(meant, 200) | dict.fromkeys(others, 403)
+    (tmp_path / "fleet.toml").write_text('[http]\npublic = "http://hub.example.org:8080"\n')
+    url = start("--config", str(tmp_path / "fleet.toml")).serving["http"]
+    for host, status in hosts.items():
+        answer = urllib3.request("GET", f"{url}/api/v1/devices", headers={"host": host})
+        assert (host, answer.status) == (host, status)
 
 
 def test_what_is_not_there_is_said(start, bundles):
