@@ -114,7 +114,6 @@ user {getpass.getuser()}
 set_tcp_nodelay true
 max_inflight_messages 1000
 max_queued_messages 10000
-max_packet_size 1048576
 persistent_client_expiration 7d
 persistence true
 persistence_location {folder.resolve()}/

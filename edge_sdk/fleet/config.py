@@ -69,7 +69,7 @@ class ShadowConfig(Table, frozen=True, kw_only=True):
     """
 
     roots: tuple[Root, ...] = ROOTS
-    state_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = _LIMITS.state_bytes
+    state_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 17)] = _LIMITS.state_bytes
     levels: Annotated[int, msgspec.Meta(ge=1, le=64)] = _LIMITS.levels
     in_flight: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
 

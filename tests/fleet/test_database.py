@@ -86,7 +86,14 @@ def test_sqlite_commits_reach_the_disk(tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "fleet.db", "sqlite://", "sqlite:///:memory:", "mysql://root:hidden@localhost/fleet"],
+    [
+        "",
+        "fleet.db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql://root:hidden@localhost/fleet",
+        "postgresql:/edge:hidden@localhost/fleet",
+    ],,
 )
 def test_a_url_of_something_else_is_explained(url):
     with pytest.raises(ConfigError) as caught:

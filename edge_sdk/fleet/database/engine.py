@@ -137,7 +137,9 @@ def _engine(url: str) -> sa.Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ConfigError("no URL of a database", where=url, remedy=remedy) from error
+        # What is before an @ may be a password.
+        where = url.rpartition("@")[2]
+        raise ConfigError("no URL of a database", where=where, remedy=remedy) from error
     shown = parsed.render_as_string()
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
