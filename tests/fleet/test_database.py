@@ -93,7 +93,7 @@ def test_sqlite_commits_reach_the_disk(tmp_path):
         "sqlite:///:memory:",
         "mysql://root:hidden@localhost/fleet",
         "postgresql:/edge:hidden@localhost/fleet",
-    ],,
+    ],
 )
 def test_a_url_of_something_else_is_explained(url):
     with pytest.raises(ConfigError) as caught:
