@@ -89,7 +89,7 @@ class Executor:
         self._damaged: set[str] = set()
         self._delays: dict[str, Backoff] = {}
         self._until: dict[str, float] = {}
-        self._litter = False
+        self._litter = bool(self._loader.installed)  # left by a process before this one
         self._cancelled = False
 
     @property
@@ -181,7 +181,9 @@ class Executor:
     def _load(self, step: plan.Load) -> None:
         entry, digest = self.journal.model(step.model), step.release.digest
         others = {r.digest for r in (entry.running, entry.previous) if r} - {digest}
-        served = self._loader.open(step.model, digest, verify=True, at_any_rate=not others)
+        served = self._loader.open(
+            step.model, digest, verify=True, beside=self._beside(step.model), at_any_rate=not others
+        )
         self._router.swap(step.model, served)
         if entry.on_trial:
             self._watch(step.model, served)
@@ -209,8 +211,13 @@ class Executor:
         self._admitted.add(target)
 
     def _prepare(self, step: plan.Prepare) -> None:
-        served = self._loader.open(step.model, step.target.digest, verify=False)
-        self._prepared[step.model] = served
+        name, digest = step.model, step.target.digest
+        model = (self.journal.desired or Desired()).models.get(name)
+        trial = plan.on_trial(model) if model else None
+        replaced = None if trial and trial.digest == digest else name
+        self._prepared[name] = self._loader.open(
+            name, digest, verify=False, beside=self._beside(replaced)
+        )
 
     def _swap(self, step: plan.Swap) -> None:
         target, name = step.target, step.model
@@ -250,7 +257,9 @@ class Executor:
         )
 
     def _roll_back(self, step: plan.RollBack) -> None:
-        served = self._loader.open(step.model, step.release.digest, verify=True)
+        served = self._loader.open(
+            step.model, step.release.digest, verify=True, beside=self._beside(step.model)
+        )
         bad = self._router.routes[step.model].stable
         health = health_of(bad)
 
@@ -299,6 +308,15 @@ class Executor:
             },
         )
         admission.admit(candidate, rules)
+
+    def _beside(self, replaced: str | None) -> list[str]:
+        """Bundles that stay loaded when a model's version is replaced, or none."""
+        return [
+            served.digest
+            for name, route in self._router.routes.items()
+            for served in route.versions
+            if name != replaced or served is not route.stable
+        ]
 
     def _watch(self, name: str, served: Served) -> None:
         self._watches[name, served.digest] = Watch.begin(served, self._clock)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +12,7 @@ from edge_sdk.agent.journal import JournalFile, ModelEntry
 from edge_sdk.bundle.reader import Bundle, read_bundle
 from edge_sdk.bundle.store import Installed, Store
 from edge_sdk.errors import BundleError, WorkError
+from edge_sdk.runtime import process
 from edge_sdk.serving.served import Served
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Loader:
         self._store = store
         self._journal = journal
         self._clock = clock
+        self._held: dict[str, int] = {}
 
     @property
     def installed(self) -> tuple[Installed, ...]:
@@ -55,13 +57,23 @@ class Loader:
         """
         return read_bundle(self._store.root, self._entry(digest).descriptor)
 
-    def open(self, model: str, digest: str, *, verify: bool, at_any_rate: bool = False) -> Served:
+    def open(
+        self,
+        model: str,
+        digest: str,
+        *,
+        verify: bool,
+        beside: Iterable[str] = (),
+        at_any_rate: bool = False,
+    ) -> Served:
         """Loads a version, which must pass its self-test.
 
         Args:
             model: The name that it is to serve under.
             digest: Of the bundle.
             verify: Whether to hash what is read.
+            beside: Bundles that stay loaded; what they hold is not this one's to use. The
+                version that it replaces is none of them: it serves on for as long as a load takes.
             at_any_rate: Whether it is tried however often it killed the process.
 
         Raises:
@@ -75,13 +87,20 @@ class Loader:
                 where=f"{model} {self._entry(digest).version}",
                 remedy="give the device more memory, or deploy a smaller variant",
             )
+        limit = self._config.memory
+        if limit is not None:
+            limit = max(1, limit - sum(self._held.get(other, 0) for other in beside))
+        before = process.anonymous()
         self._count(model, digest, count + 1)
         try:
-            loaded = load_tested(self._config, self._store, self._entry(digest), verify=verify)
+            loaded = load_tested(
+                self._store, self._entry(digest), self._config.profile, limit, verify
+            )
         except Exception:
             self._count(model, digest, 0)
             raise
         self._count(model, digest, 0)
+        self._held[digest] = max(0, process.anonymous() - before)
         return Served(loaded, digest, window_s=self._config.report.window, clock=self._clock)
 
     def _count(self, model: str, digest: str, attempts: int) -> None:
@@ -100,8 +119,17 @@ class Loader:
         raise BundleError("is not installed", where=digest)
 
 
-def load_tested(config: AgentConfig, store: Store, entry: Installed, *, verify: bool) -> Model:
+def load_tested(
+    store: Store, entry: Installed, profile: str, limit: int | None, verify: bool
+) -> Model:
     """Loads an installed bundle and runs its self-test.
+
+    Args:
+        store: Where it is.
+        entry: The bundle.
+        profile: Of the variant, where there are several.
+        limit: Bytes that the model may use.
+        verify: Whether to hash what is read.
 
     Raises:
         EdgeSdkError: As :func:`edge_sdk.load`, or it computes something else than it should.
@@ -109,10 +137,9 @@ def load_tested(config: AgentConfig, store: Store, entry: Installed, *, verify: 
     from edge_sdk.runtime.model import load
 
     variants = read_bundle(store.root, entry.descriptor).variants
-    # What was chosen when it was fetched; of a whole bundle put there by hand, what suits.
-    profile = variants[0].profile if len(variants) == 1 else config.profile
-    path = f"{store.root}#{entry.name}:{entry.version}"
-    model = load(path, profile, config.memory, verify=verify)
+    if len(variants) == 1:  # what was chosen when it was fetched
+        profile = variants[0].profile
+    model = load(f"{store.root}#{entry.name}:{entry.version}", profile, limit, verify=verify)
     try:
         model.self_test()
     except BaseException:

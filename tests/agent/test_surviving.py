@@ -162,13 +162,35 @@ def deadly_load(patch: pytest.MonkeyPatch, bundle) -> None:
     """Loading this bundle kills the process, as for want of memory."""
     plainly = loading.load_tested
 
-    def load(config, store, entry, **options):
+    def load(store, entry, *options):
         if entry.bundle_digest == bundle.descriptor.digest:
             raise Killed
-        return plainly(config, store, entry, **options)
+        return plainly(store, entry, *options)
 
     patch.setattr(loading, "load_tested", load)
 
 
 def test_every_kind_of_step_is_performed_by_the_executor():
     assert set(ACTIONS) == set(plan.Step.__subclasses__())
+
+
+def test_a_version_that_does_not_fit_is_refused_with_numbers(device, cloud, bundles):
+    here = device(memory_limit="50MiB")
+    install(here, cloud, bundles["1"])
+    said = here.report.models["lookup"]
+    assert said.status == "failed"
+    assert "predicted not to fit" in said.error
+    assert "short by" in said.error
+
+
+def test_models_share_the_memory_limit(device, cloud, bundles, monkeypatch):
+    """Each is predicted to need 61 MiB; the kernel says that the first took 40."""
+    readings = iter([100 << 20, 140 << 20])
+    monkeypatch.setattr(loading.process, "anonymous", lambda: next(readings, 140 << 20))
+    here = device(memory_limit="100MiB")
+    install(here, cloud, bundles["1"])
+    cloud.desire("gate-7", {"other": desired(bundles["other"])})
+    here.settle()
+    assert "predicted not to fit" in here.report.models["other"].error
+    install(here, cloud, bundles["2"])
+    assert here.ask() == 5, "what takes another's place has what that one had"
