@@ -211,9 +211,11 @@ def _steps(journal: Journal, present: Present) -> Iterator[Step]:
     for name, model in sorted(desired.models.items()):
         yield from _install_canary(name, model, journal.model(name), present)
     for name, entry in journal.models.items():
-        if entry.managed and name not in desired.models:
+        if name in desired.models:
+            continue
+        if entry.managed and journal.desired is not None:
             yield Remove(name)
-        elif name not in desired.models:
+        else:
             yield from _mend(name, entry, present)
     garbage = present.installed - needed(journal)
     if (garbage or present.litter) and not present.waiting:
