@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import queue
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -111,28 +112,60 @@ def ranges(get: Get, size: int) -> Iterator[tuple[int, int]]:
 
 
 class Pace:
-    """How many bytes to ask for ahead, so that answers come within :attr:`TARGET`.
+    """How much a device asks for ahead, so that pieces queue for about :attr:`TARGET` at most.
 
-    Whatever is asked for ahead queues at the narrowest link, and a control message queues
-    behind it. So the amount grows as long as answers come soon, and shrinks when they
-    do not: congestion control by delay, as LEDBAT does it (RFC 6817).
+    What is asked for ahead queues at the narrowest link, and control messages queue behind
+    it. So the amount follows the delay of answers beyond the shortest that was seen: it
+    doubles with every round while there is hardly any, grows slowly towards the target, and
+    shrinks beyond. That is how LEDBAT (RFC 6817) controls congestion.
+
+    Attributes:
+        amount: Bytes that may be outstanding, of all readings together.
     """
 
-    TARGET = 0.4  # seconds from a question to its last byte
-    SMALLEST = 4 * 1024
-    LARGEST = LARGEST_RANGE // 2
+    TARGET = 0.4  # seconds
+    SMALLEST = 8 * 1024
+    LARGEST = 4 * 1024 * 1024
 
     def __init__(self) -> None:
-        self.length = 2 * PIECE
+        self.amount = float(self.SMALLEST)
+        self._readings = 0
+        self._shortest = float("inf")
+        self._lock = threading.Lock()
 
-    def answered(self, seconds: float) -> None:
-        """Says how long an answer of the current length took."""
-        factor = 2.0 if seconds < self.TARGET / 4 else 1.25 if seconds < self.TARGET else 0.6
-        self.length = int(min(self.LARGEST, max(self.SMALLEST, self.length * factor)))
+    @property
+    def length(self) -> int:
+        """Bytes to ask for at once, by each reading."""
+        share = int(self.amount) // (Reading.AHEAD * max(1, self._readings))
+        return min(max(share, 1024), LARGEST_RANGE)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """One reading more, for as long as the block lasts."""
+        with self._lock:
+            self._readings += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readings -= 1
+
+    def answered(self, seconds: float, count: int) -> None:
+        """Says how long the answer of so many bytes took."""
+        with self._lock:
+            self._shortest = min(self._shortest, seconds)
+            room = 1 - (seconds - self._shortest) / self.TARGET
+            if room > 0.75:
+                self.amount += count
+            elif room > 0:
+                self.amount += room * count * PIECE / self.amount
+            else:
+                self.amount -= count * min(0.5, -room)
+            self.amount = min(max(self.amount, self.SMALLEST), self.LARGEST)
 
     def lost(self) -> None:
         """Says that an answer did not come."""
-        self.length = self.SMALLEST
+        self.amount = float(self.SMALLEST)
 
 
 class Reading:
@@ -156,7 +189,7 @@ class Reading:
         self._size = size
         self._pace = pace
         self._have = self._asked = offset
-        self._open: deque[tuple[int, float]] = deque()  # end of a range, when it was asked for
+        self._open: deque[tuple[int, int, float]] = deque()  # end, length, when asked for
 
     @property
     def complete(self) -> bool:
@@ -175,7 +208,7 @@ class Reading:
                 piece=min(PIECE, length),
             )
             self._asked += length
-            self._open.append((self._asked, now))
+            self._open.append((self._asked, length, now))
 
     def take(self, data: Data, now: float) -> bytes:
         """The next bytes in order; none from a stale answer or after a gap.
@@ -196,7 +229,8 @@ class Reading:
             )
         self._have += len(data.data)
         while self._open and self._open[0][0] <= self._have:
-            self._pace.answered(now - self._open.popleft()[1])
+            _, length, asked = self._open.popleft()
+            self._pace.answered(now - asked, length)
         return data.data
 
     def again(self) -> None:
@@ -258,7 +292,7 @@ class MqttSource:
         reading = Reading(what, offset, blob.size, self._pace)
         answers: queue.SimpleQueue[Data] = queue.SimpleQueue()
         silent = 0
-        with self._listening(reading.streams, answers):
+        with self._pace.shared(), self._listening(reading.streams, answers):
             while not reading.complete:
                 for get in reading.questions(time.monotonic()):
                     self._answers[get.stream] = answers

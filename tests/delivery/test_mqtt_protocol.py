@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections import deque
 
 import msgspec
 import pytest
@@ -47,26 +49,56 @@ def test_answers_cover_what_was_asked_and_is_there(offset, length, piece, size):
     assert [at for at, _ in found[1:]] == [at + count for at, count in found[:-1]]
 
 
-def test_pace_grows_while_answers_are_quick_and_shrinks_when_they_queue():
+def over_a_link(rate, trip, readings, rounds=400):
+    """Readings that ask all the time, over a link of ``rate`` bytes/s with a round trip.
+
+    Gives the seconds that a control message would queue, per answer, and the share of the
+    link's time that was used, both in the second half.
+    """
     pace = Pace()
-    for _ in range(20):
-        pace.answered(0.001)
-    assert pace.length == Pace.LARGEST
-    for _ in range(30):
-        pace.answered(10 * Pace.TARGET)
-    assert pace.length == Pace.SMALLEST
+    waiting: deque[tuple[float, float, int]] = deque()  # arrives, asked, bytes
+    free, now, waits, used = 0.0, 0.0, [], 0.0
+    with contextlib.ExitStack() as stack:
+        for _ in range(readings):
+            stack.enter_context(pace.shared())
+        for number in range(rounds):
+            while len(waiting) < Reading.AHEAD * readings:
+                length = pace.length
+                begin = max(free, now + trip)
+                free = begin + length / rate
+                waiting.append((free, now, length))
+            now, asked, length = waiting.popleft()
+            pace.answered(now - asked, length)
+            if number == rounds // 2:
+                half, used = now, 0.0
+            used += length / rate
+            waits.append(max(0.0, free - now - trip))
+    return waits[rounds // 2 :], used / (now - half)
 
 
-@pytest.mark.parametrize("rate", [10_000, 100_000, 1_000_000, 5_000_000])
-def test_what_is_asked_ahead_is_heard_within_a_second_on_any_link(rate):
-    """A link of so many bytes per second; readings keep their ranges on it all the time."""
+@pytest.mark.parametrize("rate", [20_000, 200_000, 2_000_000, 10_000_000])
+@pytest.mark.parametrize("trip", [0.001, 0.05])
+@pytest.mark.parametrize("readings", [1, 4])
+def test_control_messages_do_not_wait_and_the_link_is_not_idle(rate, trip, readings):
+    waits, used = over_a_link(rate, trip, readings, rounds=2000)
+    assert max(waits) < 2 * Pace.TARGET
+    assert used > 0.8
+
+
+def test_a_long_round_trip_is_not_taken_for_a_queue():
+    waits, used = over_a_link(1_000_000, 0.6, 1, rounds=4000)
+    assert used > 0.5
+    assert max(waits) < 2 * Pace.TARGET
+
+
+def test_what_is_lost_makes_it_begin_with_little_again():
     pace = Pace()
-    waits = []
-    for _ in range(60):
-        outstanding = Reading.AHEAD * pace.length
-        waits.append(outstanding / rate)
-        pace.answered(outstanding / rate)
-    assert max(waits[-20:]) < 2 * max(Pace.TARGET, Reading.AHEAD * Pace.SMALLEST / rate)
+    for _ in range(100):
+        pace.answered(0.001, 100_000)
+    assert pace.amount == Pace.LARGEST
+    assert pace.length == LARGEST_RANGE
+    pace.lost()
+    assert pace.amount == Pace.SMALLEST
 
 
 def exchange(blob, offset, draw, lost=0.0, doubled=0.0):
