@@ -27,6 +27,7 @@ MODULES = (
     "converters.report.model",
     "edge_sdk.bundle.measurements",
     "edge_sdk.bundle.record",
+    "edge_sdk.cli.agent",
     "edge_sdk.cli.demo",
     "edge_sdk.cli.inspect",
     "edge_sdk.cli.profiles",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from edge_sdk.agent.plan import Verdict
@@ -16,9 +18,9 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         max_error_rate: Share of requests that may fail through no fault of the caller.
     """
 
-    seconds: float = 60.0
-    min_requests: int = 5
-    max_error_rate: float = 0.2
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    min_requests: Annotated[int, msgspec.Meta(ge=1)] = 5
+    max_error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
 
 
 def judge(gate: Gate, requests: int, errors: int, elapsed: float) -> Verdict | None:
