@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,13 @@ class _Auth(msgspec.Struct):
 
 class _DockerConfig(msgspec.Struct):
     auths: dict[str, _Auth] = {}
+    creds_store: str = msgspec.field(default="", name="credsStore")
+    cred_helpers: dict[str, str] = msgspec.field(default_factory=dict, name="credHelpers")
+
+
+class _Helped(msgspec.Struct, rename="pascal"):
+    username: str
+    secret: str
 
 
 def find_credentials(
@@ -48,29 +56,58 @@ def find_credentials(
 ) -> Credentials | None:
     """Looks for credentials where people keep them.
 
-    In this order: ``EDGE_SDK_REGISTRY_USER`` and ``EDGE_SDK_REGISTRY_PASSWORD``; the
-    ``auths`` of Docker's ``config.json``, in ``$DOCKER_CONFIG`` or ``~/.docker``.
+    In this order: ``EDGE_SDK_REGISTRY_USER`` and ``EDGE_SDK_REGISTRY_PASSWORD``; Docker's
+    ``config.json`` in ``$DOCKER_CONFIG`` or ``~/.docker``, where they are written down or a
+    helper program knows them (``credHelpers``, ``credsStore``).
 
     Args:
         registry: ``host[:port]``.
         environment: The environment's variables.
 
     Raises:
-        ConfigError: Docker's file is there but cannot be read.
+        ConfigError: Docker's file is there but cannot be read, or its helper fails.
     """
     if USER in environment:
         return Credentials(environment[USER], environment.get(PASSWORD, ""))
-    file = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    home = Path(environment.get("HOME", "/nonexistent"))  # services often have none
+    file = Path(environment.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
     try:
         config = msgspec.json.decode(file.read_bytes(), type=_DockerConfig)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(file)) from error
     for key in (registry, f"https://{registry}", f"http://{registry}"):
-        if key in config.auths:
-            return _credentials(config.auths[key], f"{file}: auths.{key}")
-    return None
+        if key in config.auths and (found := _credentials(config.auths[key], f"{file}: {key}")):
+            return found
+    helper = config.cred_helpers.get(registry, config.creds_store)
+    return _ask(f"docker-credential-{helper}", registry, environment) if helper else None
+
+
+def _ask(program: str, registry: str, environment: Mapping[str, str]) -> Credentials | None:
+    """What a helper knows, by the protocol of docker-credential-helpers."""
+    try:
+        done = subprocess.run(
+            [program, "get"], input=registry.encode(), capture_output=True, env=dict(environment)
+        )
+        if done.returncode:
+            if b"credentials not found" in done.stdout:
+                return None
+            raise ConfigError(
+                f"does not tell the credentials for {registry}: "
+                f"{(done.stdout + done.stderr).decode(errors='replace').strip()}",
+                where=program,
+            )
+        found = msgspec.json.decode(done.stdout, type=_Helped)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"cannot be asked: {error}", where=program) from error
+    if found.username == "<token>":
+        raise ConfigError(
+            "holds an identity token, which is not supported",
+            where=program,
+            remedy=f"set {USER} and {PASSWORD}",
+        )
+    return Credentials(found.username, found.secret)
 
 
 def _credentials(auth: _Auth, where: str) -> Credentials | None:

@@ -24,7 +24,7 @@ from edge_sdk.bundle.reader import read_manifest, read_manifests
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, DigestError, TransferError, WorkError
 from edge_sdk.transport.source import BlobSource, Reference
-from edge_sdk.transport.transfer import Progress, Retry, Transfer
+from edge_sdk.transport.transfer import ATTENTION, Progress, Retry, Transfer
 
 ProfileChoice = str | Callable[[Mapping[str, Platform]], str] | None
 """A device profile, or what picks one of those there are, such as
@@ -207,10 +207,17 @@ class _Fetch:
     def bring(self, pool: Executor, missing: tuple[Blob, ...]) -> None:
         """Brings blobs, as many at a time as the pool has threads; the first failure ends it."""
         self._transfer.expect(missing)
-        futures = [pool.submit(self._blob, blob) for blob in missing]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
+        pending = {pool.submit(self._blob, blob) for blob in missing}
+        try:
+            while pending:
+                self._transfer.check()
+                done, pending = wait(pending, ATTENTION, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+        except BaseException:
+            self._transfer.stop()
+            self._source.close()  # no thread shall wait for a byte that is not wanted any more
+            raise
 
     def _document(self, descriptor: Descriptor) -> None:
         hex_of(descriptor.digest)

@@ -283,7 +283,9 @@ class MqttSource:
         return self._read(reference, blob, offset, document=False)
 
     def close(self) -> None:
-        """Nothing: the connection is its owner's."""
+        """Ends what is being read meanwhile; the connection is its owner's."""
+        for answers in tuple(self._answers.values()):
+            answers.put(Data(0, 0, error="it was closed", passing=True))
 
     def _read(
         self, reference: Reference, blob: Blob, offset: int, *, document: bool

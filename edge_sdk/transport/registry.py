@@ -86,7 +86,7 @@ class RegistrySource:
                 skip = max(0, skip - len(piece))
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; what is being read meanwhile breaks off."""
         self._client.close()
 
     def _manifest(self, reference: Reference, name: str) -> tuple[bytes, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin
@@ -90,6 +90,7 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._authorized: dict[tuple[str, str, str], str] = {}
+        self._open: set[urllib3.BaseHTTPResponse] = set()
 
     @contextmanager
     def request(
@@ -120,18 +121,24 @@ class RegistryClient:
         scheme = "http" if reference.plain else "https"
         url = urljoin(f"{scheme}://{reference.registry}/v2/{reference.repository}/", target)
         response = self._authorized_answer(method, url, reference, actions, headers or {}, body)
+        self._open.add(response)
         try:
             if response.status not in expect:
                 raise _refusal(response, reference, url)
             yield response
+            with _translated(url):
+                response.drain_conn()  # its connection serves the next request
         except BaseException:
             response.close()
             raise
-        with _translated(url):
-            response.drain_conn()  # its connection serves the next request
+        finally:
+            self._open.discard(response)
 
     def close(self) -> None:
-        """Closes all idle connections."""
+        """Closes all connections; answers that are being read break off."""
+        for response in tuple(self._open):
+            with suppress(ValueError, RuntimeError, OSError):  # it has just been read to its end
+                response.shutdown()
         with self._lock:
             for pool in self._pools.values():
                 pool.clear()

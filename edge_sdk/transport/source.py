@@ -94,5 +94,5 @@ class BlobSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets connections go."""
+        """Lets connections go; what is being read meanwhile breaks off."""
         ...

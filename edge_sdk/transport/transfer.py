@@ -114,6 +114,10 @@ class Transfer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends what other threads are at, soon."""
         self._stop.set()
 
     def expect(self, blobs: Iterable[Blob]) -> None:

@@ -290,6 +290,22 @@ def test_what_is_not_wanted_any_more_stops_and_can_go_on(source, bundle, tmp_pat
     assert all(source.given[digest] <= size + 256 for digest, size in sizes.items())
 
 
+def test_a_fetch_that_waits_for_a_byte_can_be_stopped(source, tmp_path):
+    waits, closed = threading.Event(), threading.Event()
+
+    def fault(blob, pieces):
+        waits.set()
+        assert closed.wait(20)
+        raise TransferError("it was closed")
+        yield
+
+    source.fault = fault
+    source.close = closed.set
+    with pytest.raises(TransferError, match="stopped"):
+        fetch(source, REFERENCE, tmp_path / "store", cancelled=waits.is_set)
+    assert closed.is_set()
+
+
 def test_progress_grows_and_ends_with_all_of_it(source, tmp_path):
     seen: list[Progress] = []
     source.break_off(after=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -16,8 +17,16 @@ from edge_sdk.transport.registry import RegistrySource
 from edge_sdk.transport.source import Reference
 from tests.brokers import free_port
 from tests.delivery.large import make_large
-from tests.fleet.server import PATIENCE, servers
-from tests.fleet.test_serve import WITHOUT_MOSQUITTO
+from tests.fleet.server import COMMAND, PATIENCE, servers
+
+pytest.importorskip("sqlalchemy", reason="a device has no fleet's server")
+WITHOUT_MOSQUITTO = (
+    sys.executable,
+    "-c",
+    "import shutil, sys; shutil.which = lambda *_, **__: None;"
+    "from edge_sdk.cli.main import main; sys.exit(main())",
+    *COMMAND[3:],
+)
 
 
 @pytest.fixture(params=["Mosquitto", "amqtt"])

@@ -5,20 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import socket
+import threading
 from dataclasses import replace
 
 import pytest
 
 from edge_sdk.bundle import oci
+from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import Blob
 from edge_sdk.bundle.store import Store
-from edge_sdk.errors import BundleError, ConfigError, TransferError
+from edge_sdk.errors import BundleError, ConfigError, DigestError, TransferError
 from edge_sdk.transport.credentials import Credentials, find_credentials
 from edge_sdk.transport.fetch import fetch
 from edge_sdk.transport.push import push
 from edge_sdk.transport.registry import RegistrySource
 from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
+from tests.bundle.forge import flip
 from tests.delivery.registries import USER
 from tests.delivery.servers import Answer, serving
 
@@ -254,6 +259,29 @@ def test_what_is_no_bundle_is_told_apart(source, body, said):
         source.resolve(at(server))
 
 
+def test_what_is_being_read_breaks_off_when_the_source_is_closed(source):
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(DATA)}\r\n\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = f"127.0.0.1:{server.getsockname()[1]}/a:1"
+        reading = threading.Thread(target=lambda: ended.append(read_all()))
+        ended: list[bool] = []
+
+        def read_all():
+            with pytest.raises(TransferError, match="broke off"):
+                list(source.read(Reference.parse(name), BLOB))
+            return True
+
+        reading.start()
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(head + DATA[:1000])
+            while reading.is_alive():
+                source.close()
+                reading.join(0.01)
+    assert ended == [True]
+
+
 def test_a_registry_that_is_away_is_a_passing_error(source):
     with serving(lambda _: Answer()) as server:
         gone = at(server)
@@ -296,6 +324,55 @@ def test_credentials_come_from_docker_login(tmp_path, key):
     assert find_credentials("other.example", environment) is None
 
 
+HELPER = """#!/bin/sh
+read registry
+case "$registry" in
+  known.example) echo '{"ServerURL": "x", "Username": "me", "Secret": "mine"}' ;;
+  token.example) echo '{"Username": "<token>", "Secret": "x"}' ;;
+  odd.example) echo 'not json' ;;
+  locked.example) echo 'the keychain is locked'; exit 1 ;;
+  *) echo 'credentials not found in native keychain'; exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture(params=["store", "helper"])
+def ask_helper(request, tmp_path):
+    """Asks for a registry's credentials where Docker leaves them to a program."""
+    program = tmp_path / "docker-credential-test"
+    program.write_text(HELPER)
+    program.chmod(0o755)
+    names = ("known", "token", "odd", "locked", "unknown")
+    config = {
+        "store": {"credsStore": "test", "auths": {"known.example": {}}},
+        "helper": {"credHelpers": {f"{name}.example": "test" for name in names}},
+    }[request.param]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {"DOCKER_CONFIG": str(tmp_path), "PATH": path}
+    return lambda name: find_credentials(f"{name}.example", environment)
+
+
+def test_a_credential_helper_is_asked(ask_helper):
+    assert ask_helper("known") == Credentials("me", "mine")
+    assert ask_helper("unknown") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("token", "identity token"), ("odd", "cannot be asked"), ("locked", "keychain is locked")],
+)
+def test_a_credential_helper_that_fails_is_told(ask_helper, name, said):
+    with pytest.raises(ConfigError, match=said):
+        ask_helper(name)
+
+
+def test_a_credential_helper_that_is_missing_is_told(tmp_path):
+    (tmp_path / "config.json").write_text('{"credsStore": "none-such"}')
+    with pytest.raises(ConfigError, match="docker-credential-none-such"):
+        find_credentials("known.example", {"DOCKER_CONFIG": str(tmp_path), "PATH": "/bin"})
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"auths": 3}', '{"auths": {"r": {"auth": "%"}}}'])
 def test_a_damaged_docker_config_is_told(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
@@ -303,5 +380,15 @@ def test_a_damaged_docker_config_is_told(tmp_path, text):
         find_credentials("r", {"DOCKER_CONFIG": str(tmp_path)})
 
 
+def test_a_registry_with_a_damaged_disk_is_found_out(pushed, bundle, registry, source, tmp_path):
+    damaged = bundle.variants[0].files["variant.json"].digest
+    flip(registry.blob(damaged), 100)
+    with pytest.raises(DigestError, match=damaged):
+        fetch(source, pushed, tmp_path / "store")
+    assert not BlobStore(tmp_path / "store").path(damaged).exists()
+
+
 def test_without_docker_there_are_no_credentials(tmp_path):
     assert find_credentials("r", {"DOCKER_CONFIG": str(tmp_path)}) is None
+    assert find_credentials("r", {"HOME": str(tmp_path)}) is None
+    assert find_credentials("r", {}) is None
