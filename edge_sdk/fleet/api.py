@@ -217,9 +217,9 @@ class Api:
             last = None
             async for rollout in self.engine.follow(number):
                 view = views.rollout_view(rollout)
-                if view != last:
-                    last = view
-                    yield b"data: %s\n\n" % msgspec.json.encode(view)
+                # A comment keeps up a connection on which nothing happens.
+                yield b"data: %s\n\n" % msgspec.json.encode(view) if view != last else b":\n\n"
+                last = view
 
         return StreamingResponse(
             events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}

@@ -86,8 +86,8 @@ class FleetClient:
             for piece in response.stream(65536):
                 *lines, rest = (rest + piece).split(b"\n\n")
                 for line in lines:
-                    data = line.removeprefix(b"data: ")
-                    yield msgspec.json.decode(data, type=views.RolloutView)
+                    if line.startswith(b"data: "):
+                        yield msgspec.json.decode(line[6:], type=views.RolloutView)
         except urllib3.exceptions.HTTPError as error:
             raise self._unreached(error) from error
         finally:
@@ -115,7 +115,7 @@ class FleetClient:
             response = self._pool.request(
                 method, f"{self._server}/api/v1{path}", body=body, headers=headers,
                 preload_content=not stream,
-                timeout=urllib3.Timeout(connect=10.0, read=None if stream else _TIMEOUT_S),
+                timeout=urllib3.Timeout(connect=10.0, read=_TIMEOUT_S),
             )  # fmt: skip
             if response.status >= 300:
                 raise _error(response, self._server)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 import msgspec
@@ -44,6 +45,7 @@ from edge_sdk.shadow.models import SHADOW
 _LOG = logging.getLogger(__name__)
 _TICK_S = 1.0
 _SHORTEST_TICK_S = 0.1  # a burst of reports is looked at once
+_SIGN_OF_LIFE_S = 15.0
 _AT_ONCE = 500  # shadows that are written in one go
 _LISTED = 100
 
@@ -103,10 +105,8 @@ class RolloutEngine:
             except Exception:  # noqa: BLE001 - devices are served also where a rollout is stuck
                 _LOG.exception("rollouts could not be decided; trying again")
             await asyncio.sleep(_SHORTEST_TICK_S)
-            try:
+            with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _TICK_S - _SHORTEST_TICK_S)
-            except asyncio.TimeoutError:
-                continue
 
     def lay_out(self, plan: Plan, profiles: Iterable[str]) -> Layout:
         """Who would be asked, as :func:`~edge_sdk.fleet.rollout.layout.lay_out` has it.
@@ -188,20 +188,19 @@ class RolloutEngine:
         return tuple(self._active.get(rollout.id, rollout) for rollout in stored)
 
     async def follow(self, number: int) -> AsyncIterator[Rollout]:
-        """A rollout as it is now and after every change, until it has ended.
+        """A rollout as it is now, after every change and now and then, until it has ended.
 
         Raises:
             NotKnownError: There is none.
         """
-        last = None
-        while last is None or last.status not in ENDED:
+        while True:
             changed = self._changed
             rollout = await self.rollout(number)
-            if rollout != last:
-                yield rollout
-                last = rollout
-            else:
-                await changed.wait()
+            yield rollout
+            if rollout.status in ENDED:
+                return
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(changed.wait(), _SIGN_OF_LIFE_S)
 
     async def record(self, events: tuple[Event, ...]) -> None:
         """Writes down what has happened, and tells other programs."""

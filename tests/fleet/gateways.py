@@ -70,6 +70,7 @@ class Gateway:
         self._base = f"edge/things/{thing}"
         self._shadow = f"{self._base}/shadow/name/{SHADOW}"
         self._stopping = threading.Event()
+        self._again = threading.Event()
         self._link = PahoLink(
             BrokerAddress.parse(broker), f"gateway-{thing}", will=lambda: self._presence(False),
             backoff=Backoff(shortest=0.05, longest=0.2),
@@ -77,6 +78,7 @@ class Gateway:
         self._link.subscribe(f"{self._shadow}/update/delta", self._take)
         self._link.subscribe(f"{self._shadow}/get/accepted", self._take)
         self._thread = threading.Thread(target=self._live)
+        self._link.subscribe(f"{self._shadow}/update/rejected", lambda _: self._again.set())
         self._link.open(self._changed)
         self._thread.start()
 
@@ -93,6 +95,9 @@ class Gateway:
     def _live(self) -> None:
         while not self._stopping.wait(INTERVAL):
             self._link.publish(self._presence(True))
+            if self._again.is_set():
+                self._again.clear()
+                self._link.publish(Message(f"{self._shadow}/get", b"{}"))
 
     def _changed(self, connected: bool) -> None:
         if connected:

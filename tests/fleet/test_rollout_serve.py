@@ -177,6 +177,25 @@ def _has_model(client: FleetClient) -> bool:
     return all("digits" in device.reported for device in client.devices().devices)
 
 
+def test_a_full_disk_stops_no_server_and_loses_no_rollout(start, gateway, bundles):
+    server = start()
+    client = FleetClient(server.serving["http"])
+    for number in range(4):
+        gateway(f"gw-{number}")
+    online(client, 4)
+    rollout = deploy(client, "1.0.0", stages="25,100")
+    until(lambda: client.rollout(rollout).rollout.stage == 1, "the first stage")
+    server.limit_files(1)
+    until(lambda: any("could not be written down" in line for line in server.log), "the fault")
+    with pytest.raises(FleetError, match="database failed"):
+        client.operate(rollout, "pause")
+    stuck = client.rollout(rollout).rollout
+    assert (stuck.status, stuck.stage) == ("running", 1)
+    server.limit_files(-1)
+    assert ended(client, rollout) == "completed"
+    assert set(running(client).values()) == {"1.0.0"}
+
+
 def test_pause_approve_abort_and_rollback_by_hand(start, gateway, bundles):
     server = start()
     client = FleetClient(server.serving["http"])
