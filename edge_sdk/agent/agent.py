@@ -21,7 +21,7 @@ import msgspec
 from edge_sdk import __version__
 from edge_sdk.agent import plan, reports
 from edge_sdk.agent.config import AgentConfig
-from edge_sdk.agent.execute import Executor
+from edge_sdk.agent.execute import Executor, serving
 from edge_sdk.agent.presence import Presence
 from edge_sdk.agent.shadow_client import ShadowClient
 from edge_sdk.agent.watch import health_of
@@ -158,18 +158,10 @@ class Agent:
         return state
 
     def _now(self) -> reports.Now:
-        progress = self._executor.progress
         return reports.Now(
-            serving={
-                name: plan.Serving(
-                    route.stable.digest,
-                    route.canary.digest if route.canary else None,
-                    route.percent,
-                )
-                for name, route in self._router.routes.items()
-            },
+            serving=serving(self._router),
             step=self._executor.step,
-            progress=progress.bytes_done / max(1, progress.bytes_total) if progress else None,
+            progress=self._executor.progress,
             problems=self._executor.problems,
             unloadable=self._executor.unloadable,
             health={key: health for key, health in self._health.items() if health},

@@ -7,27 +7,25 @@ planner sees: a version not to be tried again, a bundle that is damaged, a downl
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
-from edge_sdk.agent import admission, plan
+from edge_sdk.agent import plan
 from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.delivery import Delivery
+from edge_sdk.agent.installing import Installer
 from edge_sdk.agent.journal import Failure, Journal, JournalFile, ModelEntry, Release
 from edge_sdk.agent.loading import Loader
-from edge_sdk.agent.plan import Present, Serving, Step, Target, Verdict
+from edge_sdk.agent.plan import Present, Serving, Step, Verdict
 from edge_sdk.agent.watch import Watch, health_of
-from edge_sdk.bundle.reader import Bundle, read_bundle
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import BundleError, EdgeSdkError, TransferError
 from edge_sdk.serving.router import Router
 from edge_sdk.serving.served import Served
 from edge_sdk.shadow.models import Desired
 from edge_sdk.transport.backoff import Backoff
-from edge_sdk.transport.fetch import Fetched
-from edge_sdk.transport.transfer import Progress
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +51,8 @@ class Executor:
 
     Attributes:
         step: The step under way.
-        progress: Of the download under way.
-        problems: Model -> why its download waits.
+        problems: Model -> why what failed is tried again later.
+        unloadable: Bundles that this process could not load, and why.
     """
 
     def __init__(
@@ -66,31 +64,24 @@ class Executor:
         delivery: Delivery,
         *,
         clock: Callable[[], float],
-        backoff: Callable[[], Backoff] = Backoff,
-        observer: Observer = lambda step, moment: None,
+        backoff: Callable[[], Backoff],
+        observer: Observer,
     ) -> None:
         self._config = config
         self._journal = journal
-        self._store = store
         self._router = router
-        self._delivery = delivery
         self._clock = clock
-        self._loader = Loader(config, store, journal, clock)
         self._make_backoff = backoff
         self._observer = observer
-        self.step: Step | None = None
-        self.progress: Progress | None = None
-        self.problems: dict[str, str] = {}
-        self._fetched: dict[str, Fetched] = {}
-        self._admitted: set[Target] = set()
+        self._loader = Loader(config, store, journal, clock)
+        self._installer = Installer(store, self._loader, delivery)
         self._prepared: dict[str, Served] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
-        self._unloadable: dict[str, str] = {}
-        self._damaged: set[str] = set()
         self._delays: dict[str, Backoff] = {}
         self._until: dict[str, float] = {}
-        self._litter = bool(self._loader.installed)  # left by a process before this one
-        self._cancelled = False
+        self.step: Step | None = None
+        self.problems: dict[str, str] = {}
+        self.unloadable: dict[str, str] = {}
 
     @property
     def journal(self) -> Journal:
@@ -98,9 +89,10 @@ class Executor:
         return self._journal.journal
 
     @property
-    def unloadable(self) -> Mapping[str, str]:
-        """Bundles that this process could not load, and why."""
-        return self._unloadable
+    def progress(self) -> float | None:
+        """Share of the download under way, 0 to 1."""
+        progress = self._installer.progress
+        return None if progress is None else progress.bytes_done / max(1, progress.bytes_total)
 
     @property
     def due(self) -> float | None:
@@ -114,64 +106,54 @@ class Executor:
     def desire(self, desired: Desired) -> None:
         """Takes a new wish; what had failed for it or waited is tried anew."""
         before = (self.journal.desired or Desired()).models
-        for name, model in desired.models.items():
-            if before.get(name) != model:
-                self._until.pop(name, None)
-                self.problems.pop(name, None)
-                self._unloadable.pop(model.digest, None)
-        self._journal.note(lambda journal: _desired(journal, desired))
+        changed = {name for name, model in desired.models.items() if before.get(name) != model}
+        for name in changed:
+            self._until.pop(name, None)
+            self.problems.pop(name, None)
+            self.unloadable.pop(desired.models[name].digest, None)
+        self._journal.note(lambda journal: _desired(journal, desired, changed))
 
     def cancel(self) -> None:
         """Ends the download under way at its next piece; it can be resumed."""
-        self._cancelled = True
+        self._installer.cancel()
 
     def present(self) -> Present:
         """What the planner must know; not while a step is under way."""
         now = self._clock()
+        self._free_stale()
         return Present(
-            installed=frozenset(entry.bundle_digest for entry in self._loader.installed)
-            - self._damaged,
-            fetched=frozenset(self._fetched),
-            admitted=frozenset(self._admitted),
+            installed=self._installer.installed,
+            fetched=self._installer.fetched,
+            admitted=frozenset(self._installer.admitted),
             prepared={name: served.digest for name, served in self._prepared.items()},
-            serving={
-                name: Serving(
-                    route.stable.digest,
-                    route.canary.digest if route.canary else None,
-                    route.percent,
-                )
-                for name, route in self._router.routes.items()
-            },
+            serving=serving(self._router),
             verdicts=self._verdicts(now),
-            unloadable=frozenset(self._unloadable),
+            unloadable=frozenset(self.unloadable),
             waiting=frozenset(name for name, until in self._until.items() if now < until),
-            litter=self._litter,
+            litter=self._installer.litter,
         )
 
     def perform(self, step: Step) -> None:
         """Does a step; what goes wrong is recorded."""
-        self.step, self.progress, self._cancelled = step, None, False
+        self.step = step
         self._observer(step, "begin")
-        moment = "done"
         try:
             ACTIONS[type(step)](self, step)
-        except TransferError as error:
-            moment = self._transfer_failed(step, error)
+            self._until.pop(step.model, None)
+            self.problems.pop(step.model, None)
+            moment = "done"
         except (EdgeSdkError, OSError) as error:
             moment = self._failed(step, error)
         except Exception as error:  # a step's edge: it is recorded, and what serves goes on
             log.exception("%s of %s failed", type(step).__name__, step.model)
             moment = self._failed(step, error)
-        else:
-            self._until.pop(step.model, None)
-            self.problems.pop(step.model, None)
         finally:
             self.step = None
         self._observer(step, moment)
 
     def close(self) -> None:
         """Frees what was prepared and does not serve, and connections of downloads."""
-        self._delivery.close()
+        self._installer.close()
         for served in self._prepared.values():
             served.retire()
         self._prepared.clear()
@@ -189,26 +171,11 @@ class Executor:
             self._watch(step.model, served)
 
     def _fetch(self, step: plan.Fetch) -> None:
-        self._admit(step.model, step.target, None)
-        self._litter = True
-        self._fetched[step.target.digest] = self._delivery.fetch(
-            step.target, self._progressed, lambda: self._cancelled
-        )
+        self._installer.fetch(step.model, step.target, self.journal)
         self._delays.pop(step.model, None)
 
     def _verify(self, step: plan.Verify) -> None:
-        target = step.target
-        fetched = self._fetched.get(target.digest)
-        if fetched is None:
-            bundle = self._loader.bundle(target.digest)
-            bundle.verify()
-            self._admit(step.model, target, bundle)
-        else:  # every byte was hashed as it came
-            bundle = read_bundle(self._store.root, fetched.descriptor)
-            self._admit(step.model, target, bundle)
-            self._store.enter(fetched.descriptor, fetched.bundle.digest)
-            self._damaged.discard(target.digest)
-        self._admitted.add(target)
+        self._installer.verify(step.model, step.target, self.journal)
 
     def _prepare(self, step: plan.Prepare) -> None:
         name, digest = step.model, step.target.digest
@@ -227,8 +194,7 @@ class Executor:
         before = route.stable if route else None
         self._journal.change(lambda journal: self._swapped(journal, name, target.release, before))
         self._prepared.pop(name, None)
-        self._fetched.pop(target.digest, None)
-        self._admitted.clear()
+        self._installer.admitted.clear()  # by the rules of a version that is replaced now
         self._router.swap(name, served)
         if before is not None:
             self._watch(name, served)
@@ -247,8 +213,9 @@ class Executor:
         served = self._router.end_canary(step.model)
         if served is not None:
             self._watches.pop((step.model, served.digest), None)
-        if step.failure is not None:
-            self._remember(step.model, step.failure)
+        failure = step.failure
+        if failure is not None:
+            self._journal.note_model(step.model, lambda entry: entry.failed(failure))
 
     def _confirm(self, step: plan.Confirm) -> None:
         self._watches.pop((step.model, self._router.routes[step.model].stable.digest), None)
@@ -278,36 +245,16 @@ class Executor:
         self._router.remove(step.model)
 
     def _collect(self, step: plan.Collect) -> None:
-        for entry in self._loader.installed:
-            if entry.bundle_digest in step.digests:
-                self._store.remove(entry.name, entry.version)
-        self._store.gc()
-        self._fetched.clear()
-        self._admitted.clear()
-        self._litter = False
+        self._installer.collect(step.digests)
 
     # What they have in common.
 
-    def _admit(self, name: str, target: Target, bundle: Bundle | None) -> None:
-        kept = plan.needed(self.journal)
-        candidate = admission.Candidate(
-            name,
-            target.digest,
-            bundle.version if bundle else target.version,
-            bundle.name if bundle else None,
-        )
-        rules = admission.Rules(
-            target.digest,
-            target.version,
-            target.allow_older,
-            self.journal.model(name).running,
-            {
-                (entry.name, entry.version): entry.bundle_digest
-                for entry in self._loader.installed
-                if entry.bundle_digest in kept
-            },
-        )
-        admission.admit(candidate, rules)
+    def _free_stale(self) -> None:
+        """Frees what was prepared for a wish that is no more."""
+        needed = plan.needed(self.journal)
+        for name, served in list(self._prepared.items()):
+            if served.digest not in needed:
+                self._prepared.pop(name).retire()
 
     def _beside(self, replaced: str | None) -> list[str]:
         """Bundles that stay loaded when a model's version is replaced, or none."""
@@ -327,9 +274,6 @@ class Executor:
         found = ((key, w.verdict(self._config.gate, now)) for key, w in self._watches.items())
         return {key: verdict for key, verdict in found if verdict is not None}
 
-    def _progressed(self, progress: Progress) -> None:
-        self.progress = progress
-
     def _swapped(
         self, journal: Journal, name: str, release: Release, before: Served | None
     ) -> Journal:
@@ -339,7 +283,6 @@ class Executor:
              if old and before and old.digest == before.digest),
             None,
         )  # fmt: skip
-        fetched = self._fetched.get(release.digest)
         return journal.with_model(
             name,
             msgspec.structs.replace(
@@ -348,74 +291,78 @@ class Executor:
                 previous=previous,
                 on_trial=previous is not None,
                 managed=entry.managed or name in (journal.desired or Desired()).models,
-                fetched=fetched.fetched_bytes if fetched else 0,
+                fetched=self._installer.fetched_bytes(release.digest),
                 before=health_of(before) if before else None,
                 failures=tuple(f for f in entry.failures if f.digest != release.digest),
             ),
         )
 
-    def _remember(self, name: str, failure: Failure) -> None:
-        self._journal.note_model(name, lambda entry: entry.failed(failure))
-
     # What is made of failures.
 
-    def _transfer_failed(self, step: Step, error: TransferError) -> str:
-        if not error.passing:
-            return self._failed(step, error)
-        if not self._cancelled:
+    def _failed(self, step: Step, error: Exception) -> str:
+        if isinstance(error, TransferError) and error.passing:
+            if not self._installer.cancelled:
+                self._wait(step, error)
+            return "waits"
+        log.warning("%s of %s: %s", type(step).__name__, step.model or "the store", error)
+        if isinstance(step, plan.Load | plan.RollBack):
+            self._not_loaded(step.release.digest, error)
+        elif isinstance(step, plan.ToInstall):
+            self._not_installed(step, error)
+        else:
             self._wait(step, error)
-        return "waits"
+            return "waits"
+        return "failed"
 
     def _wait(self, step: Step, error: Exception) -> None:
         delays = self._delays.setdefault(step.model, self._make_backoff())
         self._until[step.model] = self._clock() + delays.delay()
         self.problems[step.model] = _said(error)
 
-    def _failed(self, step: Step, error: Exception) -> str:
-        log.warning("%s of %s: %s", type(step).__name__, step.model or "the store", error)
-        target = getattr(step, "target", None)
-        release = getattr(step, "release", None)
-        if release is not None:  # what was installed before
-            if isinstance(error, BundleError):
-                self._damaged.add(release.digest)
-            else:
-                self._unloadable[release.digest] = _said(error)
-        elif target is None:
-            self._wait(step, error)
-            return "waits"
-        elif (
-            isinstance(step, plan.Verify)
-            and isinstance(error, BundleError)
-            and (target.digest not in self._fetched)
-        ):
-            self._damaged.add(target.digest)
+    def _not_loaded(self, digest: str, error: Exception) -> None:
+        if isinstance(error, BundleError):
+            self._installer.damaged.add(digest)
         else:
-            self._fetched.pop(target.digest, None)
-            self._remember(step.model, _failure(target, error))
-        return "failed"
+            self.unloadable[digest] = _said(error)
+
+    def _not_installed(self, step: plan.ToInstall, error: Exception) -> None:
+        target = step.target
+        known = target.digest in self._installer.installed - self._installer.fetched
+        if isinstance(step, plan.Verify) and isinstance(error, BundleError) and known:
+            self._installer.damaged.add(target.digest)  # it was whole once
+            return
+        self._installer.give_up(target)
+        failure = Failure(
+            digest=target.digest, generation=target.generation, status="failed", error=_said(error)
+        )
+        self._journal.note_model(step.model, lambda entry: entry.failed(failure))
 
 
-def _failure(target: Target, error: Exception) -> Failure:
-    return Failure(
-        digest=target.digest, generation=target.generation, status="failed", error=_said(error)
-    )
+def serving(router: Router) -> dict[str, Serving]:
+    """What a router lets answer."""
+    return {
+        name: Serving(
+            route.stable.digest, route.canary.digest if route.canary else None, route.percent
+        )
+        for name, route in router.routes.items()
+    }
 
 
 def _said(error: Exception) -> str:
     """An error in one line, without its remedy, as far as a shadow has room for it."""
-    text = (
-        str(error).partition("\n  remedy:")[0] if isinstance(error, EdgeSdkError) else repr(error)
-    )
+    known = isinstance(error, EdgeSdkError | OSError)
+    text = str(error).partition("\n  remedy:")[0] if known else repr(error)
     text = " ".join(text.split())
     return text if len(text) <= _SAID else text[: _SAID - 1] + "…"
 
 
-def _desired(journal: Journal, desired: Desired) -> Journal:
-    managed = journal
+def _desired(journal: Journal, desired: Desired, changed: Collection[str]) -> Journal:
     for name in desired.models:
-        entry = journal.model(name)
-        managed = managed.with_model(name, msgspec.structs.replace(entry, managed=True))
-    return msgspec.structs.replace(managed, desired=desired)
+        entry = msgspec.structs.replace(journal.model(name), managed=True)
+        if name in changed:
+            entry = msgspec.structs.replace(entry, attempts={})
+        journal = journal.with_model(name, entry)
+    return msgspec.structs.replace(journal, desired=desired)
 
 
 ACTIONS: dict[type[Step], Callable[[Executor, Any], None]] = {

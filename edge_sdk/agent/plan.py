@@ -54,6 +54,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ToInstall(Step):
+    """A step on the way of a version into service."""
+
+    target: Target
+
+
+@dataclass(frozen=True)
 class Load(Step):
     """Serve a version that was installed before, at start."""
 
@@ -61,38 +68,29 @@ class Load(Step):
 
 
 @dataclass(frozen=True)
-class Fetch(Step):
+class Fetch(ToInstall):
     """Bring the blobs that are missing."""
 
-    target: Target
-
 
 @dataclass(frozen=True)
-class Verify(Step):
+class Verify(ToInstall):
     """Hash what is there, decide on admission, and list the bundle in the store."""
 
-    target: Target
-
 
 @dataclass(frozen=True)
-class Prepare(Step):
+class Prepare(ToInstall):
     """Load it beside what serves, pack its weights, and let it pass its self-test."""
 
-    target: Target
-
 
 @dataclass(frozen=True)
-class Swap(Step):
+class Swap(ToInstall):
     """Let the prepared version serve."""
 
-    target: Target
-
 
 @dataclass(frozen=True)
-class StartCanary(Step):
+class StartCanary(ToInstall):
     """Let the prepared version answer some of the requests."""
 
-    target: Target
     percent: int
 
 

@@ -121,7 +121,7 @@ def _status(
     if problem := now.unloadable.get(target.digest):
         return "failed", problem
     step = now.step
-    if step and getattr(step, "target", None) == target and type(step) in _DURING:
+    if isinstance(step, plan.ToInstall) and step.target == target:
         return _DURING[type(step)], None
     # Between two steps, or waiting for another model's turn or for the network.
     return "downloading", now.problems.get(name)
