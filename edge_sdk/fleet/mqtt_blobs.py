@@ -127,6 +127,6 @@ class MqttBlobs:
                 yield Data(get.stream, offset, piece, blob.size, blob.digest)
 
     def _unknown(self, get: Get) -> Data:
-        return Data(
-            get.stream, get.offset, error=f"the fleet's server has no {get.repository} {get.name}"
-        )
+        """Passing: it may be in another registry that is only away, or be installed soon."""
+        error = f"the fleet's server has no {get.repository} {get.name}"
+        return Data(get.stream, get.offset, error=error, passing=True)

@@ -7,6 +7,7 @@ they are for and to the token server that it names, never to where it redirects.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ Body = Callable[[], "bytes | Iterable[bytes]"]
 ACCEPT = {"Accept": f"{oci.INDEX}, {oci.MANIFEST}"}
 """Header of requests for manifests; some registries know of none without it."""
 _REDIRECTS = 5
+_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
 _ANSWER_LIMIT = 1024 * 1024  # of errors and tokens, in bytes
 _SIGN_IN = f"run `docker login`, or set {USER} and {PASSWORD}"
 
@@ -285,19 +287,26 @@ def _translated(url: str) -> Iterator[None]:
     """Turns errors of the network into ours."""
     try:
         yield
-    except (LocationParseError, SSLError) as error:
-        raise TransferError(
-            f"is not reached: {error}",
-            where=url,
-            remedy="name the certificates that it is signed by (--ca), or correct the address",
-            passing=False,
-        ) from error
     except (HTTPError, OSError) as error:
+        remedy = _lasting_remedy(error)
         raise TransferError(
             f"is not reached, or broke off: {error}",
-            where=url,
-            remedy="check address, network and proxy, and try again",
+            where=url.partition("?")[0],
+            remedy=remedy or "check address, network and proxy, and try again",
+            passing=remedy is None,
         ) from error
+
+
+def _lasting_remedy(error: Exception) -> str | None:
+    """What to do about an error that will be the same next time."""
+    if isinstance(error, LocationParseError):
+        return "correct the address"
+    cause = error.args[0] if isinstance(error, SSLError) and error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "name the certificates that it is signed by (--ca)"
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        return "it does not speak TLS: --plain-http, or http:// before the reference"
+    return None
 
 
 def _refusal(response: urllib3.BaseHTTPResponse, reference: Reference, url: str) -> TransferError:

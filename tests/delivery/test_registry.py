@@ -14,6 +14,7 @@ import pytest
 
 from edge_sdk.bundle import oci
 from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.record import Blob
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import BundleError, ConfigError, DigestError, TransferError
@@ -23,9 +24,12 @@ from edge_sdk.transport.push import push
 from edge_sdk.transport.registry import RegistrySource
 from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
+from edge_sdk.transport.transfer import Retry
 from tests.bundle.forge import flip
+from tests.delivery.large import make_large
 from tests.delivery.registries import USER
 from tests.delivery.servers import Answer, serving
+from tests.delivery.wire import wire_to
 
 DATA = bytes(range(256)) * 40
 BLOB = Blob(digest=f"sha256:{hashlib.sha256(DATA).hexdigest()}", size=len(DATA))
@@ -141,6 +145,28 @@ def test_unknown_certificates_are_refused(start_registry, certificates, source):
         source.resolve(reference)
     assert not error.value.passing
     assert "--ca" in str(error.value.remedy)
+
+
+def test_a_registry_without_tls_is_told_apart(registry, source):
+    with pytest.raises(TransferError) as error:
+        source.resolve(replace(at(registry), plain=False))
+    assert not error.value.passing
+    assert "--plain-http" in str(error.value.remedy)
+
+
+def test_tls_that_is_cut_is_a_passing_error(start_registry, certificates, bundle, tmp_path):
+    registry = start_registry(certificates=certificates)
+    client = RegistryClient(lambda _: None, ca=certificates.ca)
+    large = open_bundle(make_large(tmp_path / "large", 3, 400_000))
+    push(client, large, replace(at(registry), plain=False))
+    client.close()
+    source = RegistrySource(lambda _: None, ca=certificates.ca)
+    with wire_to(registry.port) as wire:
+        wire.cut_after, wire.cuts_left = 150_000, 4
+        retry = Retry(attempts=4, shortest=0.01, longest=0.02)
+        fetch(source, replace(at(wire), plain=False), tmp_path / "store", retry=retry)
+        assert wire.cuts == 4
+    source.close()
 
 
 def test_a_ca_that_is_not_there_is_told_at_once(tmp_path):
