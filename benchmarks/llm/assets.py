@@ -79,13 +79,18 @@ def source(shape: str, *, changed: bool = False) -> Path:
     return folder
 
 
-def bundle(shape: str, recipe: str, *, changed: bool = False) -> Path:
-    """A bundle made by ``edge-sdk convert`` with a recipe forced, of the source or its twin."""
-    made = CACHE / shape / (recipe + (".changed" if changed else "") + ".bundle")
+def bundle(shape: str, recipe: str, *, changed: bool = False, version: str = "1.0.0") -> Path:
+    """A bundle made by ``edge-sdk convert`` with a recipe forced, of the source or its twin.
+
+    The twin, and later versions, are converted on the base of the first.
+    """
+    later = "" if version == "1.0.0" else f".{version}"
+    made = CACHE / shape / (recipe + (".changed" if changed else "") + later + ".bundle")
     if not made.is_dir():
         convert(
             source(shape, changed=changed), [PROFILE], made, recipe=_forced(recipe),
-            data=_texts(), base=bundle(shape, recipe) if changed else None,
+            data=_texts(), version=version,
+            base=bundle(shape, recipe) if changed or later else None,
         )  # fmt: skip
     return made
 
