@@ -257,3 +257,20 @@ def test_a_kill_at_any_file_system_call_breaks_no_promise(scenario, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10, "kills"
+
+
+def test_what_is_not_complete_is_not_entered(store, bundles):
+    store.remove("digits", "2.0.0")
+    new = blobs(bundles[1].path) - blobs(bundles[0].path)
+    (store.root / "blobs" / "sha256" / min(new)).unlink()
+    with pytest.raises(BundleError, match="missing"):
+        store.enter(bundles[1].descriptor, bundles[1].descriptor.digest)
+    assert [entry.version for entry in store.ls()] == ["1.0.0"]
+
+
+def test_one_variant_is_entered_with_the_digest_of_its_bundle(store, bundles):
+    bundle = bundles[1]
+    entry = store.enter(bundle.variant("board").descriptor, bundle.descriptor.digest)
+    assert (entry.version, entry.bundle_digest) == ("2.0.0", bundle.descriptor.digest)
+    assert [v.profile for v in store.open("digits", "2.0.0").variants] == ["board"]
+    assert [found.bundle_digest for found in store.ls()] == [b.descriptor.digest for b in bundles]
