@@ -60,7 +60,7 @@ def decide(rollout: Rollout, devices: Devices, now: float) -> Decision:
     if seen.status == "returning":
         return _returning(seen, now)
     counts = tally(seen)
-    reasons = [*_failed(seen, counts), *breaches(seen.plan.gates, health(seen, devices))]
+    reasons = [*_failed(seen, counts), *_breaches(seen.plan, counts, devices)]
     if reasons:
         decision = go_back(seen, reasons[0], now, ends_as="aborted")
     elif seen.status == "running":
@@ -68,6 +68,10 @@ def decide(rollout: Rollout, devices: Devices, now: float) -> Decision:
     else:
         decision = Decision(seen)
     return replace(decision, events=(*_failures(rollout, seen), *decision.events))
+
+
+def _breaches(plan: Plan, counts: Tally, devices: Devices) -> Iterable[str]:
+    return breaches(plan.gates, health(counts.done, plan, devices))
 
 
 def go_back(

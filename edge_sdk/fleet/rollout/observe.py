@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from edge_sdk.fleet.rollout.device import Device
-from edge_sdk.fleet.rollout.state import Answer, Member, Rollout
+from edge_sdk.fleet.rollout.state import Answer, Member, Plan, Rollout
 from edge_sdk.shadow.models import Health, ReportedModel
 
 _NO_REPORT = ReportedModel()
@@ -99,9 +99,13 @@ class Tally:
 
 def tally(rollout: Rollout) -> Tally:
     """Sorts the devices that were asked by their answers."""
+    sorted_: dict[str, list[Member]] = {}
+    for member in rollout.members:
+        if member.wish != "none":
+            sorted_.setdefault(member.answer, []).append(member)
 
     def those(*answers: Answer) -> tuple[Member, ...]:
-        return tuple(m for m in rollout.members if m.wish != "none" and m.answer in answers)
+        return tuple(member for answer in answers for member in sorted_.get(answer, ()))
 
     return Tally(
         done=those("done"),
@@ -111,13 +115,15 @@ def tally(rollout: Rollout) -> Tally:
     )
 
 
-def health(rollout: Rollout, devices: Mapping[str, Device]) -> list[tuple[Health, Health | None]]:
+def health(
+    done: Iterable[Member], plan: Plan, devices: Mapping[str, Device]
+) -> list[tuple[Health, Health | None]]:
     """Per device that runs or tries the version: its health, and that of the one before."""
     pairs = []
-    for member in tally(rollout).done:
+    for member in done:
         device = devices.get(member.thing)
-        report = device.models.get(rollout.plan.model) if device else None
-        if report is not None and report.digest == rollout.plan.digest:
+        report = device.models.get(plan.model) if device else None
+        if report is not None and report.digest == plan.digest:
             pairs.append((report.health, report.before))
         elif report is not None and report.canary is not None:
             pairs.append((report.canary.health, report.health))
