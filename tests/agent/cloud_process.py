@@ -63,8 +63,11 @@ class RealCloud:
 
     def want(self, thing: str, bundle: Bundle | None, model: str = "lookup", **fields: Any) -> None:
         """Writes what a device should run."""
-        wish = None if bundle is None else self.wish(bundle, **fields)
-        state = {"desired": {"models": {model: msgspec.to_builtins(wish)}}}
+        self.write(thing, {model: None if bundle is None else self.wish(bundle, **fields)})
+
+    def write(self, thing: str, models: dict[str, DesiredModel | None]) -> None:
+        """Writes desired models."""
+        state = {"desired": {"models": msgspec.to_builtins(models)}}
         message = json.dumps({"state": state}).encode()
         assert self.console.publish(Message(request(_address(thing), "update"), message))
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="the cloud's side needs the extra [fleet]")
@@ -16,6 +17,7 @@ pytest.importorskip("sqlalchemy", reason="the cloud's side needs the extra [flee
 from edge_sdk.bundle.store import Store
 from tests.agent.cloud_process import COMMAND, AgentProcess, RealCloud, real_cloud, until
 from tests.agent.releases import SHARED
+from tests.brokers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,17 @@ def test_bundles_come_over_mqtt_where_only_that_is_open(agent, cloud, bundles):
     cloud.wait(here.thing, "running", "1.0.0")
     assert here.ask() == 4
     assert cloud.wire.down == before
+
+
+def test_a_registry_out_of_reach_is_replaced_by_the_fleet_over_mqtt(agent, cloud, bundles):
+    here = agent("behind")
+    model = msgspec.structs.replace(
+        cloud.wish(bundles["1"]), ref=f"127.0.0.1:{free_port()}/lookup:1.0.0"
+    )
+    cloud.write(here.thing, {"lookup": model})
+    here.start()
+    cloud.wait(here.thing, "running", "1.0.0")
+    assert "RegistrySource is not reached" in here.log.read_text()
 
 
 def test_once_installs_reports_and_ends(agent, cloud, bundles):

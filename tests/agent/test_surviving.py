@@ -11,6 +11,7 @@ from edge_sdk.agent import loading, plan
 from edge_sdk.agent.execute import ACTIONS
 from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.store import Store
+from tests.agent import releases
 from tests.agent.releases import SHARED, desired
 from tests.agent.world import Killed
 
@@ -143,6 +144,8 @@ def test_a_version_that_kills_the_process_is_given_up(device, cloud, bundles, mo
     said = here.report.models["lookup"]
     assert said.status == "failed"
     assert "ended the process 3 times" in said.error
+    install(here, cloud, bundles["2"], generation=1)
+    assert here.ask() == 5, "asked for again, it is tried again"
 
 
 def test_a_running_version_that_kills_the_process_gives_way(running, cloud, bundles, monkeypatch):
@@ -156,6 +159,39 @@ def test_a_running_version_that_kills_the_process_gives_way(running, cloud, bund
         running.settle()
         assert running.ask() == 4
         assert running.report.models["lookup"].status == "failed"
+
+
+def test_what_is_prepared_in_vain_is_freed(device, cloud, bundles):
+    here = device()
+    install(here, cloud, bundles["1"])
+    held = []
+    here.die_at = ("Prepare", "done")
+    here.on_death = lambda: held.extend(here.agent._executor._prepared.values())
+    cloud.desire("gate-7", {"lookup": desired(bundles["2"])})
+    with pytest.raises(Killed):
+        here.settle()
+    here.die_at = None
+    install(here, cloud, bundles["1"])
+    assert held[0].wait_closed(10)
+    assert here.ask() == 4
+
+
+def test_a_collection_spares_a_download_that_waits(device, cloud, bundles, shelf, tmp_path):
+    here = device()
+    install(here, cloud, bundles["1"])
+    shelf.break_after = SHARED // 2
+    new = releases.make(tmp_path / "new", "8.0.0", rows=releases.ROWS + 1)
+    shelf.put(new)
+    install(here, cloud, new)
+    part = sum(path.stat().st_size for path in Path(here.config.store).glob("partial/*"))
+    assert part > 0, "it broke off in the middle"
+    shelf.break_after = None
+    before = shelf.bytes
+    cloud.desire("gate-7", {"other": desired(bundles["other"])})
+    here.settle()
+    here.live(130)
+    assert here.ask() == 11
+    assert shelf.bytes - before < SHARED * 2 - part + 20_000, "two downloads, one of them resumed"
 
 
 def deadly_load(patch: pytest.MonkeyPatch, bundle) -> None:

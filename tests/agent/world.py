@@ -7,7 +7,7 @@ clock.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,13 @@ class Shelf:
     Attributes:
         open: Whether it is reached.
         bytes: Bytes of blobs and documents given.
+        break_after: Bytes of a blob after which it breaks off; ``None`` for never.
     """
 
     def __init__(self) -> None:
         self.open = True
         self.bytes = 0
+        self.break_after: int | None = None
         self._bundles: dict[str, Bundle] = {}
 
     def put(self, bundle: Bundle) -> None:
@@ -82,6 +84,8 @@ class Shelf:
         data = self._blobs(reference).path(blob.digest).read_bytes()[offset:]
         for begin in range(0, len(data), 65536):
             self._check()
+            if self.break_after is not None and offset + begin >= self.break_after:
+                raise TransferError("the shelf breaks off")
             piece = data[begin : begin + 65536]
             self.bytes += len(piece)
             yield piece
@@ -168,6 +172,7 @@ class Device:
     Attributes:
         clock: The time.
         die_at: A step and its moment that the agent does not survive.
+        on_death: Called just before.
         steps: (Step's name, moment) of all steps so far.
     """
 
@@ -178,6 +183,7 @@ class Device:
         self.clock = Clock()
         self.steps: list[tuple[str, str]] = []
         self.die_at: tuple[str, str] | None = None
+        self.on_death: Callable[[], None] = lambda: None
         settings: dict[str, Any] = {
             "broker": BrokerConfig(url="mqtt://nowhere.test"),
             "profile": "x86-64",
@@ -257,4 +263,5 @@ class Device:
     def _observe(self, step: Step, moment: str) -> None:
         self.steps.append((type(step).__name__, moment))
         if self.steps[-1] == self.die_at:
+            self.on_death()
             raise Killed
