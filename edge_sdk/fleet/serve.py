@@ -29,7 +29,7 @@ from edge_sdk.fleet.tasks import together
 from edge_sdk.serving.server import listen
 from edge_sdk.shadow.topics import ROOTS
 
-_CONNECT_S = 2
+_CONNECT_S = 5
 _GRACE_S = 2
 
 
