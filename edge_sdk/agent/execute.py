@@ -98,7 +98,7 @@ class Executor:
     def due(self) -> float | None:
         """When to look again though nothing comes; ``None`` for never."""
         now = self._clock()
-        moments = [until for until in self._until.values() if until > now]
+        moments = [until for until in tuple(self._until.values()) if until > now]
         if self._watches:
             moments.append(now + _LOOK_SECONDS)
         return min(moments, default=None)
@@ -154,6 +154,8 @@ class Executor:
     def close(self) -> None:
         """Frees what was prepared and does not serve, and connections of downloads."""
         self._installer.close()
+        for name, digest in self._watches:
+            self._loader.passed(name, digest)
         for served in self._prepared.values():
             served.retire()
         self._prepared.clear()
@@ -164,7 +166,12 @@ class Executor:
         entry, digest = self.journal.model(step.model), step.release.digest
         others = {r.digest for r in (entry.running, entry.previous) if r} - {digest}
         served = self._loader.open(
-            step.model, digest, verify=True, beside=self._beside(step.model), at_any_rate=not others
+            step.model,
+            digest,
+            verify=True,
+            beside=self._beside(step.model),
+            on_trial=entry.on_trial,
+            at_any_rate=not others,
         )
         self._router.swap(step.model, served)
         if entry.on_trial:
@@ -181,9 +188,13 @@ class Executor:
         name, digest = step.model, step.target.digest
         model = (self.journal.desired or Desired()).models.get(name)
         trial = plan.on_trial(model) if model else None
-        replaced = None if trial and trial.digest == digest else name
+        on_trial = trial is not None and trial.digest == digest
         self._prepared[name] = self._loader.open(
-            name, digest, verify=False, beside=self._beside(replaced)
+            name,
+            digest,
+            verify=False,
+            beside=self._beside(None if on_trial else name),
+            on_trial=on_trial,
         )
 
     def _swap(self, step: plan.Swap) -> None:
@@ -218,7 +229,8 @@ class Executor:
             self._journal.note_model(step.model, lambda entry: entry.failed(failure))
 
     def _confirm(self, step: plan.Confirm) -> None:
-        self._watches.pop((step.model, self._router.routes[step.model].stable.digest), None)
+        digest = self._router.routes[step.model].stable.digest
+        self._watches.pop((step.model, digest), None)
         self._journal.note_model(
             step.model, lambda entry: msgspec.structs.replace(entry, on_trial=False)
         )
@@ -271,8 +283,11 @@ class Executor:
     def _verdicts(self, now: float) -> dict[tuple[str, str], Verdict]:
         routed = {served for route in self._router.routes.values() for served in route.versions}
         self._watches = {key: w for key, w in self._watches.items() if w.served in routed}
-        found = ((key, w.verdict(self._config.gate, now)) for key, w in self._watches.items())
-        return {key: verdict for key, verdict in found if verdict is not None}
+        found = {key: w.verdict(self._config.gate, now) for key, w in self._watches.items()}
+        for (name, digest), verdict in found.items():
+            if verdict == "good":
+                self._loader.passed(name, digest)
+        return {key: verdict for key, verdict in found.items() if verdict is not None}
 
     def _swapped(
         self, journal: Journal, name: str, release: Release, before: Served | None

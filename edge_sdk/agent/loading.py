@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.model import Model
 
 MOST_ATTEMPTS = 3
-"""Loads that killed the process before a version is given up, as boot loaders count boots."""
+"""Times that the process may die with a new version before that is given up: boot loaders
+count boots in this way."""
 
 
 class Loader:
@@ -64,6 +65,7 @@ class Loader:
         *,
         verify: bool,
         beside: Iterable[str] = (),
+        on_trial: bool = False,
         at_any_rate: bool = False,
     ) -> Served:
         """Loads a version, which must pass its self-test.
@@ -74,6 +76,7 @@ class Loader:
             verify: Whether to hash what is read.
             beside: Bundles that stay loaded; what they hold is not this one's to use. The
                 version that it replaces is none of them: it serves on for as long as a load takes.
+            on_trial: Whether the load counts as ended only by :meth:`passed`.
             at_any_rate: Whether it is tried however often it killed the process.
 
         Raises:
@@ -83,7 +86,7 @@ class Loader:
         count = self._journal.journal.model(model).attempts.get(digest, 0)
         if count >= MOST_ATTEMPTS and not at_any_rate:
             raise WorkError(
-                f"loading it ended the process {count} times",
+                f"the process ended {count} times with this version in it",
                 where=f"{model} {self._entry(digest).version}",
                 remedy="give the device more memory, or deploy a smaller variant",
             )
@@ -99,9 +102,14 @@ class Loader:
         except Exception:
             self._count(model, digest, 0)
             raise
-        self._count(model, digest, 0)
+        if not on_trial:
+            self._count(model, digest, 0)
         self._held[digest] = max(0, process.anonymous() - before)
         return Served(loaded, digest, window_s=self._config.report.window, clock=self._clock)
+
+    def passed(self, model: str, digest: str) -> None:
+        """Says that a version does not kill the process, or that it ends for another reason."""
+        self._count(model, digest, 0)
 
     def _count(self, model: str, digest: str, attempts: int) -> None:
         def counted(entry: ModelEntry) -> ModelEntry:

@@ -6,7 +6,9 @@ import json
 import resource
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -165,6 +167,29 @@ def test_once_without_a_cloud_fails(tmp_path):
     assert done.returncode == 1
     assert "nothing was heard" in done.stderr
     assert "remedy:" in done.stderr
+
+
+def test_a_swap_fails_no_request(agent, cloud, bundles):
+    here = agent("busy")
+    cloud.want(here.thing, bundles["1"])
+    here.start()
+    cloud.wait(here.thing, "running", "1.0.0")
+    answers: list[float] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answers.append(here.ask())
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        until(lambda: len(answers) > 20, "answers of the first version")
+        cloud.want(here.thing, bundles["2"])
+        until(lambda: answers[-1] == 5, "an answer of the second version")
+        stop.set()
+        for one in asking:
+            one.result()  # an error of any request
+    assert set(answers) == {4, 5}
 
 
 def test_a_store_has_one_agent(agent, cloud):

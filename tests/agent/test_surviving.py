@@ -11,6 +11,7 @@ from edge_sdk.agent import loading, plan
 from edge_sdk.agent.execute import ACTIONS
 from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.store import Store
+from edge_sdk.shadow.models import CanaryVersion
 from tests.agent import releases
 from tests.agent.releases import SHARED, desired
 from tests.agent.world import Killed
@@ -119,7 +120,7 @@ def test_a_kill_at_any_step_costs_nothing(device, cloud, bundles, shelf, step, m
     with pytest.raises(Killed):
         here.settle()
     here.die_at = None
-    here.restart()
+    here.kill()
     here.agent.tick()
     assert here.ask() in (4, 5), "what ran serves first of all"
     here.settle()
@@ -138,12 +139,12 @@ def test_a_version_that_kills_the_process_is_given_up(device, cloud, bundles, mo
         for _ in range(3):
             with pytest.raises(Killed):
                 here.settle()
-            here.restart()
+            here.kill()
         here.settle()
     assert here.ask() == 4
     said = here.report.models["lookup"]
     assert said.status == "failed"
-    assert "ended the process 3 times" in said.error
+    assert "ended 3 times" in said.error
     install(here, cloud, bundles["2"], generation=1)
     assert here.ask() == 5, "asked for again, it is tried again"
 
@@ -152,13 +153,57 @@ def test_a_running_version_that_kills_the_process_gives_way(running, cloud, bund
     with monkeypatch.context() as patch:
         deadly_load(patch, bundles["2"])
         for _ in range(3):
-            running.restart()
+            running.kill()
             with pytest.raises(Killed):
                 running.settle()
-        running.restart()
+        running.kill()
         running.settle()
         assert running.ask() == 4
         assert running.report.models["lookup"].status == "failed"
+
+
+def test_a_version_that_kills_the_process_while_it_is_new_gives_way(device, cloud, bundles):
+    here = device()
+    for key in "12":
+        install(here, cloud, bundles[key])
+    for _ in range(3):
+        here.kill()
+        here.settle()
+        assert here.ask() == 5
+    here.kill()
+    here.settle()
+    assert here.ask() == 4
+    assert here.report.models["lookup"].status == "failed"
+    assert "ended 3 times" in here.report.models["lookup"].error
+
+
+def test_a_canary_that_kills_the_process_is_given_up(device, cloud, bundles):
+    here = device()
+    two = desired(bundles["2"])
+    canary = CanaryVersion(ref=two.ref, digest=two.digest, version="2.0.0", percent=50)
+    install(here, cloud, bundles["1"], canary=canary)
+    for _ in range(3):
+        assert {here.ask(), here.ask()} == {4, 5}
+        here.kill()
+        here.settle()
+    assert {here.ask(), here.ask()} == {4}
+    assert here.report.models["lookup"].status == "running"
+    assert here.report.models["lookup"].canary.status == "failed"
+
+
+def test_restarts_in_good_order_do_not_count(device, cloud, bundles):
+    here = device()
+    for key in "12":
+        install(here, cloud, bundles[key])
+    for _ in range(5):
+        here.restart()
+        here.settle()
+        assert here.ask() == 5
+    here.live(61)
+    for _ in range(5):
+        here.kill()
+        here.settle()
+        assert here.ask() == 5, "and kills after the watch count for nothing"
 
 
 def test_what_is_prepared_in_vain_is_freed(device, cloud, bundles):

@@ -167,7 +167,7 @@ class Killed(BaseException):
 
 
 class Device:
-    """An agent in this process; :meth:`restart` is a kill -9 and a start.
+    """An agent in this process.
 
     Attributes:
         clock: The time.
@@ -210,10 +210,16 @@ class Device:
         self.agent.open()
 
     def restart(self) -> None:
-        """Forgets everything that is not on the disk."""
+        """Ends the agent in good order, and starts it again."""
+        self.agent.stop()
+        self.close()
+        self.start()
+
+    def kill(self) -> None:
+        """Forgets everything that is not on the disk, and starts the agent again."""
         self.link.drop()
         self.cloud.broker.leave(self.link)
-        self.close()
+        self.router.close()
         self.start()
 
     def close(self) -> None:
