@@ -166,7 +166,7 @@ class Mosquitto:
         yield f"listener {self.port} 127.0.0.1"
         yield f"user {getpass.getuser()}"  # else root becomes nobody and cannot write here
         yield "set_tcp_nodelay true"
-        yield "max_queued_messages 0"
+        yield "max_queued_messages 100000"  # 0 means none to 2.0.11 where a publish is denied
         yield "persistence true"
         yield f"persistence_location {self.folder}/"
         yield "log_dest stdout"

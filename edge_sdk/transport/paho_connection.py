@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edge_sdk.errors import ConfigError
 from edge_sdk.transport.link import Handler, Message
 from edge_sdk.transport.topic_filter import matches
 
@@ -48,7 +49,6 @@ class PahoConnection:
     Args:
         address: The broker.
         client_id: Who we are.
-        tls: What TLS is spoken with.
         keepalive: Seconds of silence before the broker is asked whether it is there.
         modern: Whether MQTT 5 is spoken, else 3.1.1.
         will: What the broker publishes when the connection breaks off.
@@ -61,7 +61,6 @@ class PahoConnection:
         address: BrokerAddress,
         client_id: str,
         *,
-        tls: ssl.SSLContext | None,
         keepalive: int,
         modern: bool,
         will: Message | None,
@@ -80,6 +79,7 @@ class PahoConnection:
         self._subscriptions = subscriptions
         self._on_ready = on_ready
         self._awaited: set[int] = set()
+        self._complained = False
         self._end_by = float("inf")
         self._awake, self._wake = socket.socketpair()
         self._awake.setblocking(False)
@@ -92,8 +92,6 @@ class PahoConnection:
         )
         client.connect_timeout = CONNECT_SECONDS
         client.max_queued_messages_set(QUEUED)
-        if tls is not None:
-            client.tls_set_context(tls)
         if address.user is not None:
             client.username_pw_set(address.user, address.password)
         if will is not None:
@@ -103,14 +101,21 @@ class PahoConnection:
         client.on_connect = self._connected
         client.on_subscribe = self._subscribed
         client.on_message = self._received
+        client.on_publish = self._published
         client.on_disconnect = self._disconnected
 
     def run(self) -> None:
         """Connects and serves the connection until it ends; ``problem`` then says why."""
         try:
+            # Read anew every time: certificates are renewed while an agent runs.
+            tls = self._address.ssl_context()
+            if tls is not None:
+                self._client.tls_set_context(tls)
             self._client.connect(self._address.host, self._address.port, self._keepalive)
             self.unanswered = True
             self._serve()
+        except ConfigError as error:
+            self.problem = str(error)
         except ssl.SSLCertVerificationError as error:
             self.problem = f"its certificate is not trusted: {error.verify_message}"
         except OSError as error:
@@ -204,6 +209,11 @@ class PahoConnection:
                     subscription.handler(message)
                 except Exception:
                     log.exception("a handler of %s failed", subscription.topic_filter)
+
+    def _published(self, client: Any, data: Any, packet: int, reason: Any, properties: Any) -> None:
+        if reason.is_failure and not self._complained:
+            self._complained = True  # once in a connection, for the log's sake
+            log.warning("%s: a message was refused: %s", self._address, reason)
 
     def _disconnected(
         self, client: Any, data: Any, flags: Any, reason: Any, properties: Any

@@ -15,7 +15,6 @@ from edge_sdk.transport.address import BrokerAddress
 from edge_sdk.transport.backoff import Backoff
 from edge_sdk.transport.link import Handler, Message
 from edge_sdk.transport.paho_connection import (
-    CONNECT_SECONDS,
     FAREWELL_SECONDS,
     PahoConnection,
     Subscription,
@@ -50,12 +49,12 @@ class PahoLink:
         keepalive: int = 30,
         backoff: Backoff | None = None,
     ) -> None:
+        address.ssl_context()  # what is wrong with its files is said at once
         self._address = address
         self._client_id = client_id
         self._will = will
         self._keepalive = keepalive
         self._backoff = backoff or Backoff()
-        self._tls = address.ssl_context()
         self._subscriptions: list[Subscription] = []
         self._connection: PahoConnection | None = None
         self._modern = True
@@ -113,7 +112,7 @@ class PahoLink:
                 connection.publish(farewell, FAREWELL_SECONDS)
             connection.end()
         if self._thread is not None:
-            self._thread.join(CONNECT_SECONDS)
+            self._thread.join(FAREWELL_SECONDS * 2)
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -136,7 +135,6 @@ class PahoLink:
         connection = self._connection = PahoConnection(
             self._address,
             self._client_id,
-            tls=self._tls,
             keepalive=self._keepalive,
             modern=self._modern,
             will=self._will() if self._will else None,

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -316,6 +317,52 @@ def test_a_wrong_password_is_named(start_mosquitto: START) -> None:
             assert guess.problem == "it refused: not authorized"
 
     run(test)
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(
+    start_mosquitto: START, certificates: Certificates, tmp_path: Path
+) -> None:
+    broker = start_mosquitto(certificates=certificates)
+    stranger = Certificates(tmp_path / "strangers")
+    stranger.folder.mkdir()
+    stranger.authority()
+    mine, key = tmp_path / "mine.crt", tmp_path / "mine.key"
+
+    def install(pair: tuple[Path, Path]) -> None:
+        for source, target in zip(pair, (mine, key), strict=True):
+            target.write_bytes(source.read_bytes())
+
+    install(stranger.client("service"))
+
+    async def test() -> None:
+        url = f"mqtts://localhost:{broker.port}"
+        service = client(BrokerAddress.parse(url, ca=certificates.ca, certificate=mine, key=key))
+        async with service:
+            await until(lambda: service.problem)
+            mine.write_text("in the middle of being written")
+            await until(lambda: "does not hold a certificate" in str(service.problem))
+            install(certificates.client("service"))
+            await soon(service.wait_connected())
+
+    run(test)
+
+
+def test_messages_that_are_refused_are_logged_once(
+    start_mosquitto: START, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text("topic read #\ntopic write allowed\n")
+    broker = start_mosquitto(lines=(f"acl_file {rules}",))
+
+    async def test() -> None:
+        service = client(broker.url)
+        async with connected(service):
+            await service.subscribe(["allowed"])
+            await service.publish([Message("forbidden")] * 3 + [Message("allowed", b"1")])
+            assert payloads(await take(service, 1)) == [b"1"]
+
+    run(test)
+    assert caplog.text.count("message to forbidden was refused: not authorized") == 1
 
 
 def test_a_message_that_the_broker_may_not_take_is_logged(

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +224,41 @@ def test_mutual_tls(start_mosquitto: START, certificates: Certificates, links: L
         assert link.publish(Message("large", payload))
     until(lambda: len(seen.messages) == 20)
     assert seen.payloads() == [payload] * 20
+
+
+def test_what_is_refused_is_logged_once(
+    start_mosquitto: START, links: Links, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text("topic read allowed\ntopic write allowed\n")
+    broker = start_mosquitto(lines=(f"acl_file {rules}",))
+    link, seen = links(broker.url, "allowed")
+    until(lambda: link.connected)
+    for topic in ("forbidden", "forbidden", "allowed"):
+        assert link.publish(Message(topic))
+    until(lambda: seen.messages)
+    assert caplog.text.count("a message was refused: Not authorized") == 1
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(
+    start_mosquitto: START, certificates: Certificates, links: Links, tmp_path: Path
+) -> None:
+    broker = start_mosquitto(certificates=certificates)
+    mine, key = (tmp_path / name for name in ("mine.crt", "mine.key"))
+    first, second = certificates.client("other"), certificates.client("pump-7")
+    mine.write_bytes(first[0].read_bytes())
+    key.write_bytes(first[1].read_bytes())
+    url = f"mqtts://localhost:{broker.port}"
+    address = BrokerAddress.parse(url, ca=certificates.ca, certificate=mine, key=key)
+    link, _ = links(address)
+    until(lambda: link.connected)
+    mine.write_text("in the middle of being written")
+    broker.kill()
+    broker.start()
+    until(lambda: "does not hold a certificate" in str(link.problem))
+    mine.write_bytes(second[0].read_bytes())
+    key.write_bytes(second[1].read_bytes())
+    until(lambda: link.connected)
 
 
 # paho leaves the socket of a handshake that failed to the garbage collector.

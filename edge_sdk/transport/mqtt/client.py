@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 
-from edge_sdk.errors import TransferError
+from edge_sdk.errors import ConfigError, TransferError
 from edge_sdk.transport.address import BrokerAddress
 from edge_sdk.transport.backoff import Backoff
 from edge_sdk.transport.link import Message
@@ -69,6 +69,7 @@ class Client:
         receive_maximum: int = 10_000,
         on_change: Callable[[bool], None] | None = None,
     ) -> None:
+        address.ssl_context()  # what is wrong with its files is said at once
         self._address = address
         self._client_id = client_id
         self._will = will
@@ -77,7 +78,6 @@ class Client:
         self._session_seconds = session_seconds
         self._receive_maximum = receive_maximum
         self._on_change = on_change
-        self._tls = address.ssl_context()
         self._version: codec.Version = 5
         self._filters: dict[str, int] = {}
         self._waiting: list[Received] = []
@@ -205,7 +205,7 @@ class Client:
             try:
                 problem = await self._connect_once()
                 self._backoff.succeeded(loop.time() - began)
-            except TransferError as error:
+            except (ConfigError, TransferError) as error:
                 problem = error.message
             except asyncio.TimeoutError:
                 problem = f"no answer within {ANSWER_SECONDS:.0f} seconds"
@@ -262,7 +262,7 @@ class Client:
                 ),
                 address.host,
                 address.port,
-                ssl=self._tls,
+                ssl=address.ssl_context(),  # read anew: certificates are renewed
             ),
             ANSWER_SECONDS,
         )

@@ -17,6 +17,7 @@ from edge_sdk.transport.mqtt.window import Window
 log = logging.getLogger(__name__)
 
 BUFFERED = 4 * 2**20  # bytes; more is not handed to a socket that does not take it
+IN_FLIGHT = 1000  # messages at QoS 1; more are no faster, and all are sent again after an outage
 OVERHEAD = 16  # bytes of a PUBLISH beside payload and topic, at most
 
 
@@ -63,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = loop
         self._heard = self._said = 0.0
-        self._limit, self._largest = 65_535, codec.LARGEST
+        self._limit, self._largest = IN_FLIGHT, codec.LARGEST
         self._paused = False
         self._pinging: asyncio.TimerHandle | None = None
         self._complained: set[int] = set()
@@ -117,7 +118,8 @@ class Connection(asyncio.Protocol):
 
     def begin(self, accepted: codec.Accepted, keepalive: int) -> None:
         """The broker has let us in: messages may flow, and pings begin."""
-        self._limit, self._largest = accepted.receive_maximum, accepted.largest
+        self._limit = min(accepted.receive_maximum, IN_FLIGHT)
+        self._largest = accepted.largest
         self._window.begin()
         self._update_room()
         seconds = keepalive if accepted.keepalive is None else accepted.keepalive
