@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from edge_sdk.bundle.oci import check_name
 from edge_sdk.errors import (
     AdmissionError,
     ConfigError,
@@ -59,6 +61,7 @@ PREFIX = "/api/v1"
 BODY_LIMIT = 64 * 1024
 _LOG = logging.getLogger(__name__)
 _LISTED = 100
+_LABEL = re.compile(r"[\w./:-]{1,63}")
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -146,6 +149,12 @@ class Api:
 
     async def _label(self, request: Request) -> Response:
         labels = (await _body(request, views.LabelRequest)).labels
+        for name, value in labels.items():
+            if not _LABEL.fullmatch(name) or not _LABEL.fullmatch("-" if value is None else value):
+                raise ConfigError(
+                    f"{name}={value} is no label that a selector could name",
+                    remedy="use up to 63 letters, digits and . _ - / :",
+                )
         device = self.devices.label(self._device(request).thing, labels)
         await self.devices.save(at_once=True)
         changes = ", ".join(f"{name}={value}" for name, value in labels.items())
@@ -169,8 +178,7 @@ class Api:
         return self.devices.all[thing]
 
     async def _list_rollouts(self, request: Request) -> Response:
-        rollouts = await self.engine.rollouts()
-        return answer(views.RolloutList(rollouts=tuple(map(views.rollout_view, rollouts))))
+        return answer(views.RolloutList(rollouts=await self.engine.rollouts()))
 
     async def _show_rollout(self, request: Request) -> Response:
         rollout = await self.engine.rollout(request.path_params["id"])
@@ -257,7 +265,7 @@ def problem(error: EdgeSdkError, status: int | None = None) -> Response:
 
 def _plan(asked: views.DeployRequest, found: Resolved) -> Plan:
     return Plan(
-        model=asked.model or found.name,
+        model=check_name(asked.model or found.name, "model"),
         ref=found.ref,
         digest=found.digest,
         version=found.version,

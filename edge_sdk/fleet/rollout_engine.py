@@ -39,6 +39,7 @@ from edge_sdk.fleet.rollout.state import (
     wanted,
 )
 from edge_sdk.fleet.shadow_service import ShadowService
+from edge_sdk.fleet.views import RolloutView
 from edge_sdk.fleet.webhooks import Webhooks
 from edge_sdk.shadow.algebra import Reply
 from edge_sdk.shadow.models import SHADOW
@@ -185,10 +186,9 @@ class RolloutEngine:
             raise NotKnownError("there is no such rollout", where=f"rollout {number}")
         return found
 
-    async def rollouts(self) -> tuple[Rollout, ...]:
+    async def rollouts(self) -> tuple[RolloutView, ...]:
         """The last hundred, the newest first."""
-        stored = await self._database.read(lambda db: rollout_store.newest(db, _LISTED))
-        return tuple(self._active.get(rollout.id, rollout) for rollout in stored)
+        return await self._database.read(lambda db: rollout_store.newest(db, _LISTED))
 
     async def follow(self, number: int) -> AsyncIterator[Rollout]:
         """A rollout as it is now, after every change and now and then, until it has ended.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import sqlalchemy as sa
 
 from edge_sdk.fleet.rollout.state import ENDED, Member, Rollout
+from edge_sdk.fleet.views import RolloutView, rollout_view
 
-_ROLLOUTS = sa.table("rollouts", sa.column("id"), sa.column("ended"), sa.column("document"))
+_ROLLOUTS = sa.table(
+    "rollouts", sa.column("id"), sa.column("ended"), sa.column("document"), sa.column("view")
+)
 _MEMBERS = sa.table(
     "rollout_members", sa.column("rollout"), sa.column("position"), sa.column("thing"),
     sa.column("document"),
@@ -58,11 +59,11 @@ def one(connection: sa.Connection, number: int) -> Rollout | None:
     return None if document is None else _with_members(connection, document)
 
 
-def newest(connection: sa.Connection, limit: int) -> tuple[Rollout, ...]:
-    """The last rollouts, the newest first."""
-    query = sa.select(_ROLLOUTS.c.document).order_by(_ROLLOUTS.c.id.desc()).limit(limit)
-    documents: Sequence[str] = connection.execute(query).scalars().all()
-    return tuple(_with_members(connection, document) for document in documents)
+def newest(connection: sa.Connection, limit: int) -> tuple[RolloutView, ...]:
+    """The last rollouts, the newest first, without their devices."""
+    query = sa.select(_ROLLOUTS.c.view).order_by(_ROLLOUTS.c.id.desc()).limit(limit)
+    rows = connection.execute(query).scalars()
+    return tuple(msgspec.json.decode(row, type=RolloutView) for row in rows)
 
 
 def _with_members(connection: sa.Connection, document: str) -> Rollout:
@@ -75,7 +76,12 @@ def _with_members(connection: sa.Connection, document: str) -> Rollout:
 
 def _row(rollout: Rollout) -> dict[str, object]:
     document = msgspec.json.encode(msgspec.structs.replace(rollout, members=()))
-    return {"id": rollout.id, "ended": rollout.status in ENDED, "document": document.decode()}
+    return {
+        "id": rollout.id,
+        "ended": rollout.status in ENDED,
+        "document": document.decode(),
+        "view": msgspec.json.encode(rollout_view(rollout)).decode(),
+    }
 
 
 def _member_row(rollout: Rollout, position: int) -> dict[str, object]:

@@ -15,7 +15,14 @@ import urllib3
 
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.store import Store
-from edge_sdk.errors import AdmissionError, ConfigError, FleetError, NotKnownError, TransferError
+from edge_sdk.errors import (
+    AdmissionError,
+    BundleError,
+    ConfigError,
+    FleetError,
+    NotKnownError,
+    TransferError,
+)
 from edge_sdk.fleet.client import FleetClient
 from edge_sdk.fleet.views import DeployRequest
 from tests.bundle.conftest import tmp_path
@@ -249,6 +256,11 @@ def test_selectors_labels_and_a_dry_run(start, gateway, bundles):
     plan = client.deploy(asked)
     assert (plan.rollout, plan.stages) == (None, (("gw-1",),))
     assert not client.rollouts().rollouts
+    for labels in ({"a b": "c"}, {"line": "3,4"}, {"line": ""}, {"": "3"}, {"line": "x" * 64}):
+        with pytest.raises(ConfigError, match="no label that a selector could name"):
+            client.label("gw-1", labels)
+    with pytest.raises(BundleError, match="not allowed here"):
+        client.deploy(DeployRequest(ref="digits:1.0.0", model="../x"))
     client.label("gw-1", {"line": None})
     with pytest.raises(ConfigError, match="matches none of the 2 devices"):
         client.deploy(asked)

@@ -10,6 +10,7 @@ from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.devices import Devices
 from edge_sdk.fleet.rollout.events import Event
 from edge_sdk.fleet.rollout.state import Member, Rollout
+from edge_sdk.fleet.views import rollout_view
 from edge_sdk.transport.mqtt.codec import Received
 from tests.fleet.rollout_fleet import OLD, PLAN
 from tests.fleet.speaking import run
@@ -38,8 +39,9 @@ def test_rollouts_are_numbered_kept_and_changed(database):
         rollout_store.update(connection, first, ended)
     with database.engine.connect() as connection:
         assert rollout_store.unended(connection) == (after,)
-        assert rollout_store.newest(connection, 10) == (after, ended)
-        assert rollout_store.newest(connection, 1) == (after,)
+        views = (rollout_view(after), rollout_view(ended))
+        assert rollout_store.newest(connection, 10) == views
+        assert rollout_store.newest(connection, 1) == views[:1]
         assert rollout_store.one(connection, 1) == ended
         assert rollout_store.one(connection, 3) is None
 

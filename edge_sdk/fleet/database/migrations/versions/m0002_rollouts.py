@@ -13,7 +13,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Times are seconds since 1970; documents and labels are JSON."""
+    """Times are seconds since 1970; documents, views and labels are JSON."""
     op.create_table(
         "devices",
         sa.Column("thing", sa.String, primary_key=True),
@@ -26,6 +26,8 @@ def upgrade() -> None:
         sa.Column("id", _NUMBER, primary_key=True, autoincrement=True),
         sa.Column("ended", sa.Boolean, nullable=False, index=True),
         sa.Column("document", sa.Text, nullable=False),
+        # Without its devices, of which there may be many thousands.
+        sa.Column("view", sa.Text, nullable=False),
     )
     op.create_table(
         "rollout_members",
