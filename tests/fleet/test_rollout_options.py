@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -169,3 +171,12 @@ def test_a_device_that_had_nothing_gets_the_model_taken_away():
     member = Member(thing="gw-7", stage=0, wish="back")
     update = json.loads(shadow_update("m", wanted(member, PLAN)))
     assert update == {"state": {"desired": {"models": {"m": None}}}}
+
+
+def test_asking_a_server_needs_no_part_of_one():
+    """A workstation without the [fleet] extra has urllib3 and msgspec."""
+    program = (
+        "import sys, edge_sdk.cli.fleet, edge_sdk.cli.fleet_text, edge_sdk.fleet.client;"
+        "sys.exit(bool({'sqlalchemy', 'starlette', 'alembic', 'numpy', 'paho'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
