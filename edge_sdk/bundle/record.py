@@ -12,7 +12,7 @@ measured (latency, RSS) stands in :mod:`edge_sdk.bundle.measurements`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -285,6 +285,8 @@ class GoldenCase(Frozen, frozen=True, kw_only=True):
     """Inputs and expected outputs for the device's self-test.
 
     ``atol`` / ``rtol`` bound each element: ``|y - expected| <= atol + rtol * |expected|``.
+    ``stride`` spares what a new version costs on the wire: of each row of an output (its last
+    axis) only every so manieth element is expected, from the first on.
     """
 
     graph: str
@@ -292,6 +294,7 @@ class GoldenCase(Frozen, frozen=True, kw_only=True):
     outputs: dict[str, ArrayRef]
     atol: float
     rtol: float
+    stride: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 class VariantRecord(Frozen, frozen=True, kw_only=True):

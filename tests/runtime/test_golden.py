@@ -10,7 +10,9 @@ from tests.runtime import onnx_bytes as ob
 from tests.runtime.bundles import HERE, Builder, spec
 
 
-def doubler(path, expected, *, given=(1, 2), output="y", graph="main", atol=0.1, rtol=0.0):
+def doubler(
+    path, expected, *, given=(1, 2), output="y", graph="main", atol=0.1, rtol=0.0, stride=1
+):
     """``y = x + x`` with one golden case."""
     with Builder(path) as builder:
         x, y = spec("x", ["n"]), spec("y", ["n"])
@@ -21,6 +23,7 @@ def doubler(path, expected, *, given=(1, 2), output="y", graph="main", atol=0.1,
             outputs={output: builder.array(np.float32(expected))},
             atol=atol,
             rtol=rtol,
+            stride=stride,
         )
         builder.variant(golden=(case,))
     return edge_sdk.load(path, HERE)
@@ -50,6 +53,16 @@ def test_expected_nan_and_infinity_agree_with_themselves_only(tmp_path, value):
         doubler(tmp_path / "finite", [2.0, value]).self_test()
     same = doubler(tmp_path / "same", [2.0, value], given=[1, value])
     assert same.self_test().worst.share == 0
+
+
+def test_only_every_so_manieth_element_of_a_row_is_compared(tmp_path):
+    given = [1, 2, 3, 4, 5]
+    kept = doubler(tmp_path / "kept", [2, 6, 10], given=given, stride=2)
+    assert kept.self_test().worst.error == 0
+    with pytest.raises(EngineError, match=r"differs .* by 1, "):
+        doubler(tmp_path / "wrong", [2, 6, 11], given=given, stride=2).self_test()
+    with pytest.raises(EngineError, match="shape"):
+        doubler(tmp_path / "short", [2, 6], given=given, stride=2).self_test()
 
 
 def test_zero_tolerance_demands_equality(tmp_path):
