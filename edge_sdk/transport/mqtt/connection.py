@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Wakes up who waits."""
-        self.end(str(error) if error else "it closed the connection")
+        self.end(_text(error) if error else "it closed the connection")
         self.gone.set()
 
     def pause_writing(self) -> None:
@@ -233,3 +233,7 @@ class Connection(asyncio.Protocol):
         if now - min(self._heard, self._said) >= keepalive / 2:
             self._write(codec.PINGREQ)
         self._pinging = self._loop.call_later(keepalive / 2, self._ping, keepalive)
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
