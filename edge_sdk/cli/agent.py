@@ -9,6 +9,7 @@ import msgspec
 
 from edge_sdk.cli.arguments import positive
 from edge_sdk.cli.output import emit_json, note, table
+from edge_sdk.errors import ConfigError
 from edge_sdk.shadow.models import ReportedModel
 
 EPILOG = """\
@@ -59,6 +60,11 @@ def run(args: argparse.Namespace) -> int:
     from edge_sdk.agent.process import run as run_agent
     from edge_sdk.agent.process import run_once
 
+    lacking = [f"--{name}" for name in ("thing", "broker", "store") if getattr(args, name) is None]
+    if args.config is None and lacking:
+        raise ConfigError(
+            f"{', '.join(lacking)} missing", remedy="give them, or a file that has them by --config"
+        )
     config = read_config(args.config, _options(args))
     set_up(config.log)
     if not args.once:

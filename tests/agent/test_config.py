@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_sdk.agent.config import read_config
-from edge_sdk.cli.main import build_parser
+from edge_sdk.cli.main import build_parser, main
 from edge_sdk.errors import ConfigError, InputError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "agent"
@@ -75,3 +75,8 @@ def test_what_is_missing_is_named():
 
 def test_no_local_api():
     assert read_config(None, NEEDED | {"http.listen": ""}).listen is None
+
+
+def test_the_command_names_the_options_that_it_lacks(capsys):
+    assert main(["agent", "--store", "s"]) == 2
+    assert "--thing, --broker missing" in capsys.readouterr().err

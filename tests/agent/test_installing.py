@@ -5,10 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import NotServedError
-from edge_sdk.shadow.models import CanaryVersion, ReportedModel
+from edge_sdk.shadow.models import SHADOW, CanaryVersion, ReportedModel
+from edge_sdk.shadow.topics import ROOTS, Address
 from tests.agent.releases import SHARED, desired
+from tests.generation import tiny
+
+ADDRESS = Address(ROOTS[0], "gate-7", SHADOW)
 
 
 def wish(cloud, bundle, **fields) -> None:
@@ -171,18 +176,11 @@ def test_a_model_that_is_not_desired_any_more_is_removed(running, cloud, bundles
 
 
 def test_a_shadow_that_is_gone_takes_nothing_away(running, cloud):
-    running.cloud.request(running_address(), "delete", {})
+    running.cloud.request(ADDRESS, "delete", {})
     running.settle()
     running.live(60)
     assert running.ask() == 4
     assert said(running).status == "running", "and the agent says again what runs"
-
-
-def running_address():
-    from edge_sdk.shadow.models import SHADOW
-    from edge_sdk.shadow.topics import ROOTS, Address
-
-    return Address(ROOTS[0], "gate-7", SHADOW)
 
 
 def test_a_newer_wish_replaces_one_that_waits(running, cloud, bundles, shelf):
@@ -245,7 +243,7 @@ def test_a_canary_that_is_called_off_is_gone(running, cloud, bundles):
     wish(cloud, bundles["1"], canary=canary)
     running.settle()
     cloud.request(
-        running_address(),
+        ADDRESS,
         "update",
         {"state": {"desired": {"models": {"lookup": {"canary": None}}}}},
     )
@@ -264,3 +262,22 @@ def test_a_broken_canary_fails_alone(running, cloud, bundles):
     assert said(running).status == "running"
     assert said(running).canary.status == "failed"
     assert "golden" in said(running).canary.error
+
+
+def test_a_dialogue_model_is_packed_for_this_cpu_once(device, cloud, shelf, tmp_path):
+    bundle = open_bundle(tiny.bundle(tmp_path / "tiny", golden=True, profile="x86-64"))
+    shelf.put(bundle)
+    here = device()
+    cloud.desire("gate-7", {"assistant": desired(bundle)})
+    here.settle()
+    packed = {path: path.stat().st_mtime_ns for path in tmp_path.glob("gate-7/prepared/*/*/*")}
+    assert packed
+    for _ in range(2):
+        with here.router.use("assistant") as served:
+            text = served.model.generate("hello", max_new_tokens=4, seed=1).read()
+        assert text
+        here.restart()
+        here.settle()
+    assert packed == {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("gate-7/prepared/*/*/*")
+    }
