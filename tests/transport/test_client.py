@@ -163,6 +163,44 @@ def test_an_acknowledgement_of_an_earlier_connection_is_not_taken_for_a_later_me
     run(test)
 
 
+def test_what_waits_unread_does_not_come_twice_after_a_reconnect(mosquitto: Mosquitto) -> None:
+    async def test() -> None:
+        service = client(mosquitto.url, session_seconds=60)
+        device = client(mosquitto.url, "device")
+        async with connected(service, device):
+            await service.subscribe(["load"])
+            await device.publish(numbered(3))
+            await until(lambda: len(service._waiting) == 3)
+            await intrude(mosquitto.port, "service")
+            await until(lambda: [one.connection for one in service._waiting] == [2, 2, 2])
+            assert payloads(await take(service, 3)) == [b"0", b"1", b"2"]
+
+    run(test)
+
+
+def test_messages_at_qos_0_are_dropped_rather_than_kept_without_end(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edge_sdk.transport.mqtt.client.WAITING", 10)
+
+    async def test() -> None:
+        service, device = client(mosquitto.url), client(mosquitto.url, "device")
+        async with connected(service, device):
+            await service.subscribe(["load"])
+            for _ in range(3):
+                await device.publish(numbered(10))
+                await device.publish([Message("load", b"dropped", qos=0)])
+            await until(lambda: len(service._waiting) >= 30)
+            await device.publish([Message("load", b"dropped", qos=0)])
+            await device.publish([Message("load", b"end")])
+            got = payloads(await take(service, 31))
+            assert got[-1] == b"end"
+            assert got.count(b"dropped") < 4
+
+    run(test)
+    assert "those at QoS 0 are dropped" in caplog.text
+
+
 def test_messages_are_not_lost_while_the_broker_is_away(mosquitto: Mosquitto) -> None:
     kept = [Message(f"load/{number}", b"x", retain=True) for number in range(10)]
 

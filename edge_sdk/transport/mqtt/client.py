@@ -88,6 +88,7 @@ class Client:
         self._connection: Connection | None = None
         self._connections = 0
         self._problem: str | None = None
+        self._dropping = False
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -160,7 +161,8 @@ class Client:
             batch, self._waiting = self._waiting[:largest], self._waiting[largest:]
             if not self._waiting:
                 self._arrived.clear()
-            yield batch
+            if batch:
+                yield batch
 
     def acknowledge(self, batch: Iterable[Received]) -> None:
         """Tells the broker that these need not come again.
@@ -228,6 +230,8 @@ class Client:
         try:
             accepted = await self._accepted(connection)
             connection.begin(accepted, self._keepalive)
+            if accepted.session_present:
+                self._forget_what_comes_again(connection.number)
             await connection.resend(self._window.unacknowledged(), again=accepted.session_present)
             done: dict[str, int] = {}
             while missing := dict(self._filters.items() - done.items()):
@@ -291,9 +295,17 @@ class Client:
                     passing=False,
                 )
 
+    def _forget_what_comes_again(self, number: int) -> None:
+        """What waits unread and was not acknowledged, the broker delivers again."""
+        self._waiting = [one for one in self._waiting if not one.qos or one.connection == number]
+
     def _received(self, messages: list[Received]) -> None:
-        if len(self._waiting) >= WAITING:
+        full = len(self._waiting) >= WAITING
+        if full:
             messages = [message for message in messages if message.qos]
+        if full and not self._dropping:
+            log.warning("messages come faster than they are read; those at QoS 0 are dropped")
+        self._dropping = full
         self._waiting += messages
         self._arrived.set()
 
