@@ -158,6 +158,7 @@ class AgentProcess:
             "http": f'listen = "127.0.0.1:{self.port}"\n',
             "report": "heartbeat = 1\nshortest = 0.05\n",
             "delivery": "",
+            "labels": "",
         }
         for table, text in lines.items():
             tables["" if table == "top" else table] += f"{text}\n"

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -246,3 +247,29 @@ def test_an_agent_without_models_is_small(agent, cloud):
     maps = Path(f"/proc/{here.pid}/maps").read_text()
     assert "numpy" not in maps
     assert "onnxruntime" not in maps
+
+
+def test_a_rollout_reaches_agents_and_a_broken_one_turns_back(agent, cloud):
+    agents = [agent(f"fleet-{number}", labels='of = "rollout"') for number in range(2)]
+    for one in agents:
+        one.start()
+    for one in agents:
+        until(lambda one=one: cloud.reported(one.thing).agent, "its first report")
+    assert deploy(cloud, "lookup:1.0.0")["status"] == "completed"
+    assert [one.ask() for one in agents] == [4, 4]
+    broken = deploy(cloud, "lookup:4.0.0")
+    assert broken["status"] == "aborted"
+    assert "golden value" in broken["note"]
+    assert deploy(cloud, "lookup:2.0.0", "--canary", "50")["status"] == "completed"
+    assert [one.ask() for one in agents] == [5, 5]
+
+
+def deploy(cloud: RealCloud, reference: str, *options: str) -> dict[str, Any]:
+    """Rolls a version out to the agents of that label, and watches until the end."""
+    server = cloud.server.serving["http"]
+    command = [*COMMAND[:-1], "fleet", "deploy", reference, "--model", "lookup", "--server", server]
+    command += ["--to", "label.of=rollout", "--soak", "1s", "--watch", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)["rollout"]
+    return found
