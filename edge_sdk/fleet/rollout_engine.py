@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
@@ -100,17 +100,14 @@ class RolloutEngine:
         while True:
             self._wake.clear()
             began = time.monotonic()
-            try:
-                await self._tick(connected())
-            except SQLAlchemyError:
-                # A full disk or a database that is away ends no server; the state is as it was.
-                _LOG.exception("rollouts could not be written down; trying again")
-            except Exception:  # noqa: BLE001 - devices are served also where a rollout is stuck
-                _LOG.exception("rollouts could not be decided; trying again")
+            await self._try(self._look(connected()))
+            for number in list(self._active):
+                await self._try(self._advance(number))
             # Ten thousand devices that report all the time must not hold up their own shadows.
-            await asyncio.sleep(max(_SHORTEST_TICK_S, 9 * (time.monotonic() - began)))
+            pause = max(_SHORTEST_TICK_S, 9 * (time.monotonic() - began))
+            await asyncio.sleep(min(pause, _TICK_S))
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _TICK_S - _SHORTEST_TICK_S)
+                await asyncio.wait_for(self._wake.wait(), _TICK_S)
 
     def lay_out(self, plan: Plan, profiles: Iterable[str]) -> Layout:
         """Who would be asked, as :func:`~edge_sdk.fleet.rollout.layout.lay_out` has it.
@@ -121,15 +118,7 @@ class RolloutEngine:
             FleetError: Another rollout of the model is under way on some of the devices.
         """
         layout = lay_out(plan, self._devices.all, profiles)
-        chosen = {member.thing for member in layout.members}
-        for other in self._active.values():
-            both = sorted(chosen.intersection(member.thing for member in other.members))
-            if other.plan.model == plan.model and both:
-                raise FleetError(
-                    f"rollout {other.id} of {plan.model} is {other.status} on {named(both)}",
-                    where=plan.ref,
-                    remedy="wait until it ends, or abort it",
-                )
+        self._require_free(plan, layout.members)
         return layout
 
     async def deploy(self, plan: Plan, profiles: Iterable[str], by: str) -> Rollout:
@@ -169,7 +158,10 @@ class RolloutEngine:
         """
         async with self._deciding:
             rollout = await self.rollout(number)
-            after = await self._take(rollout, action(rollout))
+            decision = action(rollout)
+            if number not in self._active:
+                self._require_free(rollout.plan, rollout.members)
+            after = await self._take(rollout, decision)
         self.wake()
         return after
 
@@ -212,19 +204,41 @@ class RolloutEngine:
             await self._database.write(lambda db: self._record(db, events, now))
             self._webhooks.wake()
 
-    async def _tick(self, connected: bool) -> None:
+    def _require_free(self, plan: Plan, members: Iterable[Member]) -> None:
+        """Refuses devices that another rollout of the same model is under way on."""
+        chosen = {member.thing for member in members}
+        for other in self._active.values():
+            both = sorted(chosen.intersection(member.thing for member in other.members))
+            if other.plan.model == plan.model and both:
+                raise FleetError(
+                    f"rollout {other.id} of {plan.model} is {other.status} on {named(both)}",
+                    where=plan.ref,
+                    remedy="wait until it ends, or abort it",
+                )
+
+    async def _try(self, job: Awaitable[None]) -> None:
+        try:
+            await job
+        except SQLAlchemyError:
+            # A full disk or a database that is away ends no server; the state is as it was.
+            _LOG.exception("rollouts could not be written down; trying again")
+        except Exception:  # noqa: BLE001 - the others, and shadows, go on where one is stuck
+            _LOG.exception("a rollout could not be decided; trying again")
+
+    async def _look(self, connected: bool) -> None:
         # What cannot be written down now is tried again with the next ones.
         self._unrecorded += self._devices.look(connected)
         await self.record(self._unrecorded)
         self._unrecorded = ()
         await self._devices.save()
-        for number in list(self._active):
-            async with self._deciding:
-                rollout = self._active[number]
-                decision = decide(rollout, self._devices.all, self._clock())
-                rollout = await self._take(rollout, decision)
-            for members in _portions(rollout.unwritten()):
-                await self._tell(rollout, members)
+
+    async def _advance(self, number: int) -> None:
+        async with self._deciding:
+            rollout = self._active[number]
+            decision = decide(rollout, self._devices.all, self._clock())
+            rollout = await self._take(rollout, decision)
+        for members in _portions(rollout.unwritten()):
+            await self._tell(rollout, members)
 
     async def _tell(self, rollout: Rollout, members: list[Member]) -> None:
         """Writes to shadows what devices should run, and down that it is there."""
@@ -270,7 +284,7 @@ class RolloutEngine:
         self._webhooks.enqueue(connection, events, now)
 
     def _keep(self, rollout: Rollout) -> None:
-        if rollout.status in ENDED and not rollout.unwritten():
+        if rollout.status in ENDED:
             self._active.pop(rollout.id, None)
         else:
             self._active[rollout.id] = rollout

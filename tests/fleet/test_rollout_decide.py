@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edge_sdk.errors import FleetError
 from edge_sdk.fleet.rollout import operate
+from edge_sdk.fleet.rollout.decide import decide
 from edge_sdk.fleet.rollout.gates import Gates
 from edge_sdk.fleet.rollout.state import ENDED, Plan, Rollout
 from edge_sdk.shadow.models import Health
@@ -325,11 +326,35 @@ def test_what_a_rollout_does_not_allow_is_refused(status, refused):
 def test_an_answer_counts_only_after_the_wish_is_written():
     fleet = Fleet(all_good(1), plan(stages="100"))
     fleet.now += 1
-    from edge_sdk.fleet.rollout.decide import decide
-
     unwritten = decide(fleet.rollout, fleet.devices, fleet.now).rollout
     later = decide(unwritten, fleet.devices, fleet.now + 10_000).rollout
-    assert later.members[0].answer == "open"
+    assert (later.members[0].answer, later.note) == ("open", "tells devices")
+
+
+def test_a_rollout_does_not_complete_before_every_device_was_told():
+    gates = msgspec.structs.replace(GATES, max_failed=0.5)
+    fleet = Fleet(all_good(4), plan(stages="100", gates=gates))
+    fleet.step()
+    untold = msgspec.structs.replace(fleet.rollout.members[0], written=False)
+    fleet.rollout = msgspec.structs.replace(
+        fleet.rollout, members=(untold, *fleet.rollout.members[1:])
+    )
+    rollout = fleet.rollout
+    for _ in range(50):
+        fleet.now += 1
+        for thing in fleet.devices:
+            fleet._react(thing)
+        rollout = decide(rollout, fleet.devices, fleet.now).rollout
+    assert (rollout.status, rollout.note) == ("running", "tells devices")
+
+
+def test_a_shadow_that_refuses_the_wish_is_a_failure():
+    fleet = Fleet(all_good(1), plan(stages="100"))
+    asked = decide(fleet.rollout, fleet.devices, fleet.now).rollout
+    refused = asked.with_replies({"gw-0": ("full", "The payload exceeds")}, fleet.now)
+    after = decide(refused, fleet.devices, fleet.now)
+    assert after.rollout.status == "returning"
+    assert "could not be written: The payload exceeds" in after.rollout.note
 
 
 kinds = st.sampled_from(

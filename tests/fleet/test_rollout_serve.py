@@ -229,6 +229,8 @@ def test_pause_approve_abort_and_rollback_by_hand(start, gateway, bundles):
     other = deploy(client, "1.1.0", stages="25,100", gates=("soak_s=60",))
     with pytest.raises(FleetError, match=f"rollout {other} of digits is running on gw-0"):
         deploy(client, "1.1.0", stages="100")
+    with pytest.raises(FleetError, match=f"rollout {other} of digits is running"):
+        client.operate(1, "rollback")
     assert client.operate(other, "abort").rollout.status == "returning"
     assert ended(client, other) == "aborted"
     assert set(running(client).values()) == {"1.0.0"}

@@ -147,6 +147,8 @@ def _forward(rollout: Rollout, counts: Tally, devices: Devices, now: float) -> D
 
 def _lacks(rollout: Rollout, counts: Tally) -> str:
     """What a step waits for; empty where it holds all that it must."""
+    if rollout.unwritten():
+        return "tells devices"
     gates = rollout.plan.gates
     asked = counts.judged + len(counts.absent)
     missing = min(gates.min_devices, asked) - len(counts.done)
