@@ -23,11 +23,12 @@ from edge_sdk.agent import plan, reports
 from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.execute import Executor, serving
 from edge_sdk.agent.presence import Presence
-from edge_sdk.agent.shadow_client import ShadowClient
+from edge_sdk.agent.shadow_client import ShadowClient, Wish
 from edge_sdk.agent.watch import health_of
+from edge_sdk.errors import WorkError
 from edge_sdk.runtime import process
 from edge_sdk.serving.router import Router
-from edge_sdk.shadow.models import Health, ReportedAgent, ReportedModel
+from edge_sdk.shadow.models import Desired, Health, ReportedAgent, ReportedModel
 from edge_sdk.transport.link import Link
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Agent:
         self._measure_at = self._begun
         self._health: dict[tuple[str, str], Health | None] = {}
         self._health_at = self._begun
+        self._unreadable: dict[str, str] = {}
         self._reported = False
 
     def open(self) -> None:
@@ -94,9 +96,9 @@ class Agent:
         Returns:
             Seconds until something is due though nothing comes; ``None`` for never.
         """
-        desired = self._shadow.take()
-        if desired is not None:
-            self._executor.desire(desired)
+        wish = self._shadow.take()
+        if wish is not None:
+            self._desire(wish)
         self._presence.attend(self._link)
         self._shadow.attend()
         stepped = self._act()
@@ -122,7 +124,18 @@ class Agent:
     @property
     def models(self) -> dict[str, ReportedModel]:
         """What is reported of each model."""
-        return reports.reported(self._executor.journal, self._now())
+        said = reports.reported(self._executor.journal, self._now())
+        for name, error in self._unreadable.items():
+            known = said.get(name, ReportedModel())
+            said[name] = msgspec.structs.replace(known, status="failed", error=error)
+        return said
+
+    def _desire(self, wish: Wish) -> None:
+        """Takes a wish; what cannot be read of it stays as it was."""
+        self._unreadable = dict(wish.unreadable)
+        before = (self._executor.journal.desired or Desired()).models
+        kept = {name: model for name, model in before.items() if name in wish.unreadable}
+        self._executor.desire(Desired(models={**kept, **wish.models}))
 
     def _connection_changed(self, connected: bool) -> None:
         self._presence.connection_changed(connected)
@@ -177,7 +190,7 @@ class Agent:
                 ReportedAgent(
                     version=__version__,
                     profile=self._around.profile,
-                    memory=process.pss(),
+                    memory=_memory(),
                     uptime=int(now - self._begun),
                     labels=self._config.labels,
                 ),
@@ -201,3 +214,11 @@ class Agent:
         ]
         known = [moment for moment in moments if moment is not None]
         return max(0.0, min(known) - self._clock()) if known else None
+
+
+def _memory() -> int:
+    """Memory in use, in bytes; shared pages in full where the kernel does not tell shares."""
+    try:
+        return process.pss()
+    except (OSError, WorkError):
+        return process.rss()

@@ -143,6 +143,9 @@ class JournalFile:
 
         Returns:
             What is wrong with the file; empty where nothing is.
+
+        Raises:
+            WorkError: The file system refused.
         """
         problem = ""
         try:
@@ -182,6 +185,8 @@ class JournalFile:
             checksum, _, body = self.path.read_bytes().partition(b"\n")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise WorkError(f"cannot be read: {error.strerror}", where=str(self.path)) from error
         where = str(self.path)
         if hashlib.sha256(body).hexdigest().encode() != checksum:
             raise BundleError("is torn: its checksum does not fit", where=where)

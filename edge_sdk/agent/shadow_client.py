@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from edge_sdk.shadow import sections
-from edge_sdk.shadow.models import Desired
+from edge_sdk.shadow.models import DesiredModel
 from edge_sdk.shadow.requests import Rejection
 from edge_sdk.shadow.topics import Address, for_thing, request
 from edge_sdk.shadow.view import View, take
@@ -28,6 +28,32 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10.0
 """A request that is not answered by then is taken for lost."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is desired.
+
+    Attributes:
+        models: By name.
+        unreadable: Name -> what is wrong with a model that is not written as one.
+    """
+
+    models: Mapping[str, DesiredModel]
+    unreadable: Mapping[str, str]
+
+
+def read_wish(models: Mapping[str, Any]) -> Wish:
+    """Reads ``desired.models``, each model for itself: people write shadows by hand, too."""
+    read: dict[str, DesiredModel] = {}
+    unreadable: dict[str, str] = {}
+    for name, model in models.items():
+        try:
+            read[name] = msgspec.convert(model, DesiredModel)
+        except msgspec.ValidationError as error:  # noqa: PERF203 - each for itself
+            log.error("what is desired of %s cannot be read: %s", name, error)
+            unreadable[name] = f"what is desired cannot be read: {error}"
+    return Wish(read, unreadable)
 
 
 @dataclass
@@ -92,12 +118,7 @@ class ShadowClient:
         """Whether the copy follows the shadow."""
         return self._view.current and self._link.connected
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing waits for an answer."""
-        return self._get is None and self._update is None
-
-    def take(self) -> Desired | None:
+    def take(self) -> Wish | None:
         """Takes in what has come since.
 
         Returns:
@@ -114,13 +135,10 @@ class ShadowClient:
                 self._connection(item)
             else:
                 news = self._message(item) or news
-        if not news or not self._view.current or "models" not in self._view.desired:
+        models = self._view.desired.get("models")
+        if not news or not self._view.current or not isinstance(models, dict):
             return None
-        try:
-            return msgspec.convert(self._view.desired, Desired)
-        except msgspec.ValidationError as error:
-            log.error("what is desired cannot be read, and is left undone: %s", error)
-            return None
+        return read_wish(models)
 
     def due(self) -> float | None:
         """When something is to be done though nothing comes, by the clock; ``None`` for never."""

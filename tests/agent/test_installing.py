@@ -281,3 +281,17 @@ def test_a_dialogue_model_is_packed_for_this_cpu_once(device, cloud, shelf, tmp_
     assert packed == {
         path: path.stat().st_mtime_ns for path in tmp_path.glob("gate-7/prepared/*/*/*")
     }
+
+
+@pytest.mark.parametrize("model", [5, [], {"digest": 1}, {"canary": {"percent": 10}}])
+def test_a_wish_that_cannot_be_read_changes_nothing_and_is_said(running, cloud, bundles, model):
+    cloud.desire("gate-7", {"other": desired(bundles["other"])})
+    cloud.request(ADDRESS, "update", {"state": {"desired": {"models": {"lookup": model}}}})
+    running.settle()
+    assert running.ask() == running.ask(name="other") == 4
+    assert said(running).status == "failed"
+    assert "cannot be read" in said(running).error
+    cloud.desire("gate-7", {"lookup": None})
+    wish(cloud, bundles["2"])
+    running.settle()
+    assert (said(running).status, said(running).error) == ("running", None)
