@@ -93,15 +93,17 @@ def line(view: RolloutView) -> str:
     """How a rollout stands, in one line."""
     answers = ", ".join(f"{count} {answer}" for answer, count in view.answers.items())
     what = f"rollout {view.id}: {view.plan.model} {view.plan.version} {view.status}"
-    return f"{what}, stage {view.stage}/{view.stages} ({answers}): {view.note}"
+    note = f": {view.note}" if view.note else ""
+    return f"{what}, stage {view.stage}/{view.stages} ({answers}){note}"
 
 
 def deployment(made: Deployment) -> str:
     """What a deployment does, or would do."""
     plan = made.plan
-    number = "would be" if made.rollout is None else f"rollout {made.rollout}:"
-    sizes = ", ".join(str(len(stage)) for stage in made.stages)
-    lines = [f"{number} {plan.model} {plan.version} for {sizes} devices ({plan.stages})"]
+    number = "dry run" if made.rollout is None else f"rollout {made.rollout}"
+    sizes = [len(stage) for stage in made.stages]
+    stages = f", in stages of {', '.join(map(str, sizes))}" if len(sizes) > 1 else ""
+    lines = [f"{number}: {plan.model} {plan.version} to {sum(sizes)} devices{stages}"]
     if made.rollout is None:
         for position, stage in enumerate(made.stages, 1):
             lines.append(f"stage {position}: {' '.join(stage)}")

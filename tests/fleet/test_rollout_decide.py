@@ -47,10 +47,11 @@ def test_a_version_that_fails_its_self_test_is_taken_back_after_the_first_stage(
     fleet = Fleet(dict.fromkeys(all_good(40), "refuses"), plan(stages="5,25,100"))
     rollout = fleet.run()
     assert rollout.status == "aborted"
-    assert "2 of 2 devices failed" in rollout.note
+    assert "failed on 2 of 2 devices" in rollout.note
     assert "self-test" in rollout.note
     assert max(fleet.most_asked) == 2
     assert not fleet.having()
+    assert [m.error for m in rollout.members if m.wish == "back"] == ["self-test"] * 2
     kinds = fleet.kinds_of_events()
     assert kinds.count("device.failed") == 2
     assert kinds[-2:] == ["rollout.aborted", "rollout.returned"]
@@ -70,7 +71,7 @@ def test_devices_that_had_nothing_go_back_to_nothing():
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("errors", "30.0% of"), ("lags", "4.00 times"), ("silent", "silent")]
+    ("kind", "reason"), [("errors", "fails 30.0% of"), ("lags", "4.00 times"), ("silent", "silent")]
 )
 def test_a_version_that_does_badly_is_taken_back(kind, reason):
     fleet = Fleet(dict.fromkeys(all_good(8), kind), plan(stages="25,100"))

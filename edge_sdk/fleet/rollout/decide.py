@@ -124,7 +124,7 @@ def _failed(rollout: Rollout, counts: Tally) -> Iterable[str]:
     if len(counts.failed) / counts.judged > gates.max_failed:
         worst = counts.failed[0]
         yield (
-            f"{len(counts.failed)} of {counts.judged} devices failed "
+            f"failed on {len(counts.failed)} of {counts.judged} devices "
             f"(limit {gates.max_failed:.0%}); {worst.thing}: {worst.error}"
         )
 
@@ -165,7 +165,7 @@ def _next(rollout: Rollout, counts: Tally, devices: Devices, now: float) -> Deci
     promotes = rollout.phase == "trial"
     last = max((member.stage for member in rollout.members), default=0)
     if not promotes and rollout.stage == last:
-        text = f"{len(counts.done)} of {len(rollout.members)} devices run {rollout.plan.version}"
+        text = f"runs on {len(counts.done)} of {len(rollout.members)} devices"
         if counts.pending or counts.absent:
             text += f"; left to do so: {named(m.thing for m in (*counts.pending, *counts.absent))}"
         after = msgspec.structs.replace(rollout, status="completed", note=text, ended_at=now)
@@ -223,13 +223,13 @@ def _asked_for(member: Member, device: Device | None, rollout: Rollout, now: flo
     tries = rollout.phase == "trial" and before is not None and before.digest != plan.digest
     return _asked(
         member, now, wish="trial" if tries else "full", before=before,
-        generation=_generation(plan, device), steady=device.online,
+        generation=_generation(plan, device), steady=device.online, error="",
     )  # fmt: skip
 
 
 def _asked(member: Member, now: float, **changes: object) -> Member:
     return msgspec.structs.replace(
-        member, written=False, answer="open", sign="", since=now, error="", **changes
+        member, written=False, answer="open", sign="", since=now, **changes
     )
 
 
@@ -247,6 +247,6 @@ def _returning(rollout: Rollout, now: float) -> Decision:
     if any(member.answer == "open" for member in members):
         return Decision(rollout)
     back = sum(member.answer in ("done", "gone") for member in members)
-    text = f"{back} of {len(members)} devices are back on what they had"
+    text = f"back on what they had: {back} of {len(members)} devices"
     after = msgspec.structs.replace(rollout, status=rollout.ends_as, ended_at=now)
     return Decision(after, (event_of(after, "rollout.returned", text),))

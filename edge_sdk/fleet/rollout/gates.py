@@ -96,7 +96,7 @@ def breaches(gates: Gates, pairs: Iterable[tuple[Health, Health | None]]) -> Ite
     if gates.max_error_rate is not None and requests >= gates.min_requests:
         rate = errors / requests
         if rate > gates.max_error_rate:
-            yield f"{rate:.1%} of {requests} requests fail (limit {gates.max_error_rate:.1%})"
+            yield f"fails {rate:.1%} of {requests} requests (limit {gates.max_error_rate:.1%})"
     enough = [(new, old) for new, old in known if new.requests >= gates.min_requests]
     ratios = [
         new.p95_ms / old.p95_ms

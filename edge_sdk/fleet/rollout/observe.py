@@ -29,6 +29,8 @@ def observe(rollout: Rollout, devices: Mapping[str, Device], now: float) -> Roll
 def _observed(member: Member, device: Device, rollout: Rollout, now: float) -> Member:
     report = device.models.get(rollout.plan.model, _NO_REPORT)
     answer, error = _answer(member, report, rollout.plan.digest)
+    if member.wish == "back":
+        error = member.error  # why it was taken back
     if answer == "done" and member.steady and not device.online:
         answer = "gone"
     seen = member.seen or device.online
@@ -37,7 +39,7 @@ def _observed(member: Member, device: Device, rollout: Rollout, now: float) -> M
     since = member.since if sign == member.sign else now
     if now - since >= rollout.plan.gates.max_wait_s and answer in ("open", "gone"):
         answer = "lost" if seen else "absent"
-        error = "was reached, then fell silent" if seen else ""
+        error = "was reached, then fell silent" if seen else error
     if (answer, error, seen, sign) == (member.answer, member.error, member.seen, member.sign):
         return member
     return msgspec.structs.replace(

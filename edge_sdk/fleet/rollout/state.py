@@ -77,7 +77,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         answer: What came of it.
         sign: What it last showed, and
         since: when that began, in seconds since 1970.
-        error: Why it failed.
+        error: Why it failed, also after it was taken back.
     """
 
     thing: str
