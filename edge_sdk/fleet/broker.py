@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import getpass
+import errno
 import logging
 import shutil
 import signal
@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_sdk.bundle import files
 from edge_sdk.errors import FleetError
 from edge_sdk.transport.address import BrokerAddress
 
@@ -23,6 +24,7 @@ _HOST = "127.0.0.1"
 _SYSTEM = "/usr/local/sbin:/usr/sbin"  # where daemons are; not on the path of every user
 _FIRST_PORT = 1883
 _START_S = 10.0
+_RELEASE_S = 3.0  # within which the broker of a server that was killed ends
 _RESTART_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -47,29 +49,27 @@ class Broker:
 async def own_broker(folder: Path, port: int | None = None) -> AsyncIterator[Broker]:
     """Runs a broker on the loopback interface.
 
+    Agents are told its port, so it stays what it was when the folder was used last.
+
     Args:
         folder: For what it keeps.
-        port: To listen on; 1883 or the next free one unless given.
+        port: To listen on; as last time unless given, at first 1883 or the next free one.
 
     Raises:
         FleetError: It does not start.
     """
-    if port and _taken(port):
-        raise FleetError(
-            "another program listens there",
-            where=f"{_HOST}:{port}",
-            remedy="give another port, or the --broker to use",
-        )
-    address = BrokerAddress(_HOST, port or _free_port())
+    folder.mkdir(parents=True, exist_ok=True)
+    remembered = folder / "port"
+    address = BrokerAddress(_HOST, await _port(port, remembered))
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path=_SYSTEM)
     running = _mosquitto(program, folder, address) if program else _amqtt(address)
     async with running as broker:
+        files.replace(remembered, b"%d\n" % address.port, folder)
         yield broker
 
 
 @asynccontextmanager
 async def _mosquitto(program: str, folder: Path, address: BrokerAddress) -> AsyncIterator[Broker]:
-    folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "mosquitto.conf"
     configuration.write_text(_configuration(folder, address))
 
@@ -78,7 +78,7 @@ async def _mosquitto(program: str, folder: Path, address: BrokerAddress) -> Asyn
             program,
             "-c",
             str(configuration),
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
             start_new_session=True,  # Ctrl-C is for the server, which then ends it
         )
 
@@ -108,8 +108,8 @@ def _configuration(folder: Path, address: BrokerAddress) -> str:
 # Written anew at every start of edge-sdk fleet serve.
 listener {address.port} {address.host}
 allow_anonymous true
-# Root would become a user who cannot write to the folder.
-user {getpass.getuser()}
+# Started by root, it would else become a user who cannot write to the folder.
+user root
 # Without it a round trip takes 44 ms and not 0.1 ms.
 set_tcp_nodelay true
 max_inflight_messages 1000
@@ -122,7 +122,7 @@ log_type error
 """
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: SIGTERM when the server dies, also by SIGKILL, so that the port is free."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -136,7 +136,7 @@ async def _listening(process: asyncio.subprocess.Process, address: BrokerAddress
     """
     deadline = asyncio.get_running_loop().time() + _START_S
     while process.returncode is None and asyncio.get_running_loop().time() < deadline:
-        if _taken(address.port):
+        if _answers(address.port):
             return
         await asyncio.sleep(0.01)
     if process.returncode is None:
@@ -156,10 +156,45 @@ async def _amqtt(address: BrokerAddress) -> AsyncIterator[Broker]:
         yield Broker(address, "amqtt, embedded", dollars=False)
 
 
-def _free_port() -> int:
-    return next(port for port in range(_FIRST_PORT, 1 << 16) if not _taken(port))
+async def _port(given: int | None, remembered: Path) -> int:
+    """The port to listen on.
+
+    Raises:
+        FleetError: Another program has it.
+    """
+    port = given or _read(remembered)
+    if port is None:
+        return next(port for port in range(_FIRST_PORT, 1 << 16) if _free(port))
+    deadline = asyncio.get_running_loop().time() + _RELEASE_S
+    while not _free(port):
+        if asyncio.get_running_loop().time() > deadline:
+            raise FleetError(
+                "another program listens there" + ("" if given else ", where agents expect ours"),
+                where=f"{_HOST}:{port}",
+                remedy="stop it; or give another --broker-port, or the --broker to use",
+            )
+        await asyncio.sleep(0.05)
+    return port
 
 
-def _taken(port: int) -> bool:
+def _read(remembered: Path) -> int | None:
+    try:
+        return int(remembered.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _free(port: int) -> bool:
+    """Whether a server may listen there; connections that have ended do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+        return True
+
+
+def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((_HOST, port)) == 0

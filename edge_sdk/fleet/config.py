@@ -31,7 +31,8 @@ class BrokerConfig(Table, frozen=True, kw_only=True):
         certificate: PEM file of the server's own certificate, for mutual TLS.
         key: PEM file of its private key.
         client_id: Names the server's session at the broker; each server needs its own.
-        port: Of the broker that the server starts; 1883, or the next free one, unless given.
+        port: Of the broker that the server starts; as last time unless given, at first 1883 or
+            the next free one.
     """
 
     url: str | None = None

@@ -93,9 +93,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen there: {error}",
+            f"cannot listen there: {error.strerror or error}",
             where=f"{host}:{port}",
-            remedy="choose another address or port",
+            remedy="stop what listens there, or choose another address or port",
         ) from error
     # Connections inherit it. asyncio sets it only where it made the socket itself, and
     # without it every answer waits for the acknowledgement of its headers: 40 ms.

@@ -221,7 +221,22 @@ def test_a_taken_port_for_the_broker_is_named(mosquitto, tmp_path):
         "--data", str(tmp_path), "--http", "127.0.0.1:0", "--broker-port", str(mosquitto.port)
     )
     assert code == 1
-    assert str(mosquitto.port) in message
+    assert f"127.0.0.1:{mosquitto.port}: another program listens there" in message
+
+
+def test_its_own_broker_stays_where_agents_look_for_it(start, tmp_path):
+    data, port = tmp_path / "data", free_port()
+    start(data, "--broker-port", str(port)).stop()
+    second = start(data)
+    second.kill()
+    # At once, while the broker of the one that was killed may still be there.
+    third = start(data)
+    assert third.serving["broker"] == second.serving["broker"] == f"mqtt://127.0.0.1:{port}"
+    third.stop()
+    with socket.create_server(("127.0.0.1", port)):
+        code, message = refused("--data", str(data), "--http", "127.0.0.1:0")
+    assert code == 1
+    assert f"127.0.0.1:{port}: another program listens there, where agents expect" in message
 
 
 def test_a_wrong_file_is_explained(tmp_path):
