@@ -99,6 +99,17 @@ def test_a_damaged_weight_that_all_versions_share(running, cloud, bundles, shelf
     assert running.ask() == 5
 
 
+@pytest.mark.parametrize("name", ["index.json", "oci-layout"])
+def test_a_damaged_list_is_made_again_without_fetching_blobs(running, name, shelf):
+    (Path(running.config.store) / name).write_bytes(b'{"schemaV')
+    before = shelf.bytes
+    running.restart()
+    running.settle()
+    assert running.ask() == 5
+    assert shelf.bytes - before < 1000, "the image index; every blob was there"
+    assert running.report.models["lookup"].status == "running"
+
+
 def test_a_store_that_is_gone_is_filled_again(running, cloud):
     shutil.rmtree(running.config.store)
     running.restart()
