@@ -53,7 +53,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of either kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'fleet.db'}"
-    server: str = request.getfixturevalue("postgresql")
+    return postgresql_database(request.getfixturevalue("postgresql"))
+
+
+def postgresql_database(server: str) -> str:
+    """URL of an empty database of a server."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(f"{server}postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

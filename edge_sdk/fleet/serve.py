@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
-from pathlib import Path
 
 import msgspec
 import uvicorn
@@ -16,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edge_sdk.errors import ConfigError, FleetError
 from edge_sdk.fleet import blob_endpoint
 from edge_sdk.fleet.broker import Broker, own_broker
 from edge_sdk.fleet.bus import FleetBus
@@ -68,13 +65,11 @@ async def serve(
 
     Raises:
         ConfigError: A value does not work on this machine.
-        FleetError: The broker or the database does not start, or somebody else serves this
-            folder.
+        FleetError: The broker or the database does not start, or another server serves it.
     """
     async with AsyncExitStack() as stack:
-        stack.enter_context(_sole_server(config.folder))
-        listener = stack.enter_context(listen(*config.listen))
         database = stack.enter_context(closing(Database(config.database_url)))
+        listener = stack.enter_context(listen(*config.listen))
         broker = await stack.enter_async_context(_broker(config))
         roots = [one for one in config.shadow.roots if broker.dollars or one[0] != "$"]
         serving = Serving(
@@ -98,6 +93,7 @@ async def serve(
         app = Starlette(routes=[health, *control.routes, *bundles])
         await together(
             _until(stop, bus, lambda: started(serving)),
+            database.keep(),
             bus.run(),
             shadows.run(),
             control.run(),
@@ -122,26 +118,6 @@ async def _broker(config: FleetConfig) -> AsyncIterator[Broker]:
     else:
         async with own_broker(config.folder / "broker", config.broker.port) as own:
             yield own
-
-
-@contextmanager
-def _sole_server(folder: Path) -> Iterator[None]:
-    """Keeps a folder for one server; the lock goes with the process, however that ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a")
-    except OSError as error:
-        raise ConfigError(f"cannot be used: {error.strerror}", where=str(folder)) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FleetError(
-                "another server keeps its data here",
-                where=str(folder),
-                remedy="stop it, or give another --data",
-            ) from None
-        yield
 
 
 def _health(bus: FleetBus, database: Database) -> Callable[[Request], Awaitable[Response]]:

@@ -7,13 +7,19 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from edge_sdk.errors import ConfigError, FleetError
+from edge_sdk.fleet.database import claim, engine
 from edge_sdk.fleet.database.engine import Database
+from tests.databases import postgresql_database
 
 SHADOW = sa.text("INSERT INTO shadows VALUES (:thing, '', 1, :document, NULL)")
+BREAK_OFF = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+CLAIM = f"SELECT pg_advisory_lock({claim._NUMBER})"
 THINGS = sa.text("SELECT thing FROM shadows ORDER BY thing")
 
 
@@ -27,6 +33,31 @@ def test_what_was_written_is_there_when_it_is_opened_again(database_url):
         asyncio.run(database.write(lambda connection: connection.execute(SHADOW, row)))
     with closing(Database(database_url)) as database:
         assert things(database) == ["gate-1"]
+
+
+def test_a_second_server_is_refused_until_the_first_has_ended(database_url):
+    refused = pytest.raises(FleetError, match="another server serves this database")
+    with closing(Database(database_url)), refused:
+        Database(database_url)
+    with closing(Database(database_url)):
+        pass
+
+
+def test_a_database_that_was_away_is_claimed_again_or_given_up(postgresql, monkeypatch):
+    monkeypatch.setattr(engine, "_CLAIM_EVERY_S", 0.01)
+    monkeypatch.setattr(engine, "AGAIN_S", 1)
+    url = postgresql_database(postgresql)
+
+    with closing(Database(url)) as database, psycopg.connect(url, autocommit=True) as other:
+        assert other.execute(BREAK_OFF).fetchall()
+        with pytest.raises(asyncio.TimeoutError):
+            asyncio.run(asyncio.wait_for(database.keep(), 1))
+        with pytest.raises(FleetError, match="another server serves this database"):
+            Database(url)
+        assert other.execute(BREAK_OFF).fetchall()
+        other.execute(CLAIM)
+        with pytest.raises(FleetError, match="another server serves this database"):
+            asyncio.run(asyncio.wait_for(database.keep(), 10))
 
 
 def test_a_write_that_raises_leaves_nothing(database_url):

@@ -207,7 +207,7 @@ def test_a_second_server_on_the_same_folder_is_refused(start, mosquitto, tmp_pat
     start(tmp_path / "data", "--broker", mosquitto.url)
     code, message = refused("--data", str(tmp_path / "data"), "--http", "127.0.0.1:0")
     assert code == 1
-    assert "another server keeps its data here" in message
+    assert "fleet.db: another server serves this database" in message
 
 
 def test_a_port_that_is_taken_is_named(mosquitto, tmp_path):

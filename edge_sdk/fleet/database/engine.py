@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,11 +18,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from edge_sdk.errors import ConfigError, FleetError
+from edge_sdk.fleet.database.claim import AGAIN_S, AT_START_S, claim
 
 T = TypeVar("T")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _READERS = 2
+_CLAIM_EVERY_S = 5.0
 _BUSY_S = 10
 # A server that has vanished is given up in seconds, not in the hours of the system's defaults.
 _POSTGRESQL = {
@@ -34,7 +37,7 @@ _POSTGRESQL = {
 
 
 class Database:
-    """A database that is up to date with this server.
+    """A database that is up to date with this server, and its alone.
 
     All writing goes through one thread: SQLite takes one writer at a time, and whoever waits
     in a queue of ours does not time out.
@@ -44,7 +47,7 @@ class Database:
 
     Raises:
         ConfigError: The URL is something else, or a newer server has written this database.
-        FleetError: It cannot be opened or brought up to date.
+        FleetError: It cannot be opened or brought up to date, or another server serves it.
 
     Attributes:
         engine: For synchronous use; every transaction on it is durable once committed.
@@ -56,8 +59,9 @@ class Database:
         self.shown = self.engine.url.set(drivername=self.engine.dialect.name).render_as_string()
         self._writer = ThreadPoolExecutor(1, "database-writer")
         self._readers = ThreadPoolExecutor(_READERS, "database-reader")
+        self._claim = claim(self.engine)
         try:
-            self._migrate()
+            self._open()
         except BaseException:
             self.close()
             raise
@@ -86,7 +90,7 @@ class Database:
             with self.engine.connect() as connection:
                 return work(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, reading)
+        return await self._on_reader(reading)
 
     async def on_writer(self, work: Callable[[], T]) -> T:
         """Runs ``work`` on the writer's thread; it makes its own transactions."""
@@ -100,16 +104,32 @@ class Database:
             return False
         return True
 
+    async def keep(self) -> None:
+        """Sees to it, until it is cancelled, that no other server serves this database.
+
+        Raises:
+            FleetError: One does: it began while the database could not be reached from here.
+        """
+        while True:
+            await asyncio.sleep(_CLAIM_EVERY_S)
+            with suppress(SQLAlchemyError):  # it is away, as whoever needs it will say
+                await self._on_reader(lambda: self._claim.hold(AGAIN_S))
+
     def close(self) -> None:
         """Waits for what has begun, then closes all connections."""
         self._writer.shutdown()
         self._readers.shutdown()
+        self._claim.release()
         self.engine.dispose()
 
-    def _migrate(self) -> None:
+    async def _on_reader(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    def _open(self) -> None:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         try:
+            self._claim.hold(AT_START_S)
             with self.engine.begin() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
@@ -146,7 +166,7 @@ def _engine(url: str) -> sa.Engine:
         return sa.create_engine(
             parsed,
             pool_pre_ping=True,
-            pool_size=_READERS + 1,
+            pool_size=_READERS + 2,  # the writer, and the lock
             connect_args=_POSTGRESQL,
             hide_parameters=True,
         )
