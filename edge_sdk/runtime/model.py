@@ -17,6 +17,7 @@ from edge_sdk.runtime import golden, memory, process, sessions
 from edge_sdk.runtime.arrays import read_array
 from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Runner
+from edge_sdk.runtime.prepared import Verify
 from edge_sdk.runtime.scores import Float32
 from edge_sdk.runtime.steps import Classification
 from edge_sdk.runtime.text_tasks import DEFAULT_BATCH, TextTasks
@@ -37,7 +38,7 @@ def load(
     context: int | None = None,
     streams: int | None = None,
     threads: int | None = None,
-    verify: bool = True,
+    verify: Verify = True,
     prepare: bool = True,
     nan: NanPolicy = "error",
 ) -> Model:
@@ -55,7 +56,9 @@ def load(
             cached; up to four by default, as far as the context does not suffer.
         threads: Intra-op threads; the profile's by default, at most the cores there are.
             A dialogue model may use fewer while other programs keep cores busy.
-        verify: Whether to hash every file before it is used.
+        verify: Whether to hash every file before it is used. Of a dialogue model's graph and
+            weights, those that were hashed before and not touched since (by inode and change
+            time) are trusted unless this is ``"always"``.
         prepare: Whether a dialogue model's weights may be packed for this CPU, once,
             into files that all its sessions share; see ``notes`` for what was done.
         nan: What to do about NaN in float inputs.
@@ -73,7 +76,7 @@ def load(
     if limit is not None:
         memory.admit(record.memory, limit, f"{record.name} ({record.profile})")
     if record.generation is not None:
-        from edge_sdk.runtime.generation.generator import open_generator
+        from edge_sdk.runtime.generation.opening import open_generator
 
         if verify:
             variant.verify(graphs=False)  # the graph as it is opened: packed weights spare raw ones

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_sdk.bundle.reader import Bundle, Variant
@@ -10,6 +11,7 @@ from edge_sdk.errors import BundleError, ProfileError
 from edge_sdk.runtime import prepared
 from edge_sdk.runtime.engine import Session, SessionOptions, find_engine
 from edge_sdk.runtime.pipeline import Pipeline
+from edge_sdk.runtime.prepared import Verify
 
 
 def choose_variant(bundle: Bundle, profile: str) -> Variant:
@@ -54,8 +56,9 @@ def open_graph(
     arena: bool,
     *,
     prepare: bool = True,
-    verify: bool = False,
+    verify: Verify = False,
     progress: prepared.Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Session:
     """Opens one graph of a variant with its engine; arguments and errors as above.
 
@@ -66,8 +69,11 @@ def open_graph(
         arena: Whether the engine may keep a growing memory arena.
         prepare: Whether a decoder's weights may be packed for this CPU into files that
             sessions share.
-        verify: Whether to hash the graph and the weights that it reads.
+        verify: Whether to hash the graph and the weights that it reads, those too whose
+            stamp is known if ``always``.
         progress: Called with the number of weights packed so far, and of all.
+        meanwhile: Called when the engine is about to read the graph: starts what a thread can
+            do until then.
 
     Raises:
         BundleError: The variant has no graph of that name.
@@ -85,8 +91,9 @@ def open_graph(
     )
     engine = find_engine(record.engine.name)
     return prepared.open_graph(
-        engine, graph, variant, options, prepare=prepare, verify=verify, progress=progress
-    )
+        engine, graph, variant, options,
+        prepare=prepare, verify=verify, progress=progress, meanwhile=meanwhile,
+    )  # fmt: skip
 
 
 def default_threads(profile: str) -> int:

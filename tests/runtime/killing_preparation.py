@@ -40,7 +40,7 @@ def check(bundle: Path) -> None:
     index = read_index(path)
     assert index is not None
     listed = {blob.digest.removeprefix("sha256:") for blob in index.blobs}
-    found = {file.name for file in path.parent.iterdir()}
+    found = {file.name for file in path.parent.iterdir() if file.suffix != ".stamps"}
     assert found == {"lock", path.name} | listed
 
 

@@ -21,9 +21,10 @@ from edge_sdk.errors import DigestError
 from edge_sdk.runtime import sessions
 from edge_sdk.runtime.engine import Session, SessionOptions
 from edge_sdk.runtime.engines.onnx import OnnxEngine
-from edge_sdk.runtime.prepared import packing
+from edge_sdk.runtime.prepared import Verify, artefact, packing, stamps
 from edge_sdk.runtime.prepared.artefact import Index, Place, read_index
 from edge_sdk.runtime.prepared.prepare import record
+from edge_sdk.runtime.prepared.stamps import Stamp
 from tests.runtime.small_decoder import decoder, logits
 
 pytestmark = pytest.mark.skipif(
@@ -37,7 +38,7 @@ def variant(tmp_path) -> Variant:
     return open_bundle(decoder(tmp_path / "bundle")).variants[0]
 
 
-def opened(variant: Variant, *, prepare: bool = True, verify: bool = False) -> Session:
+def opened(variant: Variant, *, prepare: bool = True, verify: Verify = False) -> Session:
     return sessions.open_graph(variant, "main", 1, True, prepare=prepare, verify=verify)
 
 
@@ -170,6 +171,60 @@ def test_forged_bytes_that_change_little_are_found_by_their_digest(variant):
     size = weight.blob.size
     flip(place.path(weight.blob), at=size - 1)  # the last byte of the last scale
     expect_plain(variant, "does not match its digest", verify=True)
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files count as left alone as soon as they are written."""
+    monkeypatch.setattr(stamps, "SETTLED_NS", 0)
+
+
+def hashed(variant: Variant, monkeypatch, verify: Verify = True) -> int:
+    """How many files a load hashes: of the graph, and of what was prepared."""
+    files = []
+    with monkeypatch.context() as patch:
+        for module, name in ((Variant, "verify_blob"), (artefact, "verify_file")):
+            original = getattr(module, name)
+            patch.setattr(
+                module, name, lambda *given, do=original: (files.append(given), do(*given))
+            )
+        assert opened(variant, verify=verify).notes == ()
+    return len(files)
+
+
+def test_what_was_hashed_and_not_touched_since_is_not_hashed_again(variant, settled, monkeypatch):
+    prepared(variant)
+    every = 1 + 1 + 3  # the graph, its embedding, the packed weights
+    assert [hashed(variant, monkeypatch) for _ in range(3)] == [every, 0, 0]
+    assert hashed(variant, monkeypatch, "always") == every
+    path = place_of(variant).path(index_of(variant).weights[0].blob)
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:
+        path.touch()
+    assert [hashed(variant, monkeypatch) for _ in range(2)] == [1, 0]
+
+
+def test_damage_that_changes_no_time_is_found_by_what_the_graph_computes(variant, settled):
+    """As bad storage would: the stamp is made to fit what was damaged."""
+    prepared(variant)
+    opened(variant, verify=True)
+    graph = variant.record.graphs[0]
+    [embedding] = {blob.digest for blob in graph.weights} - set(index_of(variant).unread)
+    path = variant.blob_path(embedding)
+    for at in range(3, path.stat().st_size, 4):  # the exponents
+        flip(path, at)
+    known = place_of(variant).stamps_path
+    old = msgspec.json.decode(known.read_bytes())
+    new = Stamp.of(path)
+    assert new is not None
+    old["stamps"][embedding] = msgspec.to_builtins(new)
+    known.write_bytes(msgspec.json.encode(old))
+    for _ in range(2):  # nothing is prepared of it either
+        with pytest.raises(DigestError) as error:
+            opened(variant, verify=True)
+        assert embedding in error.value.where
+        assert not known.exists()
+        assert not place_of(variant).index_path.exists()
 
 
 def test_key_that_does_not_fit_never_serves(variant):

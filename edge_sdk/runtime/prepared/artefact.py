@@ -3,6 +3,7 @@
 ::
 
     prepared/<manifest>/<layout id>/<graph>.json    written last: without it, nothing was prepared
+                                    <graph>.stamps  what is known of files that were hashed
                                     <hex digest>    the rewritten graph, and one file per weight
 
 A weight's file is its packed bytes, then its scales and zero points, so that nothing
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,7 @@ from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Blob, Frozen, Graph
 from edge_sdk.errors import BundleError, DigestError
 from edge_sdk.runtime.prepared.graph import Packable, Tensor
+from edge_sdk.runtime.prepared.stamps import Stamp, Stamps
 
 SCHEMA = "org.edge-sdk.prepared/1"
 PAGE = 4096  # packed bytes are mapped at a file's start, the rest on pages of its own
@@ -148,6 +151,11 @@ class Place:
         """The file whose presence says that all others are complete."""
         return self.folder / f"{hex_of(self.graph.parts[0].digest)}.json"
 
+    @property
+    def stamps_path(self) -> Path:
+        """Where the stamps of what its sessions read are kept."""
+        return self.index_path.with_suffix(".stamps")
+
     def find(self) -> Index | None:
         """What was prepared here for this graph and layout, its files present in full size.
 
@@ -166,7 +174,8 @@ class Place:
             )
         for blob in index.blobs:
             path = self.path(blob)
-            if not path.is_file() or path.stat().st_size != blob.size:
+            stamp = Stamp.of(path)
+            if stamp is None or stamp.size != blob.size:
                 raise BundleError("is missing or cut short", where=str(path))
         return index
 
@@ -174,14 +183,15 @@ class Place:
         """The file of that digest."""
         return self.folder / hex_of(blob.digest)
 
-    def verify(self, index: Index) -> None:
-        """Reads and hashes every weight's file.
+    def verify(self, index: Index, stamps: Stamps) -> None:
+        """Reads and hashes every weight's file whose stamp is unknown.
 
         Raises:
             DigestError: One does not match its digest.
         """
         for weight in index.weights:
-            verify_file(self.path(weight.blob), weight.blob)
+            path, blob = self.path(weight.blob), weight.blob
+            stamps.verify(path, blob.digest, partial(verify_file, path, blob))
 
     def model(self, index: Index) -> bytes:
         """The rewritten graph.
@@ -195,9 +205,13 @@ class Place:
         return data
 
     def remove(self, index: Index | None = None) -> None:
-        """Takes a graph's index away, so that nothing counts as prepared, then its files."""
+        """Takes a graph's index away, so that nothing counts as prepared, then its files.
+
+        What failed despite known stamps is hashed again, hence they go too.
+        """
         with suppress(OSError):
             self.index_path.unlink(missing_ok=True)
+            self.stamps_path.unlink(missing_ok=True)
             for blob in index.blobs if index else ():
                 self.path(blob).unlink(missing_ok=True)
 

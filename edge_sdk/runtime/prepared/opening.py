@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Callable, Container
+from functools import partial
 
 import msgspec
 
@@ -20,6 +21,7 @@ from edge_sdk.runtime.prepared.joined import graph_path
 from edge_sdk.runtime.prepared.packing import TESTED, layout_id
 from edge_sdk.runtime.prepared.prepare import Progress, record
 from edge_sdk.runtime.prepared.prepare import prepare as make
+from edge_sdk.runtime.prepared.stamps import Stamps, Verify
 
 
 def open_graph(
@@ -29,8 +31,9 @@ def open_graph(
     options: SessionOptions,
     *,
     prepare: bool = True,
-    verify: bool = False,
+    verify: Verify = False,
     progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Session:
     """Opens a graph: a decoder's over prepared weights, which are made where absent.
 
@@ -42,8 +45,9 @@ def open_graph(
         variant: The variant.
         options: How to open it.
         prepare: Whether prepared weights may be used and made.
-        verify: Whether to hash everything that is about to be read.
+        verify: Whether to hash everything that is about to be read and whose stamp is unknown.
         progress: Called while weights are being prepared.
+        meanwhile: Called when the engine is about to read the graph, which takes a while.
 
     Raises:
         BundleError: The engine does not read the graph's format, or a file is damaged.
@@ -57,16 +61,20 @@ def open_graph(
     note = None
     if prepare and isinstance(engine, OnnxEngine) and _runs_on_cpu(variant.record, options):
         try:
-            session = _open_prepared(engine, graph, variant, options, verify, progress)
+            session = _open_prepared(engine, graph, variant, options, verify, progress, meanwhile)
             if session is not None:
                 return session
         except (OSError, EdgeSdkError) as error:
             why = str(error).partition("\n")[0]
             note = f"graph {graph.name!r} is loaded plainly, not over prepared weights: {why}"
-    if verify:
-        _verify(variant, graph, unread=())
+    if verify:  # in full, because what is known of stamps may be what has failed
+        for blob in (*graph.parts, *graph.weights):
+            variant.verify_blob(blob)
     folder = variant.blobs.root / "prepared" / hex_of(variant.digest)
-    plain = engine.open(graph_path(graph, variant.blobs, folder), options)
+    path = graph_path(graph, variant.blobs, folder)
+    if meanwhile:
+        meanwhile()
+    plain = engine.open(path, options)
     return plain if note is None else _noted(plain, note)
 
 
@@ -75,14 +83,16 @@ def _open_prepared(
     graph: Graph,
     variant: Variant,
     options: SessionOptions,
-    verify: bool,
+    verify: Verify,
     progress: Progress | None,
+    meanwhile: Callable[[], None] | None,
 ) -> Session | None:
     """A session over prepared weights; ``None`` where the graph has none to prepare."""
     place = _place(graph, variant, options)
     index = _found(place)
-    if verify:
-        _verify(variant, graph, index.unread if index else ())
+    stamps = Stamps(place.stamps_path, trusted=verify != "always") if verify else None
+    if stamps:
+        _verify(stamps, variant, graph, index.unread if index else ())
     made_now = index is None
     if index is None:
         index = make(place, options, progress)
@@ -91,9 +101,11 @@ def _open_prepared(
     if not index.weights:
         return None
     try:
-        if verify and index.witness:  # else it was written just now
-            place.verify(index)
-        session = _open_checked(engine, place, index, variant, options)
+        if stamps and index.witness:  # else it was written just now
+            place.verify(index, stamps)
+        session = _open_checked(engine, place, index, variant, options, meanwhile)
+        if stamps:
+            stamps.save(place.folder)
     except (OSError, EdgeSdkError):
         if index.witness:  # it was right once, so its files or the engine have changed
             place.remove(index)
@@ -104,11 +116,19 @@ def _open_prepared(
 
 
 def _open_checked(
-    engine: OnnxEngine, place: Place, index: Index, variant: Variant, options: SessionOptions
+    engine: OnnxEngine,
+    place: Place,
+    index: Index,
+    variant: Variant,
+    options: SessionOptions,
+    meanwhile: Callable[[], None] | None,
 ) -> Session:
     """A session that computes what it should; what was prepared just now is checked in full."""
     lean = dataclasses.replace(options, arena=False)
-    session = engine.open_bytes(place.model(index), place.blobs.root.resolve(), lean)
+    model = place.model(index)
+    if meanwhile:
+        meanwhile()
+    session = engine.open_bytes(model, place.blobs.root.resolve(), lean)
     session.shares_weights = True
     process.trim()
     # What is still mapped as it is, is the embedding table.
@@ -160,10 +180,11 @@ def _runs_on_cpu(record: VariantRecord, options: SessionOptions) -> bool:
     return record.kind == "decoder" and all(name == CPU for name in options.providers)
 
 
-def _verify(variant: Variant, graph: Graph, unread: Container[str]) -> None:
+def _verify(stamps: Stamps, variant: Variant, graph: Graph, unread: Container[str]) -> None:
     for blob in (*graph.parts, *graph.weights):
         if blob.digest not in unread:
-            variant.verify_blob(blob)
+            path = variant.blob_path(blob.digest)
+            stamps.verify(path, blob.digest, partial(variant.verify_blob, blob))
 
 
 def _noted(session: Session, note: str) -> Session:
