@@ -1,14 +1,14 @@
 """Finds profiles by name or path: built in, from a plug-in, or a file of the user's.
 
 A plug-in is an entry point of the group ``edge_sdk.profiles`` that names a folder
-(:class:`pathlib.Path`) of ``NAME.toml`` files; the built-in profiles are one of them.
+(:class:`pathlib.Path`) of ``NAME.toml`` files. The built-in profiles are found without
+looking for plug-ins, which takes longer the more packages are installed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container
-from importlib.metadata import entry_points
+from collections.abc import Collection
 from pathlib import Path
 
 from device_profiles.parse import parse
@@ -49,7 +49,7 @@ def profile_path(name_or_path: str | os.PathLike[str]) -> Path:
     given = os.fspath(name_or_path)
     if given.endswith(".toml") or os.sep in given:
         return Path(given)
-    files = _files()
+    files = _files([given])
     if given not in files:
         raise ProfileError(
             f"unknown profile {given!r}{suggest(given, list(files))}",
@@ -58,7 +58,7 @@ def profile_path(name_or_path: str | os.PathLike[str]) -> Path:
     return files[given]
 
 
-def profiles(only: Container[str] | None = None) -> dict[str, Profile]:
+def profiles(only: Collection[str] | None = None) -> dict[str, Profile]:
     """Built-in and plug-in profiles by name, in order of name.
 
     Args:
@@ -68,7 +68,9 @@ def profiles(only: Container[str] | None = None) -> dict[str, Profile]:
         ProfileError: One of the files is wrong, or two have the same name.
     """
     loaded = {
-        name: load_profile(path) for name, path in _files().items() if only is None or name in only
+        name: load_profile(path)
+        for name, path in _files(only).items()
+        if only is None or name in only
     }
     for name, profile in loaded.items():
         if profile.name != name:
@@ -78,8 +80,13 @@ def profiles(only: Container[str] | None = None) -> dict[str, Profile]:
     return loaded
 
 
-def _files() -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _files(wanted: Collection[str] | None) -> dict[str, Path]:
+    """The files by name: of plug-ins too, unless those wanted are all built in."""
+    found = {path.stem: path for path in BUILTIN.glob("*.toml")}
+    if wanted is not None and all(name in found for name in wanted):
+        return dict(sorted(found.items()))
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group="edge_sdk.profiles"):
         folder = Path(load_plugin(entry, ProfileError))
         for path in folder.glob("*.toml"):

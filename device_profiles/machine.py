@@ -7,7 +7,6 @@ import platform
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -66,8 +65,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[InstalledEngine, ...] = ()
 
 
-def detect_machine() -> Machine:
+def detect_machine(*, engines: bool = True) -> Machine:
     """The machine this process runs on.
+
+    Args:
+        engines: Whether to look for inference engines, which means to import them.
 
     Raises:
         ProfileError: It does not run Linux, or on an unsupported architecture.
@@ -82,7 +84,7 @@ def detect_machine() -> Machine:
         uname=platform.machine(),
         pointer_bits=struct.calcsize("P") * 8,
         cpus=len(os.sched_getaffinity(0)),
-        engines=tuple(installed_engines()),
+        engines=tuple(installed_engines()) if engines else (),
     )
 
 
@@ -140,6 +142,8 @@ def installed_engines() -> Iterator[InstalledEngine]:
     A library that is there but does not load (a vendor build without its CUDA) does not count.
     A plug-in's engine speaks for itself.
     """
+    from importlib.metadata import entry_points
+
     for name, (modules, distributions) in _ENGINES.items():
         if not any(find_spec(module) for module in modules):
             continue
@@ -160,6 +164,8 @@ def installed_engines() -> Iterator[InstalledEngine]:
 
 
 def _version(distributions: tuple[str, ...]) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     for name in distributions:
         with suppress(PackageNotFoundError):
             return f"{name} {version(name)}"

@@ -80,7 +80,9 @@ def _sense(profile: Profile) -> Iterator[Problem]:
 
 
 def _engines(engines: tuple[EngineChoice, ...]) -> Iterator[Problem]:
-    from importlib.metadata import entry_points
+    if engines and all(engine.name in ENGINES for engine in engines):
+        return
+    from importlib.metadata import entry_points  # slow, and only plug-ins need it
 
     known = sorted({*ENGINES, *entry_points(group="edge_sdk.engines").names})
     if not engines:

@@ -75,7 +75,8 @@ def select_here(available: Mapping[str, PlatformLike]) -> str:
     """The best of some profiles for the machine at hand; as :func:`select`, which raises."""
     from device_profiles.machine import detect_machine
 
-    return select(available, detect_machine())
+    # Engines only rank what suits; of one profile there is nothing to rank.
+    return select(available, detect_machine(engines=len(available) > 1))
 
 
 def closest(candidates: Mapping[str, Profile], machine: Machine) -> Profile:

@@ -131,6 +131,10 @@ def find_engine(name: str) -> Engine:
     Raises:
         MissingEngineError: No such engine is registered here, or it cannot be imported.
     """
+    from edge_sdk.runtime.engines.onnx import OnnxEngine
+
+    if name == OnnxEngine.name:  # ours; to look through all installed packages takes a while
+        return OnnxEngine()
     from importlib.metadata import entry_points
 
     registered = entry_points(group="edge_sdk.engines")
