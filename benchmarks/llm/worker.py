@@ -41,17 +41,13 @@ class Opened:
 
     Attributes:
         open_ms: From the first statement of the program, imports included, to a loaded model.
-        version: Engine and version.
     """
 
     open_ms: float
-    version: str
 
 
 class Runner(Protocol):
     """One engine with a model loaded."""
-
-    version: str
 
     def answer(self, prompt: list[int], new_tokens: int) -> Iterator[int]:
         """Greedy tokens after a prompt, as they come; what was before is forgotten."""
@@ -78,7 +74,7 @@ def serve(open_runner: Callable[[dict[str, Any]], Runner]) -> None:
     """Opens with the settings of the command line, then answers until the input ends."""
     started = time.perf_counter()
     runner = open_runner(json.loads(sys.argv[1]))
-    _say(Opened((time.perf_counter() - started) * 1e3, runner.version))
+    _say(Opened((time.perf_counter() - started) * 1e3))
     for line in sys.stdin:
         _say(turn(runner, **json.loads(line)))
 

@@ -7,7 +7,6 @@ Settings: ``model`` (a bundle), ``threads``, ``context``, and optionally ``strea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import edge_sdk
@@ -16,8 +15,6 @@ from benchmarks.llm.worker import serve
 
 class EdgeRunner:
     """One loaded bundle."""
-
-    version = f"edge-sdk {version('edge-sdk')}, onnxruntime {version('onnxruntime')}"
 
     def __init__(self, settings: dict[str, Any]) -> None:
         options = {key: value for key, value in settings.items() if key != "model"}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import onnxruntime_genai as genai
@@ -17,8 +16,6 @@ from benchmarks.llm.worker import serve
 
 class GenaiRunner:
     """A generator per prompt over one model."""
-
-    version = f"onnxruntime-genai {version('onnxruntime-genai')}"
 
     def __init__(self, settings: dict[str, Any]) -> None:
         config = genai.Config(settings["model"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import llama_cpp as llama
@@ -19,8 +18,6 @@ from benchmarks.llm.worker import serve
 
 class LlamaRunner:
     """One context over one model."""
-
-    version = f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})"
 
     def __init__(self, settings: dict[str, Any]) -> None:
         llama.llama_log_set(_SILENT, ctypes.c_void_p(0))

@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from edge_sdk.bundle.store import Store
-from edge_sdk.runtime.generation.generator import Generator, open_generator
+from edge_sdk.runtime.generation.generator import Generator
+from edge_sdk.runtime.generation.opening import open_generator
 
 ANSWER = 8
 
@@ -40,7 +41,7 @@ def main() -> None:
     """Answers one line per request with the seconds until the version was loaded."""
     settings = json.loads(sys.argv[1])
     store = Store(settings["store"])
-    print(json.dumps({"open_ms": 0.0, "version": ""}), flush=True)
+    print(json.dumps({"open_ms": 0.0}), flush=True)
     running = None
     for line in sys.stdin:
         started = time.perf_counter()
