@@ -1,6 +1,7 @@
 """A store as a read-only registry: the pull part of the OCI distribution specification 1.1.
 
-For a fleet on one server; anything that pulls from registries can pull from it.
+For a fleet on one server; anything that pulls from registries can pull from it. Documents,
+graphs and records come compressed to those who accept it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from starlette.routing import BaseRoute, Route
 
 from edge_sdk.errors import BundleError
 from edge_sdk.fleet.shelf import Shelf, tag
+from edge_sdk.transport.packing import PACKED_UP_TO, pack
 
 _ROOT = {"Docker-Distribution-Api-Version": "registry/2.0"}
+_BYTES = "application/octet-stream"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -43,19 +46,25 @@ def routes(root: Path) -> list[BaseRoute]:
         found = await run_in_threadpool(shelf.document, name, reference)
         if found is None:
             return _error(404, "MANIFEST_UNKNOWN", f"{name} has no {reference}")
-        headers = {"Docker-Content-Digest": found.descriptor.digest}
-        return Response(found.data, headers=headers, media_type=found.descriptor.media_type)
+        packed = await run_in_threadpool(pack, found.data) if _may_pack(request) else None
+        return Response(
+            found.data if packed is None else packed,
+            headers=_headers(found.descriptor.digest, packed),
+            media_type=found.descriptor.media_type,
+        )
 
     async def blob(request: Request) -> Response:
         name, digest = request.path_params["name"], request.path_params["digest"]
         found = await run_in_threadpool(shelf.blob, name, digest)
         if found is None:
             return _error(404, "BLOB_UNKNOWN", f"{name} has no {digest}")
-        return FileResponse(
-            shelf.store.blobs.path(digest),
-            headers={"Docker-Content-Digest": digest},
-            media_type="application/octet-stream",
-        )
+        path, packed = shelf.store.blobs.path(digest), None
+        if _may_pack(request) and found.size <= PACKED_UP_TO:
+            packed = await run_in_threadpool(lambda: pack(path.read_bytes()))
+        headers = _headers(digest, packed)
+        if packed is not None:
+            return Response(packed, headers=headers, media_type=_BYTES)
+        return FileResponse(path, headers=headers, media_type=_BYTES)
 
     async def tags(request: Request) -> Response:
         name = request.path_params["name"]
@@ -85,6 +94,18 @@ def _route(path: str, handler: Handler) -> Route:
         return response
 
     return Route(path, answer, methods=_METHODS)
+
+
+def _may_pack(request: Request) -> bool:
+    """Whether the answer may come compressed; ranges are of the bytes themselves."""
+    accepted = request.headers.get("accept-encoding", "")
+    whole = request.method == "GET" and "range" not in request.headers
+    return whole and "gzip" in (token.strip() for token in accepted.split(","))
+
+
+def _headers(digest: str, packed: bytes | None) -> dict[str, str]:
+    headers = {"Docker-Content-Digest": digest, "Vary": "Accept-Encoding"}
+    return headers if packed is None else headers | {"Content-Encoding": "gzip"}
 
 
 async def _nothing(request: Request) -> Response:

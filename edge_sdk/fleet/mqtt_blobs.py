@@ -22,6 +22,7 @@ from edge_sdk.fleet.shelf import Shelf
 from edge_sdk.transport.link import Message
 from edge_sdk.transport.mqtt.codec import Received
 from edge_sdk.transport.mqtt_blobs import Data, Get, data_topic, get_topic, ranges
+from edge_sdk.transport.packing import PACKED_UP_TO, pack
 
 QUESTIONS = 32
 """Questions of one device that may wait; it repeats those that are dropped."""
@@ -102,7 +103,9 @@ class MqttBlobs:
     def _answers(self, get: Get) -> Iterator[Data]:
         """Reads what was asked for, piece by piece, as it is wanted."""
         try:
-            yield from self._document(get) if get.document else self._blob(get)
+            for data in self._document(get) if get.document else self._blob(get):
+                packs = get.packs and data.size <= PACKED_UP_TO
+                yield _packed(data) if packs else data
         except (BundleError, OSError) as error:
             yield Data(get.stream, get.offset, error=f"the server's store is damaged: {error}")
 
@@ -130,3 +133,8 @@ class MqttBlobs:
         """Passing: it may be in another registry that is only away, or be installed soon."""
         error = f"the fleet's server has no {get.repository} {get.name}"
         return Data(get.stream, get.offset, error=error, passing=True)
+
+
+def _packed(data: Data) -> Data:
+    packed = pack(data.data)
+    return data if packed is None else msgspec.structs.replace(data, data=packed, packed=True)

@@ -110,14 +110,14 @@ def _in_registry(source: RegistrySource, reference: Reference) -> Resolved:
 def _document(
     source: RegistrySource, reference: Reference, descriptor: Descriptor, type_: type[T]
 ) -> T:
-    data = source.document(reference, descriptor)
+    data = source.document(reference, descriptor).data
     return oci.decode(_checked(data, descriptor.blob, reference), type_, str(reference))
 
 
 def _small(source: RegistrySource, reference: Reference, blob: Blob) -> bytes:
     data = bytearray()
     for piece in source.read(reference, blob):
-        data += piece
+        data += piece.data
         if len(data) > oci.MANIFEST_LIMIT:
             break
     return _checked(bytes(data), blob, reference)

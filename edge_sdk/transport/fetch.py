@@ -229,8 +229,10 @@ class _Fetch:
         with suppress(BundleError):
             self._blobs.verify(descriptor.blob)
             return
-        data = self._transfer.persist(lambda: self._source.document(self._reference, descriptor))
-        self._transfer.moved(len(data))
+        data, travelled = self._transfer.persist(
+            lambda: self._source.document(self._reference, descriptor)
+        )
+        self._transfer.moved(travelled)
         self._blobs.put([data], expect=descriptor.blob)
 
     def _blob(self, blob: Blob) -> None:
@@ -263,10 +265,10 @@ class _Fetch:
         """Appends pieces as they come; one byte too many is enough to know."""
         if part.size >= blob.size:
             return
-        for piece in self._source.read(self._reference, blob, part.size):
+        for piece, travelled in self._source.read(self._reference, blob, part.size):
             self._transfer.done(min(len(piece), blob.size - part.size))
             part.append(piece)
-            self._transfer.moved(len(piece))
+            self._transfer.moved(travelled)
             if part.size > blob.size:
                 return
         if part.size < blob.size:

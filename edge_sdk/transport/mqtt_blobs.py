@@ -17,6 +17,7 @@ import queue
 import random
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import TransferError
 from edge_sdk.transport.link import Link, Message
-from edge_sdk.transport.source import Reference
+from edge_sdk.transport.packing import unpack
+from edge_sdk.transport.source import Piece, Reference
 
 PIECE = 32 * 1024
 """Bytes in one message; brokers in the cloud take 128 KiB and less."""
@@ -52,6 +54,7 @@ class Get(msgspec.Struct, frozen=True, array_like=True):
         offset: Of the first byte.
         length: Bytes wanted, at most :data:`LARGEST_RANGE`.
         piece: Bytes per message, at most :data:`LARGEST_PIECE`.
+        packs: Whether pieces may come compressed.
     """
 
     stream: int
@@ -61,6 +64,7 @@ class Get(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     length: int
     piece: int = PIECE
+    packs: bool = False
 
 
 class Data(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -75,6 +79,7 @@ class Data(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         media_type: Of a document.
         error: What is wrong; empty with data.
         passing: Whether trying again later may help.
+        packed: Whether the bytes are compressed, by gzip.
     """
 
     stream: int
@@ -85,6 +90,7 @@ class Data(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     media_type: str = ""
     error: str = ""
     passing: bool = False
+    packed: bool = False
 
 
 def get_topic(root: str, thing: str) -> str:
@@ -182,6 +188,7 @@ class Reading:
     """
 
     AHEAD = 2
+    SHRINKS_BY = 8.0  # at most, so that what shrinks no more is not asked for in a flood
 
     def __init__(self, what: Get, offset: int, size: int, pace: Pace) -> None:
         self.streams = [_new_stream()]
@@ -189,6 +196,8 @@ class Reading:
         self._size = size
         self._pace = pace
         self._have = self._asked = offset
+        self._came = 0  # bytes on the wire of the answer that is coming
+        self._shrinks_by = 1.0  # so much was the last answer compressed
         self._open: deque[tuple[int, int, float]] = deque()  # end, length, when asked for
 
     @property
@@ -199,7 +208,8 @@ class Reading:
     def questions(self, now: float) -> Iterator[Get]:
         """What to ask now."""
         while len(self._open) < self.AHEAD and self._asked < self._size:
-            length = min(self._pace.length, self._size - self._asked)
+            length = min(int(self._pace.length * self._shrinks_by), LARGEST_RANGE)
+            length = min(length, self._size - self._asked)
             yield msgspec.structs.replace(
                 self._what,
                 stream=self.streams[-1],
@@ -210,34 +220,40 @@ class Reading:
             self._asked += length
             self._open.append((self._asked, length, now))
 
-    def take(self, data: Data, now: float) -> bytes:
+    def take(self, data: Data, now: float) -> Piece | None:
         """The next bytes in order; none from a stale answer or after a gap.
 
         Raises:
-            TransferError: The other side has less than there should be.
+            TransferError: The other side has less than there should be, or gives no gzip
+                where it says so.
         """
         if data.stream != self.streams[-1]:
-            return b""
+            return None
         if data.offset != self._have:
             self.again()
-            return b""
+            return None
         if not data.data:
             raise TransferError(
                 f"has {data.size} bytes instead of {self._size}",
                 where=self._what.name,
                 passing=False,
             )
-        self._have += len(data.data)
+        piece = _unpacked(data) if data.packed else Piece(data.data, len(data.data))
+        self._have += len(piece.data)
+        self._came += piece.travelled
         while self._open and self._open[0][0] <= self._have:
             _, length, asked = self._open.popleft()
-            self._pace.answered(now - asked, length)
-        return data.data
+            self._pace.answered(now - asked, self._came)
+            self._shrinks_by = min(max(length / max(self._came, 1), 1.0), self.SHRINKS_BY)
+            self._came = 0
+        return piece
 
     def again(self) -> None:
         """Asks anew for what has not come; later answers to earlier questions are stale."""
         self.streams.append(_new_stream())
         self._open.clear()
         self._asked = self._have
+        self._came = 0
         self._pace.lost()
 
 
@@ -274,11 +290,12 @@ class MqttSource:
                     )
         raise self._silence()
 
-    def document(self, reference: Reference, descriptor: Descriptor) -> bytes:
-        """An image index or manifest; its digest is checked by the caller."""
-        return b"".join(self._read(reference, descriptor.blob, 0, document=True))
+    def document(self, reference: Reference, descriptor: Descriptor) -> Piece:
+        """An image index or manifest, whole; its digest is checked by the caller."""
+        pieces = tuple(self._read(reference, descriptor.blob, 0, document=True))
+        return Piece(b"".join(p.data for p in pieces), sum(p.travelled for p in pieces))
 
-    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[bytes]:
+    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[Piece]:
         """The bytes of a blob from an offset on, in pieces; they are checked by the caller."""
         return self._read(reference, blob, offset, document=False)
 
@@ -289,8 +306,8 @@ class MqttSource:
 
     def _read(
         self, reference: Reference, blob: Blob, offset: int, *, document: bool
-    ) -> Iterator[bytes]:
-        what = Get(0, reference.repository, blob.digest, document, 0, 0)
+    ) -> Iterator[Piece]:
+        what = Get(0, reference.repository, blob.digest, document, 0, 0, packs=True)
         reading = Reading(what, offset, blob.size, self._pace)
         answers: queue.SimpleQueue[Data] = queue.SimpleQueue()
         silent = 0
@@ -358,6 +375,13 @@ class MqttSource:
         answers = self._answers.get(data.stream)
         if answers is not None:
             answers.put(data)
+
+
+def _unpacked(data: Data) -> Piece:
+    try:
+        return next(unpack([data.data], LARGEST_PIECE))
+    except zlib.error as error:
+        raise TransferError(f"cannot be decompressed: {error}", where=data.digest) from error
 
 
 def _new_stream() -> int:

@@ -14,10 +14,11 @@ from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, TransferError
 from edge_sdk.transport.credentials import FindCredentials, find_credentials
 from edge_sdk.transport.registry_http import ACCEPT, RegistryClient, read_pieces, read_whole
-from edge_sdk.transport.source import Reference
+from edge_sdk.transport.source import Piece, Reference
 
 PIECE = 128 * 1024
 """Bytes that are read from a connection at a time."""
+_GZIP = {"Accept-Encoding": "gzip"}
 
 
 class _MediaType(msgspec.Struct, rename="camel"):
@@ -46,27 +47,28 @@ class RegistrySource:
         timeout: float = 30.0,
     ) -> None:
         self._client = RegistryClient(credentials, ca=ca, connections=connections, timeout=timeout)
+        self._resolved: dict[str, Piece] = {}
 
     def resolve(self, reference: Reference) -> Descriptor:
         """The image index or manifest that a tag or digest stands for.
 
         Digest and size are computed from the document, whatever the registry says of it.
         """
-        data, media_type = self._manifest(reference, reference.digest or reference.tag or "latest")
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self._resolved = {digest: data}
-        return Descriptor(media_type=media_type, digest=digest, size=len(data))
+        found, media_type = self._manifest(reference, reference.digest or reference.tag or "latest")
+        digest = f"sha256:{hashlib.sha256(found.data).hexdigest()}"
+        self._resolved = {digest: found}
+        return Descriptor(media_type=media_type, digest=digest, size=len(found.data))
 
-    def document(self, reference: Reference, descriptor: Descriptor) -> bytes:
-        """An image index or manifest; its digest is checked by the caller."""
+    def document(self, reference: Reference, descriptor: Descriptor) -> Piece:
+        """An image index or manifest, whole; its digest is checked by the caller."""
         known = self._resolved.get(descriptor.digest)
         return self._manifest(reference, descriptor.digest)[0] if known is None else known
 
-    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[bytes]:
+    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[Piece]:
         """The bytes of a blob from an offset on, in pieces; they are checked by the caller."""
         target = f"blobs/{blob.digest}"
         where = f"{reference.registry}/{reference.repository}/{target}"
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {"Range": f"bytes={offset}-"} if offset else _GZIP
         with self._client.request(
             "GET", reference, target, headers=headers, expect=(200, 206)
         ) as response:
@@ -80,28 +82,27 @@ class RegistrySource:
                         where=where,
                         passing=False,
                     )
-            for piece in read_pieces(response, where, PIECE):
-                if skip < len(piece):
-                    yield piece[skip:]
-                skip = max(0, skip - len(piece))
+            for data, travelled in read_pieces(response, where, PIECE):
+                yield Piece(data[skip:], travelled)
+                skip = max(0, skip - len(data))
 
     def close(self) -> None:
         """Closes the connections; what is being read meanwhile breaks off."""
         self._client.close()
 
-    def _manifest(self, reference: Reference, name: str) -> tuple[bytes, str]:
+    def _manifest(self, reference: Reference, name: str) -> tuple[Piece, str]:
         """A document and its media type."""
         where = f"{reference.registry}/{reference.repository}:{name}"
         with self._client.request(
-            "GET", reference, f"manifests/{name}", headers=ACCEPT
+            "GET", reference, f"manifests/{name}", headers=ACCEPT | _GZIP
         ) as response:
-            data = read_whole(response, where, oci.MANIFEST_LIMIT)
+            found = read_whole(response, where, oci.MANIFEST_LIMIT)
             stated = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        media_type = oci.decode(data, _MediaType, where).media_type or stated
+        media_type = oci.decode(found.data, _MediaType, where).media_type or stated
         if media_type not in (oci.INDEX, oci.MANIFEST):
             raise BundleError(
                 f"is a {media_type or 'document without media type'}, not a bundle",
                 where=where,
                 remedy="push a bundle there, or name another repository and tag",
             )
-        return data, media_type
+        return found, media_type

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ from edge_sdk.transport.credentials import (
     FindCredentials,
     find_credentials,
 )
-from edge_sdk.transport.source import LOOPBACK, Reference
+from edge_sdk.transport.packing import unpack
+from edge_sdk.transport.source import LOOPBACK, Piece, Reference
 
 Body = Callable[[], "bytes | Iterable[bytes]"]
 """Makes the body of a request, anew for every time it is sent."""
@@ -251,7 +253,9 @@ class RegistryClient:
         try:
             if response.status != 200:
                 raise _refusal(response, reference, realm)
-            answer = msgspec.json.decode(read_whole(response, realm, _ANSWER_LIMIT), type=_Token)
+            answer = msgspec.json.decode(
+                read_whole(response, realm, _ANSWER_LIMIT).data, type=_Token
+            )
         except msgspec.MsgspecError as error:
             raise TransferError(f"gave no token: {error}", where=realm, passing=False) from error
         finally:
@@ -259,27 +263,41 @@ class RegistryClient:
         return answer.token or answer.access_token
 
 
-def read_pieces(response: urllib3.BaseHTTPResponse, where: str, size: int) -> Iterator[bytes]:
-    """The body of an answer piece by piece.
+def read_pieces(response: urllib3.BaseHTTPResponse, where: str, size: int) -> Iterator[Piece]:
+    """The body of an answer piece by piece, as it was before it was compressed.
+
+    Args:
+        response: The answer.
+        where: Names it in errors.
+        size: Most bytes in a piece; what a body grows to is up to its reader to limit.
 
     Raises:
-        TransferError: The connection broke off.
+        TransferError: The connection broke off, or the body is in a form not asked for.
     """
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding not in ("identity", "gzip"):
+        raise TransferError(f"answers in {encoding!r} unasked", where=where, passing=False)
     with _translated(where):
-        yield from response.stream(size, decode_content=False)
+        pieces = response.stream(size, decode_content=False)
+        if encoding == "gzip":
+            yield from unpack(pieces, size)
+        else:
+            yield from (Piece(data, len(data)) for data in pieces)
 
 
-def read_whole(response: urllib3.BaseHTTPResponse, where: str, limit: int) -> bytes:
+def read_whole(response: urllib3.BaseHTTPResponse, where: str, limit: int) -> Piece:
     """A small body, as a whole.
 
     Raises:
-        TransferError: The connection broke off, or the body is longer than ``limit`` bytes.
+        TransferError: As of :func:`read_pieces`, or it is longer than ``limit`` bytes.
     """
-    with _translated(where):
-        data = response.read(limit + 1)
-    if len(data) > limit:
-        raise TransferError(f"answers with more than {limit} bytes", where=where, passing=False)
-    return data
+    data, travelled = bytearray(), 0
+    for piece in read_pieces(response, where, limit + 1):
+        data += piece.data
+        travelled += piece.travelled
+        if len(data) > limit:
+            raise TransferError(f"answers with more than {limit} bytes", where=where, passing=False)
+    return Piece(bytes(data), travelled)
 
 
 @contextmanager
@@ -287,7 +305,7 @@ def _translated(url: str) -> Iterator[None]:
     """Turns errors of the network into ours."""
     try:
         yield
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, zlib.error) as error:
         remedy = _lasting_remedy(error)
         raise TransferError(
             f"is not reached, or broke off: {error}",
@@ -314,7 +332,7 @@ def _refusal(response: urllib3.BaseHTTPResponse, reference: Reference, url: str)
     status = response.status
     said = f"answers {status}"
     try:
-        answer = msgspec.json.decode(read_whole(response, url, _ANSWER_LIMIT), type=_Errors)
+        answer = msgspec.json.decode(read_whole(response, url, _ANSWER_LIMIT).data, type=_Errors)
         said += "".join(f", {error.code}: {error.message}" for error in answer.errors)
     except (msgspec.MsgspecError, TransferError):
         said += f" {response.reason or ''}".rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.record import Blob
@@ -73,6 +73,18 @@ class Reference:
         return f"{scheme}{self.registry}/{self.repository}{tag}{digest}"
 
 
+class Piece(NamedTuple):
+    """Bytes as they come.
+
+    Attributes:
+        data: The bytes.
+        travelled: How many went over the wire for them, which may be compressed there.
+    """
+
+    data: bytes
+    travelled: int
+
+
 class BlobSource(Protocol):
     """Reads bundles piece by piece; safe to call from several threads.
 
@@ -85,11 +97,11 @@ class BlobSource(Protocol):
         """The image index or manifest that a reference stands for, with digest and size."""
         ...
 
-    def document(self, reference: Reference, descriptor: Descriptor) -> bytes:
-        """An image index or manifest; its digest is checked by the caller."""
+    def document(self, reference: Reference, descriptor: Descriptor) -> Piece:
+        """An image index or manifest, whole; its digest is checked by the caller."""
         ...
 
-    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[bytes]:
+    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[Piece]:
         """The bytes of a blob from an offset on, in pieces; they are checked by the caller."""
         ...
 

@@ -34,7 +34,7 @@ from edge_sdk.shadow.models import SHADOW, DesiredModel, Presence, Reported
 from edge_sdk.shadow.requests import Request
 from edge_sdk.transport.link import Message
 from edge_sdk.transport.memory import MemoryBroker, MemoryLink
-from edge_sdk.transport.source import Reference
+from edge_sdk.transport.source import Piece, Reference
 from edge_sdk.transport.transfer import Retry
 
 ROOT = topics.ROOTS[0]
@@ -74,13 +74,13 @@ class Shelf:
             raise TransferError("no such bundle", where=str(reference), passing=False)
         return self._bundles[reference.digest].descriptor
 
-    def document(self, reference: Reference, descriptor: Descriptor) -> bytes:
+    def document(self, reference: Reference, descriptor: Descriptor) -> Piece:
         self._check()
         data = self._blobs(reference).read(descriptor.blob, oci.MANIFEST_LIMIT)
         self.bytes += len(data)
-        return data
+        return Piece(data, len(data))
 
-    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[bytes]:
+    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[Piece]:
         data = self._blobs(reference).path(blob.digest).read_bytes()[offset:]
         for begin in range(0, len(data), 65536):
             self._check()
@@ -88,7 +88,7 @@ class Shelf:
                 raise TransferError("the shelf breaks off")
             piece = data[begin : begin + 65536]
             self.bytes += len(piece)
-            yield piece
+            yield Piece(piece, len(piece))
 
     def close(self) -> None:
         pass

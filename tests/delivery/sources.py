@@ -12,7 +12,7 @@ from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.reader import read_layout
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import TransferError
-from edge_sdk.transport.source import Reference
+from edge_sdk.transport.source import Piece, Reference
 
 REFERENCE = Reference.parse("registry.example/models/digits:1.0.0")
 
@@ -42,18 +42,18 @@ class LayoutSource:
             media_type=self.top.media_type, digest=self.top.digest, size=self.top.size
         )
 
-    def document(self, reference: Reference, descriptor: Descriptor) -> bytes:
+    def document(self, reference: Reference, descriptor: Descriptor) -> Piece:
         data = self.blobs.path(descriptor.digest).read_bytes()
         self._count(descriptor.digest, len(data))
-        return data
+        return Piece(data, len(data))
 
-    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[bytes]:
+    def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[Piece]:
         with self._lock:
             self.asked.setdefault(blob.digest, []).append(offset)
         pieces = self._pieces(self.blobs.path(blob.digest), offset)
         for piece in self.fault(blob, pieces) if self.fault else pieces:
             self._count(blob.digest, len(piece))
-            yield piece
+            yield Piece(piece, len(piece))
 
     def close(self) -> None:
         pass

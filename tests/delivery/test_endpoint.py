@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import threading
 import time
 
+import msgspec
 import pytest
 import urllib3
 import uvicorn
 
 from edge_sdk.bundle import oci
+from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.store import Store
+from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.fleet.blob_endpoint import app
 from edge_sdk.fleet.shelf import Shelf, repository, tag
 from edge_sdk.transport.fetch import fetch
 from edge_sdk.transport.registry import RegistrySource
 from edge_sdk.transport.source import Reference
+from edge_sdk.transport.transfer import Retry
 from tests.bundle.forge import flip
-from tests.bundle.samples import make_bundle
+from tests.bundle.samples import AMD64, make_bundle, make_record
+from tests.delivery.wire import wire_to
 
 
 @pytest.fixture
@@ -115,6 +121,60 @@ def test_blobs_whole_in_part_and_by_head(ask, bundle):
     assert (part.status, part.data) == (206, data[100:])
     assert part.headers["Content-Range"] == f"bytes 100-{len(data) - 1}/{len(data)}"
     assert ask(path, Range=f"bytes={len(data)}-").status == 416
+
+
+def layer(tmp_path, store, data):
+    """A version with one layer more, in the store."""
+    with BundleWriter(tmp_path / "more") as writer:
+        record = make_record(writer, "x86-64", version="3.0.0")
+        graph = record.graphs[0]
+        weights = (*graph.weights, writer.blobs.put([data]))
+        graph = msgspec.structs.replace(graph, weights=weights)
+        writer.add_variant(msgspec.structs.replace(record, graphs=(graph,)), AMD64)
+        store.install(open_bundle(writer.finish()))
+    return weights[-1]
+
+
+def test_documents_and_graphs_are_compressed_for_who_accepts_it(ask, store, bundle, tmp_path):
+    text = "".join(f"node {number}\n" for number in range(9999)).encode()
+    graph = layer(tmp_path, store, text)
+    path = f"/v2/digits/blobs/{graph.digest}"
+    for where in (path, "/v2/digits/manifests/1.0.0"):
+        plain, packed = ask(where), ask(where, **{"Accept-Encoding": "deflate, gzip"})
+        assert "Content-Encoding" not in plain.headers
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+        assert int(packed.headers["Content-Length"]) < len(plain.data) / 2
+        assert packed.data == plain.data, "urllib3 has decompressed it"
+    part = ask(path, Range="bytes=100-", **{"Accept-Encoding": "gzip"})
+    assert (part.status, part.data) == (206, text[100:])
+    head = ask(path, "HEAD", **{"Accept-Encoding": "gzip"})
+    assert int(head.headers["Content-Length"]) == len(text)
+
+
+def test_weights_are_not_compressed(ask, store, tmp_path):
+    data = random.Random(1).randbytes(100_000)
+    blob = layer(tmp_path, store, data)
+    answer = ask(f"/v2/digits/blobs/{blob.digest}", **{"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in answer.headers
+    assert answer.data == data
+
+
+def test_a_compressed_blob_that_breaks_off_goes_on_uncompressed(host, store, tmp_path):
+    draw = random.Random(1)
+    blob = layer(
+        tmp_path, store, "".join(f"{draw.randrange(10**9)}\n" for _ in range(99_999)).encode()
+    )
+    with wire_to(int(host.rpartition(":")[2])) as wire:
+        wire.cut_after, wire.cuts_left = blob.size // 4, 1
+        source = RegistrySource(lambda _: None)
+        reference = Reference.parse(f"{wire.host}/digits:3.0.0")
+        retry = Retry(shortest=0.01)
+        fetched = fetch(source, reference, tmp_path / "store", parallel=1, retry=retry)
+        source.close()
+        assert wire.cuts == 1
+    BlobStore(tmp_path / "store").verify(blob)
+    assert blob.size // 4 < fetched.fetched_bytes < blob.size
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,14 @@ def test_a_bundle_comes_through_the_broker(server, source, served, tmp_path, par
     assert fetched.fetched_bytes > 4_000_000
 
 
+def test_graphs_come_compressed(server, source, served, tmp_path):
+    graph = "".join(f"node {number} has inputs\n" for number in range(20_000)).encode()
+    blob = served.blobs.put([graph])
+    pieces = list(source.read(REFERENCE, blob))
+    assert b"".join(piece.data for piece in pieces) == graph
+    assert sum(piece.travelled for piece in pieces) < blob.size / 4
+
+
 def test_an_outage_in_the_middle_costs_little(server, source, mosquitto, served, tmp_path):
     outages = 0
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import TransferError
-from edge_sdk.fleet.mqtt_blobs import QUESTIONS, MqttBlobs
+from edge_sdk.fleet.mqtt_blobs import QUESTIONS, MqttBlobs, _packed
 from edge_sdk.transport.mqtt.codec import Received
 from edge_sdk.transport.mqtt_blobs import (
     LARGEST_PIECE,
@@ -102,9 +102,12 @@ def test_what_is_lost_makes_it_begin_with_little_again():
 
 
 def exchange(blob, offset, draw, lost=0.0, doubled=0.0):
-    """Reads a blob over a channel that loses, repeats, and never reorders."""
+    """Reads a blob over a channel that loses, repeats, and never reorders.
+
+    Gives the bytes, how many travelled for them, and how often the channel failed.
+    """
     reading = Reading(ASK, offset, len(blob), Pace())
-    now, got, faults = 0.0, b"", 0
+    now, got, travelled, faults = 0.0, b"", 0, 0
     way: list[Data] = []
     while not reading.complete:
         for get in reading.questions(now):
@@ -112,7 +115,7 @@ def exchange(blob, offset, draw, lost=0.0, doubled=0.0):
                 if draw.random() < lost:
                     faults += 1
                     continue
-                answer = Data(get.stream, at, blob[at : at + count], len(blob))
+                answer = _packed(Data(get.stream, at, blob[at : at + count], len(blob)))
                 again = draw.random() < doubled
                 faults += again
                 way += [answer] * (1 + again)
@@ -121,23 +124,47 @@ def exchange(blob, offset, draw, lost=0.0, doubled=0.0):
             now += 10
             continue
         now += 0.001
-        got += reading.take(way.pop(0), now)
-    return got, faults
+        piece = reading.take(way.pop(0), now)
+        if piece:
+            got += piece.data
+            travelled += piece.travelled
+    return got, travelled, faults
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 400_000), st.integers(0, 400_000), st.floats(0, 0.3), st.randoms())
-def test_every_byte_comes_once_and_in_order(size, offset, lost, draw):
-    blob = random.Random(size).randbytes(size)
-    got, _ = exchange(blob, min(offset, size), draw, lost, doubled=lost)
+@given(
+    st.integers(0, 400_000),
+    st.integers(0, 400_000),
+    st.floats(0, 0.3),
+    st.sampled_from([1, 9999]),
+    st.randoms(),
+)
+def test_every_byte_comes_once_and_in_order(size, offset, lost, repeated, draw):
+    blob = (random.Random(size).randbytes(size // repeated + 1) * repeated)[:size]
+    got, _, _ = exchange(blob, min(offset, size), draw, lost, doubled=lost)
     assert got == blob[min(offset, size) :]
 
 
 def test_lost_and_repeated_pieces_are_really_lost_and_repeated():
     blob = bytes(2_000_000)
-    got, faults = exchange(blob, 0, random.Random(1), 0.2, 0.2)
+    got, _, faults = exchange(blob, 0, random.Random(1), 0.2, 0.2)
     assert got == blob
     assert faults > 5
+
+
+def test_what_shrinks_is_asked_for_in_larger_pieces_and_travels_compressed():
+    graph = "".join(f"node {number} has inputs\n" for number in range(20_000)).encode()
+    got, travelled, _ = exchange(graph, 0, random.Random(1))
+    assert got == graph
+    assert travelled < len(graph) / 4
+
+
+def test_what_says_that_it_is_compressed_and_is_not_is_asked_for_again():
+    reading = Reading(ASK, 0, 10, Pace())
+    (get,) = reading.questions(0.0)
+    with pytest.raises(TransferError, match="cannot be decompressed") as error:
+        reading.take(Data(get.stream, 0, b"0123456789", 10, packed=True), 1.0)
+    assert error.value.passing
 
 
 def test_stale_answers_are_passed_over():
@@ -146,8 +173,8 @@ def test_stale_answers_are_passed_over():
     reading.again()
     (second,) = reading.questions(0.0)
     assert first.stream != second.stream
-    assert reading.take(Data(first.stream, 0, b"wrong"), 1.0) == b""
-    assert reading.take(Data(second.stream, 0, b"0123456789"), 1.0) == b"0123456789"
+    assert reading.take(Data(first.stream, 0, b"wrong"), 1.0) is None
+    assert reading.take(Data(second.stream, 0, b"0123456789"), 1.0) == (b"0123456789", 10)
     assert reading.complete
 
 
