@@ -28,7 +28,7 @@ MODULES = (
     "edge_sdk.bundle.measurements",
     "edge_sdk.bundle.record",
     "edge_sdk.cli.agent",
-    "edge_sdk.cli.demo",
+    "edge_sdk.cli.demo.result",
     "edge_sdk.cli.inspect",
     "edge_sdk.cli.profiles",
     "edge_sdk.cli.pull",

@@ -19,7 +19,7 @@ from edge_sdk.errors import EdgeSdkError
 # command -> one line of help; the module is edge_sdk.cli.<command>, with
 # add_arguments(parser) and run(args) -> int.
 COMMANDS = {
-    "demo": "convert a real model for every profile and run it, in about a minute",
+    "demo": "the whole story on this machine, in a minute or two: from a model to a fleet",
     "profiles": "list, show or detect device profiles",
     "fit": "predict size, memory and speed of a model per profile before converting it",
     "convert": "turn a model into one verified bundle for one or more profiles",
