@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import msgspec
+import onnxruntime
 import pytest
 
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import NotServedError
+from edge_sdk.runtime.prepared.packing import TESTED
 from edge_sdk.shadow.models import SHADOW, CanaryVersion, ReportedModel
 from edge_sdk.shadow.topics import ROOTS, Address
 from tests.agent.releases import SHARED, desired
@@ -264,6 +266,9 @@ def test_a_broken_canary_fails_alone(running, cloud, bundles):
     assert "golden" in said(running).canary.error
 
 
+@pytest.mark.skipif(
+    onnxruntime.__version__ not in TESTED, reason="weights of this onnxruntime are not packed"
+)
 def test_a_dialogue_model_is_packed_for_this_cpu_once(device, cloud, shelf, tmp_path):
     bundle = open_bundle(tiny.bundle(tmp_path / "tiny", golden=True, profile="x86-64"))
     shelf.put(bundle)
