@@ -66,7 +66,9 @@ class DeliveryConfig(Table, frozen=True, kw_only=True):
         parallel: Blobs that travel at a time.
         rate_limit: Bytes per second, as ``"500KiB"``; no limit unless given.
         ca: PEM file of the authorities that a registry's certificate may come from.
-        user: Name to log in to registries with; else the environment's or Docker's.
+        registry: ``host[:port]`` that the user is for; to no other one is it sent, nor the
+            environment's. Docker's credentials are of a registry each.
+        user: Name to log in to it with; else the environment's or Docker's.
         password: Its password.
     """
 
@@ -74,6 +76,7 @@ class DeliveryConfig(Table, frozen=True, kw_only=True):
     parallel: Annotated[int, msgspec.Meta(ge=1, le=32)] = 4
     rate_limit: str | None = None
     ca: str | None = None
+    registry: str | None = None
     user: str | None = None
     password: str | None = None
 
@@ -195,6 +198,12 @@ def read_config(path: Path | None, options: dict[str, object]) -> AgentConfig:
             f"{config.thing!r} is no name for a thing",
             where="thing",
             remedy="use up to 128 letters, digits and : _ - .",
+        )
+    if config.delivery.user and not config.delivery.registry:
+        raise ConfigError(
+            "a user is for one registry, and none is given",
+            where="delivery.registry",
+            remedy="write the registry's host[:port], as it stands in references",
         )
     _ = config.address, config.listen, config.memory, config.rate_limit
     return config

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_profiles.select import select_here
-from edge_sdk.agent.config import AgentConfig
+from edge_sdk.agent.config import AgentConfig, DeliveryConfig
 from edge_sdk.agent.plan import Target
 from edge_sdk.errors import TransferError
 from edge_sdk.shadow.topics import ROOTS
@@ -15,6 +17,9 @@ from edge_sdk.transport.fetch import Fetched, ProfileChoice, fetch
 from edge_sdk.transport.link import Link
 from edge_sdk.transport.source import BlobSource, Reference
 from edge_sdk.transport.transfer import Progress, Retry
+
+if TYPE_CHECKING:
+    from edge_sdk.transport.credentials import Credentials
 
 log = logging.getLogger(__name__)
 _RETRY = Retry(attempts=3, longest=10.0)
@@ -81,6 +86,21 @@ class Delivery:
             source.close()
 
 
+def credentials_for(settings: DeliveryConfig, registry: str) -> Credentials | None:
+    """What to say to a registry that asks who we are.
+
+    Whoever may write a device's wishes names the registry, so what is known without one, in
+    the configuration or the environment, is for the configured registry alone.
+    """
+    from edge_sdk.transport.credentials import Credentials, docker_credentials, find_credentials
+
+    if registry != settings.registry:
+        return docker_credentials(registry)
+    if settings.user:
+        return Credentials(settings.user, settings.password or "")
+    return find_credentials(registry)
+
+
 def open_delivery(config: AgentConfig, link: Link) -> Delivery:
     """Delivery as configured.
 
@@ -90,16 +110,10 @@ def open_delivery(config: AgentConfig, link: Link) -> Delivery:
     sources: list[BlobSource] = []
     settings = config.delivery
     if settings.via in ("auto", "http"):
-        from edge_sdk.transport.credentials import Credentials, find_credentials
         from edge_sdk.transport.registry import RegistrySource
 
-        known = Credentials(settings.user, settings.password or "") if settings.user else None
-        sources.append(
-            RegistrySource(
-                credentials=(lambda _: known) if known else find_credentials,
-                ca=Path(settings.ca) if settings.ca else None,
-            )
-        )
+        ca = Path(settings.ca) if settings.ca else None
+        sources.append(RegistrySource(partial(credentials_for, settings), ca=ca))
     if settings.via in ("auto", "mqtt"):
         from edge_sdk.transport.mqtt_blobs import MqttSource
 

@@ -56,9 +56,8 @@ def find_credentials(
 ) -> Credentials | None:
     """Looks for credentials where people keep them.
 
-    In this order: ``EDGE_SDK_REGISTRY_USER`` and ``EDGE_SDK_REGISTRY_PASSWORD``; Docker's
-    ``config.json`` in ``$DOCKER_CONFIG`` or ``~/.docker``, where they are written down or a
-    helper program knows them (``credHelpers``, ``credsStore``).
+    In this order: ``EDGE_SDK_REGISTRY_USER`` and ``EDGE_SDK_REGISTRY_PASSWORD``, whichever the
+    registry is; those of :func:`docker_credentials`.
 
     Args:
         registry: ``host[:port]``.
@@ -69,6 +68,24 @@ def find_credentials(
     """
     if USER in environment:
         return Credentials(environment[USER], environment.get(PASSWORD, ""))
+    return docker_credentials(registry, environment)
+
+
+def docker_credentials(
+    registry: str, environment: Mapping[str, str] = os.environ
+) -> Credentials | None:
+    """Those that ``docker login`` has kept for one registry.
+
+    They are in ``config.json`` in ``$DOCKER_CONFIG`` or ``~/.docker``, or a helper program
+    that it names knows them (``credHelpers``, ``credsStore``).
+
+    Args:
+        registry: ``host[:port]``.
+        environment: The environment's variables.
+
+    Raises:
+        ConfigError: Docker's file is there but cannot be read, or its helper fails.
+    """
     home = Path(environment.get("HOME", "/nonexistent"))  # services often have none
     file = Path(environment.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
     try:

@@ -55,6 +55,7 @@ def test_options_go_before_the_file(tmp_path):
         ({"http.listen": "nowhere"}, "http.listen"),
         ({"memory_limit": "much"}, "memory_limit"),
         ({"delivery.via": "post"}, "delivery.via"),
+        ({"delivery.user": "device"}, "delivery.registry"),
         ({"report.heartbeat": 0}, "report.heartbeat"),
         ({"gate.max_error_rat": 1}, "gate.max_error_rat"),
         ({"broker.key": "/nowhere"}, ""),
