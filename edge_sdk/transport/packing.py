@@ -13,14 +13,14 @@ from edge_sdk.transport.source import Piece
 
 PACKED_UP_TO = 4 * 1024 * 1024
 """Size in bytes beyond which a blob is not tried: it holds weights."""
-_SAMPLE = 4096
+_SAMPLE, _SAMPLES = 1024, 8  # bytes, and how many times, evenly spread
 _WORTH = 0.6  # of the size; quantized weights stay above it
 
 
 def pack(data: bytes) -> bytes | None:
     """Compresses bytes by gzip, always to the same; ``None`` where they hardly shrink."""
-    middle = max(0, (len(data) - _SAMPLE) // 2)
-    sample = data[middle : middle + _SAMPLE]
+    stride = max(_SAMPLE, len(data) // _SAMPLES)
+    sample = b"".join(data[at : at + _SAMPLE] for at in range(0, len(data), stride))
     if len(zlib.compress(sample, 1)) > _WORTH * len(sample):
         return None
     packed = gzip.compress(data, 6, mtime=0)

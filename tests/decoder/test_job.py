@@ -444,6 +444,14 @@ def test_int8_cache_is_scored_like_any_candidate(fitted: Path) -> None:
     assert perplexity == pytest.approx(record.agreement.metrics["perplexity"][1], rel=0.05)
 
 
+def test_scales_of_the_int8_cache_hold_all_that_was_seen_in_few_bits() -> None:
+    seen = np.random.default_rng(1).lognormal(0, 5, 1000).astype(np.float32)
+    rounded = graphs._rounded_up(seen)
+    assert ((seen <= rounded) & (rounded < seen * np.float32(1.0626))).all()
+    assert not (rounded.view(np.uint32) & 0x7FFFF).any(), "more than 4 bits of mantissa"
+    assert (graphs._rounded_up(rounded) == rounded).all()
+
+
 def test_int8_cache_that_loses_too_much_is_left_out(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
