@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Set
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from edge_sdk.bundle import files, oci
 from edge_sdk.bundle.blobs import CHUNK, BlobStore, hex_of
@@ -29,6 +29,7 @@ from edge_sdk.transport.transfer import ATTENTION, Progress, Retry, Transfer
 ProfileChoice = str | Callable[[Mapping[str, Platform]], str] | None
 """A device profile, or what picks one of those there are, such as
 :func:`device_profiles.select.select_here`; ``None`` for all of them."""
+T = TypeVar("T")
 RESERVE = 4 * 1024 * 1024
 """Bytes of the disk that a fetch leaves free: the store's index and the journal need some."""
 
@@ -80,8 +81,8 @@ def fetch(
         reuse: Other layouts whose blobs are linked or copied rather than fetched.
         retry: When to try again what broke off.
         progress: Told of every piece, by several threads but one at a time.
-        cancelled: Asked at every piece; then the fetch ends with a passing
-            :class:`TransferError`, and can be resumed.
+        cancelled: Asked all the time; then the fetch ends with a passing
+            :class:`TransferError`, and can be resumed. The source is closed.
 
     Raises:
         TransferError: The source is not reached, refuses, or broke off too often.
@@ -97,13 +98,17 @@ def fetch(
         str(reference), rate_limit=rate_limit, retry=retry, progress=progress, cancelled=cancelled
     )
     work = _Fetch(source, reference, blobs, transfer)
-    with files.writing(root), files.locked(blobs.fetching):
-        bundle = work.resolve()
+    with (
+        files.writing(root),
+        files.locked(blobs.fetching),
+        ThreadPoolExecutor(max(1, parallel), thread_name_prefix="fetch") as pool,
+        transfer,
+    ):
+        bundle = work.result(pool.submit(work.resolve))
         chosen = choose(read_manifests(blobs, bundle), profile)
-        needed = work.manifests(chosen)
-        with ThreadPoolExecutor(max(1, parallel), thread_name_prefix="fetch") as pool, transfer:
-            missing = work.missing(pool, needed, tuple(reuse))
-            work.bring(pool, missing)
+        needed = work.result(pool.submit(work.manifests, chosen))
+        missing = work.missing(pool, needed, tuple(reuse))
+        work.bring(pool, missing)
         blobs.sync()
     return Fetched(
         bundle=bundle,
@@ -207,7 +212,14 @@ class _Fetch:
     def bring(self, pool: Executor, missing: tuple[Blob, ...]) -> None:
         """Brings blobs, as many at a time as the pool has threads; the first failure ends it."""
         self._transfer.expect(missing)
-        pending = {pool.submit(self._blob, blob) for blob in missing}
+        self._end({pool.submit(self._blob, blob) for blob in missing})
+
+    def result(self, future: Future[T]) -> T:
+        """What a thread brings, unless the fetch is not wanted any more."""
+        self._end({future})
+        return future.result()
+
+    def _end(self, pending: Set[Future[Any]]) -> None:
         try:
             while pending:
                 self._transfer.check()

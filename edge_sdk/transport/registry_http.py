@@ -7,6 +7,7 @@ they are for and to the token server that it names, never to where it redirects.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import zlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin
 from urllib.request import getproxies, parse_http_list, parse_keqv_list, proxy_bypass
+from weakref import WeakSet
 
 import msgspec
 import urllib3
@@ -94,7 +96,7 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._authorized: dict[tuple[str, str, str], str] = {}
-        self._open: set[urllib3.BaseHTTPResponse] = set()
+        self._sockets = _Sockets()
 
     @contextmanager
     def request(
@@ -125,7 +127,6 @@ class RegistryClient:
         scheme = "http" if reference.plain else "https"
         url = urljoin(f"{scheme}://{reference.registry}/v2/{reference.repository}/", target)
         response = self._authorized_answer(method, url, reference, actions, headers or {}, body)
-        self._open.add(response)
         try:
             if response.status not in expect:
                 raise _refusal(response, reference, url)
@@ -135,14 +136,10 @@ class RegistryClient:
         except BaseException:
             response.close()
             raise
-        finally:
-            self._open.discard(response)
 
     def close(self) -> None:
-        """Closes all connections; answers that are being read break off."""
-        for response in tuple(self._open):
-            with suppress(ValueError, RuntimeError, OSError):  # it has just been read to its end
-                response.shutdown()
+        """Closes all connections; what is waited for or being read breaks off."""
+        self._sockets.shut_down()
         with self._lock:
             for pool in self._pools.values():
                 pool.clear()
@@ -212,11 +209,13 @@ class RegistryClient:
             return self._pools[proxy]
 
     def _new_pool(self, proxy: str) -> urllib3.PoolManager:
-        if not proxy:
-            return urllib3.PoolManager(**self._options)
-        auth = parse_url(proxy).auth
-        headers = make_headers(proxy_basic_auth=auth) if auth else None
-        return urllib3.ProxyManager(proxy, proxy_headers=headers, **self._options)
+        pool = urllib3.PoolManager(**self._options)
+        if proxy:
+            auth = parse_url(proxy).auth
+            headers = make_headers(proxy_basic_auth=auth) if auth else None
+            pool = urllib3.ProxyManager(proxy, proxy_headers=headers, **self._options)
+        pool.pool_classes_by_scheme = self._sockets.pools
+        return pool
 
     def _authorize(self, challenges: list[str], reference: Reference, actions: str) -> str:
         """The ``Authorization`` that answers a registry's challenge."""
@@ -261,6 +260,39 @@ class RegistryClient:
         finally:
             response.close()
         return answer.token or answer.access_token
+
+
+class _Sockets:
+    """Connections, so that a thread that waits for an answer can be woken.
+
+    Attributes:
+        pools: Makes the connections, by scheme.
+    """
+
+    def __init__(self) -> None:
+        self.pools = {
+            "http": self._watched(urllib3.HTTPConnectionPool),
+            "https": self._watched(urllib3.HTTPSConnectionPool),
+        }
+        self._all: WeakSet[Any] = WeakSet()
+        self._lock = threading.Lock()
+
+    def shut_down(self) -> None:
+        """Breaks off what they carry."""
+        with self._lock:
+            sockets = tuple(self._all)
+        for one in sockets:
+            with suppress(OSError, AttributeError):  # closed already, or TLS inside TLS
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _watched(self, pool: Any) -> Any:
+        def connect(connection: Any) -> None:
+            pool.ConnectionCls.connect(connection)
+            with self._lock:
+                self._all.add(connection.sock)
+
+        made = type(pool.ConnectionCls.__name__, (pool.ConnectionCls,), {"connect": connect})
+        return type(pool.__name__, (pool,), {"ConnectionCls": made})
 
 
 def read_pieces(response: urllib3.BaseHTTPResponse, where: str, size: int) -> Iterator[Piece]:

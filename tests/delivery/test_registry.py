@@ -313,6 +313,29 @@ def test_what_is_being_read_breaks_off_when_the_source_is_closed(source):
     assert ended == [True]
 
 
+def test_a_fetch_that_waits_for_an_answer_can_be_stopped(tmp_path):
+    """Long before the answer would count as missing."""
+    asked, ended = threading.Event(), threading.Event()
+    source = RegistrySource(lambda _: None, timeout=600)
+
+    def bring():
+        with pytest.raises(TransferError, match="stopped before it was done"):
+            fetch(source, reference, tmp_path / "store", cancelled=asked.is_set)
+        ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reference = Reference.parse(f"127.0.0.1:{server.getsockname()[1]}/a:1")
+        fetching = threading.Thread(target=bring, daemon=True)
+        fetching.start()
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(4096).startswith(b"GET /v2/a/manifests/1")
+            asked.set()
+            assert ended.wait(30)
+            assert connection.recv(4096) == b""
+    source.close()
+
+
 def test_a_registry_that_is_away_is_a_passing_error(source):
     with serving(lambda _: Answer()) as server:
         gone = at(server)
