@@ -56,6 +56,9 @@ class _Work:
     answer: asyncio.Future[list[Reply]] | None = None
 
 
+_Answered = tuple[_Work, Outcome]
+
+
 class ShadowService:
     """The shadows of a fleet.
 
@@ -90,7 +93,7 @@ class ShadowService:
         self._waiting: list[_Work] = []
         self._in_flight: Counter[str] = Counter()
         self._wake = asyncio.Event()
-        self._outbox: asyncio.Queue[tuple[list[Message], list[_Work]]] = asyncio.Queue()
+        self._outbox: asyncio.Queue[list[_Answered]] = asyncio.Queue()
         self._watchers: list[Callable[[Change], None]] = []
         filters = [one for root in roots for one in topics.requests(root)]
         bus.subscribe_batches(filters, self._receive)
@@ -101,8 +104,9 @@ class ShadowService:
         """A request of the server's own, in the same batches as all others.
 
         Returns:
-            The replies, the first one ``accepted`` or ``rejected``; what they say is durable,
-            and the thing hears of it as soon as the broker is reached.
+            The replies, the first one ``accepted`` or ``rejected``; what they say is durable
+            and on its way to the thing. A server that dies before that must submit it again,
+            as nobody else will: else a thing would not hear of what is stored.
         """
         answer: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         request = Request(Address("", thing, shadow), operation, payload)
@@ -129,11 +133,19 @@ class ShadowService:
     async def _deliver_all(self) -> None:
         """Sends what was committed, in order; while the broker is away it gathers here."""
         while True:
-            messages, answered = await self._outbox.get()
-            await self._bus.publish(messages)
-            self._bus.acknowledge([work.received for work in answered if work.received])
-            for work in answered:
+            answered = await self._outbox.get()
+            await self._bus.publish(
+                [
+                    message
+                    for work, outcome in answered
+                    for message in self._messages(work.request, outcome.replies)
+                ]
+            )
+            self._bus.acknowledge([work.received for work, _ in answered if work.received])
+            for work, outcome in answered:
                 self._release(work)
+                if work.answer and not work.answer.done():
+                    work.answer.set_result(list(outcome.replies))
 
     async def _receive(self, batch: list[Received]) -> None:
         done: list[Received] = []
@@ -145,7 +157,9 @@ class ShadowService:
                 done.append(received)
                 continue
             request = Request(*parsed, received.payload)
-            if self._in_flight[request.address.thing] < self._most_in_flight:
+            # What is delivered again, after an outage of the broker, was let in before.
+            busy = self._in_flight[request.address.thing] >= self._most_in_flight
+            if received.duplicate or not busy:
                 self._enqueue(_Work(request, received))
             else:
                 refusal = algebra.reject(request, TOO_MANY_REQUESTS, int(self._clock()))
@@ -165,11 +179,10 @@ class ShadowService:
         now = int(self._clock())
         requests = [work.request for work in batch]
         outcomes = await self._database.on_writer(lambda: self._apply(requests, now))
-        messages: list[Message] = []
-        for work, outcome in zip(batch, outcomes, strict=True):
-            messages += self._messages(work.request, outcome.replies)
-            self._tell(work, outcome)
-        self._outbox.put_nowait((messages, batch))
+        answered = list(zip(batch, outcomes, strict=True))
+        for work, outcome in answered:
+            self._tell_watchers(work.request, outcome)
+        self._outbox.put_nowait(answered)
 
     def _apply(self, requests: list[Request], now: int) -> list[Outcome]:
         """The outcomes; where nothing can be stored, reads are answered and the rest is not."""
@@ -203,15 +216,11 @@ class ShadowService:
                 messages.append(Message(topic, reply.payload, qos=_qos(reply)))
         return messages
 
-    def _tell(self, work: _Work, outcome: Outcome) -> None:
-        """Tells those within this process."""
-        if work.answer and not work.answer.done():
-            work.answer.set_result(list(outcome.replies))
-        address, operation = work.request.address, work.request.operation
+    def _tell_watchers(self, request: Request, outcome: Outcome) -> None:
         accepted = outcome.replies[0].suffix == "accepted"
-        if accepted and operation != "get" and outcome.shadow:
+        if accepted and request.operation != "get" and outcome.shadow:
             for watcher in self._watchers:
-                watcher(Change(address.thing, address.shadow, outcome.shadow))
+                watcher(Change(request.address.thing, request.address.shadow, outcome.shadow))
 
     def _release(self, work: _Work) -> None:
         if work.received:
