@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import reduce
 from typing import Any
 
 from hypothesis import example, given
@@ -69,6 +70,12 @@ def test_merge_is_idempotent_and_leaves_no_null(old: Any, patch: Any):
     assert "null" not in json.dumps(new).replace('"null"', "")
     for key in old.keys() - patch.keys():
         assert new[key] is old[key]
+
+
+@given(objects, st.lists(patches, max_size=5))
+def test_patches_that_come_once_more_in_their_order_change_nothing(old: Any, again: list[Any]):
+    once = reduce(sections.merge, again, old)
+    assert sections.same(reduce(sections.merge, again, once), once)
 
 
 @given(objects, objects)
