@@ -22,6 +22,7 @@ from edge_sdk import __version__
 from edge_sdk.agent import plan, reports
 from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.execute import Executor, serving
+from edge_sdk.agent.postman import Postman
 from edge_sdk.agent.presence import Presence
 from edge_sdk.agent.shadow_client import ShadowClient, Wish
 from edge_sdk.agent.watch import health_of
@@ -47,6 +48,7 @@ class Agent:
         router: What serves.
         shadow: Its side of the shadow.
         presence: Signs of life.
+        postman: Tells what happened.
         around: What it gets from the world.
     """
 
@@ -58,6 +60,7 @@ class Agent:
         router: Router,
         shadow: ShadowClient,
         presence: Presence,
+        postman: Postman,
         around: Surroundings,
     ) -> None:
         self._config = config
@@ -66,6 +69,7 @@ class Agent:
         self._router = router
         self._shadow = shadow
         self._presence = presence
+        self._postman = postman
         self._around = around
         self._clock = around.clock
         self._busy = threading.Event()
@@ -85,6 +89,7 @@ class Agent:
         """Says farewell; what is under way is taken up again at the next start."""
         self._executor.cancel()
         self._link.close(self._presence.farewell())
+        self._postman.end()
 
     def close(self) -> None:
         """Frees what is loaded and does not serve, and connections of downloads."""
@@ -101,6 +106,7 @@ class Agent:
             self._desire(wish)
         self._presence.attend(self._link)
         self._shadow.attend()
+        self._postman.attend()
         stepped = self._act()
         self._measure()
         self._reported = self._shadow.report(self._state())
@@ -114,7 +120,7 @@ class Agent:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do, and the cloud knows."""
-        return self._reported and self.idle
+        return self._reported and self.idle and self._postman.settled
 
     @property
     def heard(self) -> bool:
@@ -140,6 +146,7 @@ class Agent:
     def _connection_changed(self, connected: bool) -> None:
         self._presence.connection_changed(connected)
         self._shadow.connection_changed(connected)
+        self._postman.connection_changed(connected)
 
     def _act(self) -> bool:
         """Has the next step done, one at a time; whether there is one."""
@@ -209,6 +216,7 @@ class Agent:
         moments = [
             self._presence.due(self._link),
             self._shadow.due(),
+            self._postman.due(),
             self._executor.due,
             self._health_at if self._router.routes and self._link.connected else None,
         ]

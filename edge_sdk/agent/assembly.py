@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.delivery import Delivery
 from edge_sdk.agent.execute import Executor, Observer
 from edge_sdk.agent.journal import JournalFile
+from edge_sdk.agent.outbox import Outbox
+from edge_sdk.agent.postman import Postman
 from edge_sdk.agent.presence import Presence
 from edge_sdk.agent.shadow_client import ShadowClient
 from edge_sdk.bundle import oci
@@ -42,6 +45,7 @@ class Surroundings:
         perform: Runs a step, at once or in a thread.
         wake: Called, on any thread, when the loop has something to look at.
         observer: Told of every step.
+        time: Seconds since 1970, for people.
     """
 
     open_link: Callable[[Callable[[], Message]], Link]
@@ -52,6 +56,7 @@ class Surroundings:
     perform: Callable[[Callable[[], None]], None]
     wake: Callable[[], None]
     observer: Observer
+    time: Callable[[], float] = time.time
 
 
 def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent:
@@ -70,12 +75,15 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
     journal = JournalFile(store.root / FOLDER / "journal.json")
     if problem := journal.open(store):
         log.warning("the journal is made again of what is installed: %s", problem)
+    outbox = Outbox(store.root / FOLDER / "events.log", clock=around.time)
+    outbox.open(journal.journal)
     clock, source = around.clock, around.random
     presence = Presence(config.thing, config.report.heartbeat, clock=clock, source=source)
     link = around.open_link(presence.will)
     executor = Executor(
         config,
         journal,
+        outbox,
         store,
         router,
         around.open_delivery(link),
@@ -91,7 +99,8 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
         wake=around.wake,
         shortest=config.report.shortest,
     )
-    return Agent(config, link, executor, router, shadow, presence, around)
+    postman = Postman(link, config.thing, outbox, clock=clock, source=source, wake=around.wake)
+    return Agent(config, link, executor, router, shadow, presence, postman, around)
 
 
 def set_damage_aside(store: Store) -> None:

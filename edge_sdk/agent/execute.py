@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
-from edge_sdk.agent import plan
+from edge_sdk.agent import history, plan
 from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.delivery import Delivery
 from edge_sdk.agent.installing import Installer
 from edge_sdk.agent.journal import Failure, Journal, JournalFile, ModelEntry, Release
 from edge_sdk.agent.loading import Loader
+from edge_sdk.agent.outbox import Outbox
 from edge_sdk.agent.plan import Present, Serving, Step, Verdict
 from edge_sdk.agent.watch import Watch, health_of
 from edge_sdk.bundle.store import Store
@@ -42,6 +43,7 @@ class Executor:
     Args:
         config: What the agent was told.
         journal: What survives.
+        outbox: Where what happens is noted.
         store: Where bundles are.
         router: What serves.
         delivery: Where bundles come from.
@@ -59,6 +61,7 @@ class Executor:
         self,
         config: AgentConfig,
         journal: JournalFile,
+        outbox: Outbox,
         store: Store,
         router: Router,
         delivery: Delivery,
@@ -69,6 +72,7 @@ class Executor:
     ) -> None:
         self._config = config
         self._journal = journal
+        self._outbox = outbox
         self._router = router
         self._clock = clock
         self._make_backoff = backoff
@@ -149,6 +153,7 @@ class Executor:
             moment = self._failed(step, error)
         finally:
             self.step = None
+        self._outbox.note(self.journal, history.of_step(step, moment, self.unloadable))
         self._observer(step, moment)
 
     def close(self) -> None:
