@@ -52,9 +52,8 @@ def read_no_more_than_asked(files: Container[str]) -> None:
     if not hasattr(library, "madvise"):
         return
     for line in (SELF / "maps").read_text().splitlines():
-        span, *rest = line.split(maxsplit=5)
-        if len(rest) == 5 and Path(rest[4]).name in files:
-            begin, end = (int(address, 16) for address in span.split("-"))
+        if line.rpartition("/")[2] in files:
+            begin, end = (int(address, 16) for address in line.partition(" ")[0].split("-"))
             library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_RANDOM)
 
 

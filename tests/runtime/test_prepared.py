@@ -125,6 +125,21 @@ def test_load_after_one_that_was_killed_before_checking_prepares_nothing(variant
     assert opened(variant).notes == ()
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+def test_says_when_the_engine_is_about_to_read_the_graph(variant, monkeypatch, prepare):
+    prepared(variant)
+    happened = []
+    name = "open_bytes" if prepare else "open"
+    original = getattr(OnnxEngine, name)
+    monkeypatch.setattr(
+        OnnxEngine, name, lambda *given: (happened.append("opened"), original(*given))[1]
+    )
+    sessions.open_graph(
+        variant, "main", 1, True, prepare=prepare, meanwhile=lambda: happened.append("about to")
+    )
+    assert happened == ["about to", "opened"]
+
+
 def test_preparation_is_reported_apart_from_loading(variant):
     done = prepared(variant).preparation
     assert done.weights == done.packed == 3

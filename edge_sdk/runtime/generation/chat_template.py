@@ -67,7 +67,7 @@ def render(generation: Generation, messages: Sequence[Message], *, answer: bool 
         "add_generation_prompt": answer,
     }
     said = sum(len(message.content) for message in messages)
-    template = _compiled(generation.chat_template)
+    template = compiled(generation.chat_template)
     try:
         return _joined(pieces(template, values), MOST_OWN_TEXT + MOST_REPETITIONS * said)
     except RefusedError as error:
@@ -77,7 +77,12 @@ def render(generation: Generation, messages: Sequence[Message], *, answer: bool 
 
 
 @lru_cache(maxsize=8)  # as many as a device serves models; compiling takes milliseconds
-def _compiled(source: str) -> Template:
+def compiled(source: str) -> Template:
+    """A template, ready to render.
+
+    Raises:
+        BundleError: It is no template.
+    """
     from jinja2 import TemplateError
 
     from edge_sdk.runtime.generation.template_sandbox import compile_template

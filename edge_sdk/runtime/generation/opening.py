@@ -3,7 +3,7 @@
 ::
 
     plan ── engine packs and maps weights ───────── check ── Generator
-              └─ modules, tokenizer (a thread) ──────────────────┘ when a text is first needed
+              └─ modules, chat template, tokenizer (a thread) ───┘ when a text is first needed
 
 The engine is busy for the better part of a start and lets Python go on, so everything
 that does not need the graph happens meanwhile.
@@ -11,6 +11,7 @@ that does not need the graph happens meanwhile.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edge_sdk.bundle.blobs import BlobStore
@@ -71,7 +72,7 @@ def open_generator(
         raise BundleError("the variant has no such graph", where="graph 'main'")
     plan = plan_streams(record, limit, context, streams, kv_types)
     most = threads if threads is not None else sessions.default_threads(record.profile)
-    tokenizer = Ahead(lambda: _read_tokenizer(record, variant.blobs))
+    tokenizer = Ahead(lambda: _read_text_side(record, variant.blobs))
     opened: dict[tuple[str, int], Session] = {}
 
     def open_session(graph: str, threads: int) -> Session:
@@ -157,17 +158,20 @@ def generation_of(record: VariantRecord) -> Generation:
     return record.generation
 
 
-def _read_tokenizer(record: VariantRecord, blobs: BlobStore) -> Tokenizer:
-    """The variant's tokenizer.
+def _read_text_side(record: VariantRecord, blobs: BlobStore) -> Tokenizer:
+    """The variant's tokenizer; whatever else takes time before a first answer is done too.
 
     Raises:
-        BundleError: It has none, or it cannot be read.
+        BundleError: It has no tokenizer, or it cannot be read.
     """
-    # Imported here, where nobody waits for it: generating needs both.
     from tokenizers import Tokenizer
 
-    import edge_sdk.runtime.generation.generator  # noqa: F401
+    from edge_sdk.runtime.generation import chat_template, generator  # noqa: F401 - takes time
 
+    template = generation_of(record).chat_template
+    if template:
+        with suppress(BundleError):  # it is said when it is to be used
+            chat_template.compiled(template)
     for file in record.files:
         if file.path == TOKENIZER:
             data = blobs.read(file.blob, TOKENIZER_LIMIT)
