@@ -23,7 +23,12 @@ from benchmarks.llm.worker import Opened, Turn
 ROOT = Path(__file__).parents[2]
 # Idle worker threads of the last contestant may still spin for a moment.
 SETTLE_SECONDS = 0.1
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "PYTHONDONTWRITEBYTECODE": "",  # an installed package comes compiled; a checkout is, once run
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Worker:
         started = time.perf_counter()
         self.process = subprocess.Popen(
             [*prefix, *command], cwd=ROOT, text=True,
-            env={**os.environ, **ONE_THREAD, **contestant.environment},
+            env={**os.environ, **ENVIRONMENT, **contestant.environment},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.opened = Opened(**self._read())
