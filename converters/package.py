@@ -178,14 +178,15 @@ def _groups(
         for node in graph:
             keys = [key_of[id(value)] for value in node.inputs if id(value) in key_of]
             if keys:
-                yield _group(keys, tensors)
+                yield _group(keys, tensors, node.op_type)
     for key in tensors:
         yield _group([key], tensors)
 
 
-def _group(keys: Sequence[str], tensors: Mapping[str, ir.Value]) -> Group:
+def _group(keys: Sequence[str], tensors: Mapping[str, ir.Value], kind: str = "") -> Group:
     sizes = {key: tensors[key].const_value for key in dict.fromkeys(keys)}
-    return Group(keys[0], tuple(Tensor(k, t.nbytes) for k, t in sizes.items() if t is not None))
+    held = tuple(Tensor(key, t.nbytes) for key, t in sizes.items() if t is not None)
+    return Group(keys[0], held, kind)
 
 
 def processing(

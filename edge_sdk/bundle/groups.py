@@ -1,10 +1,10 @@
 """Which tensors share a blob: planning (pure) and streaming of weight groups.
 
 A weight group is what one node reads: its quantized weight with scales and zero
-points. A group from 256 KiB up is a blob of its own, so a fine-tuned layer costs
-its own bytes. Smaller groups are packed together in order; a pack closes when it
-reaches 256 KiB, so a change stays inside one pack. Tensors of a page or more
-start on a page, and can be mapped alone; smaller ones start on a cache line.
+points. A group from 32 KiB up is a blob of its own, so a fine-tuned layer costs
+its own bytes. Smaller groups are packed with others of their kind in order; a pack
+closes when it reaches 32 KiB, so a change stays inside one pack. Tensors of a page or
+more start on a page, and can be mapped alone; smaller ones start on a cache line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge_sdk.errors import BundleError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-OWN_BLOB = 256 * 1024
+OWN_BLOB = 32 * 1024
 PAGE = 4096
 CACHE_LINE = 64
 
@@ -35,10 +35,18 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Group:
-    """The tensors that belong together, named after the node that reads them."""
+    """The tensors that belong together, named after the node that reads them.
+
+    Attributes:
+        key: The name.
+        tensors: In the node's order.
+        kind: Operator of the node. Small groups share packs with their kind alone, so that
+            graphs which differ in some operators share the packs of all others.
+    """
 
     key: str
     tensors: tuple[Tensor, ...]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,21 +93,18 @@ def plan_groups(groups: Iterable[Group]) -> tuple[Pack, ...]:
     """
     seen: dict[str, int] = {}
     packs: list[Pack] = []
-    waiting: list[Tensor] = []
-    waiting_bytes = 0
+    waiting: dict[str, list[Tensor]] = {}
     for group in groups:
         fresh = _fresh(group, seen)
         size = sum(tensor.nbytes for tensor in fresh)
         if size >= OWN_BLOB:
             packs.append(_lay_out(fresh))
             continue
-        waiting += fresh
-        waiting_bytes += size
-        if waiting_bytes >= OWN_BLOB:
-            packs.append(_lay_out(waiting))
-            waiting, waiting_bytes = [], 0
-    if waiting:
-        packs.append(_lay_out(waiting))
+        mates = waiting.setdefault(group.kind, [])
+        mates += fresh
+        if sum(tensor.nbytes for tensor in mates) >= OWN_BLOB:
+            packs.append(_lay_out(waiting.pop(group.kind)))
+    packs += [_lay_out(mates) for mates in waiting.values() if mates]
     return tuple(packs)
 
 
