@@ -146,7 +146,7 @@ def _taken(device: Device, desired: DesiredModel, kind: Kind) -> Device:
             version="2.0.0", digest=PLAN.digest, status="failed" if failed else "running",
             error="self-test" if failed else None, health=None if failed else health,
         )  # fmt: skip
-        model = msgspec.structs.replace(old, canary=canary)
+        model = msgspec.structs.replace(old, canary=canary, generation=desired.generation)
     elif failed:
         model = msgspec.structs.replace(
             old, status="failed", error="self-test", wanted=PLAN.digest,

@@ -71,7 +71,8 @@ def test_devices_that_had_nothing_go_back_to_nothing():
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("errors", "fails 30.0% of"), ("lags", "4.00 times"), ("silent", "silent")]
+    ("kind", "reason"),
+    [("errors", "fails 30.0% of"), ("lags", "4.00 times"), ("silent", "no progress for 60 s")],
 )
 def test_a_version_that_does_badly_is_taken_back(kind, reason):
     fleet = Fleet(dict.fromkeys(all_good(8), kind), plan(stages="25,100"))
@@ -84,7 +85,7 @@ def test_a_version_that_takes_devices_offline_is_taken_back():
     fleet = Fleet(dict.fromkeys(all_good(8), "vanishes"), plan(stages="25,100"))
     rollout = fleet.run()
     assert (rollout.status, max(fleet.most_asked)) == ("aborted", 2)
-    assert "fell silent" in rollout.note
+    assert "offline for 60 s" in rollout.note
 
 
 def test_a_device_that_comes_and_goes_may_be_away_again_after_it_installed():
@@ -285,19 +286,49 @@ def test_a_rollback_leaves_devices_that_were_asked_for_something_else():
     assert fleet.devices["gw-0"].desired["m"].digest == OLD.digest
 
 
-def test_what_failed_before_is_tried_again():
-    fleet = Fleet(dict.fromkeys(all_good(1), "refuses"), plan(stages="100"))
-    fleet.run()
-    # The device still reports the failure, because nothing else was asked of it since.
-    report = msgspec.structs.replace(
-        fleet.devices["gw-0"].models["m"], status="failed", wanted=PLAN.digest, error="self-test"
-    )
-    device = msgspec.structs.replace(fleet.devices["gw-0"], models={"m": report})
-    again = Fleet({"gw-0": "good"}, plan(stages="100"))
-    again.devices["gw-0"] = device
+@pytest.mark.parametrize("canary", [None, 10])
+def test_what_failed_in_a_rollout_that_was_taken_back_is_tried_again(canary):
+    fleet = Fleet({"gw-0": "refuses"}, plan(stages="100", canary=canary))
+    fleet.run(lambda rollout: rollout.status == "returning")
+    failed_with = fleet.rollout.members[0].generation
+    assert fleet.run().status == "aborted"
+    # Nothing that the device is asked for or reports tells of the failure any more.
+    assert fleet.devices["gw-0"].desired["m"].generation == OLD.generation
+    again = Fleet({"gw-0": "good"}, plan(stages="100", canary=canary))
+    again.devices = fleet.devices
+    again.rollout = msgspec.structs.replace(again.rollout, id=2)
     again.step()
-    assert again.devices["gw-0"].desired["m"].generation == report.generation + 1
+    assert again.devices["gw-0"].desired["m"].generation > failed_with
     assert again.run().status == "completed"
+
+
+@pytest.mark.parametrize("known", ["desired", "reported"])
+def test_a_server_whose_rollouts_begin_anew_asks_above_what_devices_know(known):
+    """As after a restored database: the numbers of rollouts are smaller than generations."""
+    fleet = Fleet(all_good(1), plan(stages="100"))
+    device = fleet.devices["gw-0"]
+    fleet.devices["gw-0"] = msgspec.structs.replace(
+        device,
+        desired={"m": msgspec.structs.replace(OLD, generation=7 * (known == "desired"))},
+        models={"m": msgspec.structs.replace(
+            device.models["m"], generation=7 * (known == "reported")
+        )},
+    )  # fmt: skip
+    fleet.step()
+    assert fleet.devices["gw-0"].desired["m"].generation == 8
+
+
+def test_a_device_whose_former_version_does_not_run_either_is_not_waited_for():
+    """It failed with a version within max_failed, kept the wish, and is asked for it again."""
+    fleet = Fleet({"gw-0": "refuses"}, plan(stages="100"))
+    device = fleet.devices["gw-0"]
+    wish = msgspec.structs.replace(OLD, digest=PLAN.digest, version=PLAN.version)
+    fleet.devices["gw-0"] = msgspec.structs.replace(device, desired={"m": wish})
+    fleet.run(lambda rollout: rollout.status == "returning")
+    began = fleet.now
+    assert fleet.run().status == "aborted"
+    assert fleet.now - began < 5
+    assert fleet.events[-1].text == "back on what they had: 0 of 1 devices"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +351,7 @@ def test_what_a_rollout_does_not_allow_is_refused(status, refused):
         "rollback": lambda: operate.rollback(rollout, fleet.devices, "ann", 0.0),
     }
     for name in refused:
-        with pytest.raises(FleetError, match=f"is {status}, which leaves nothing to {name}"):
+        with pytest.raises(FleetError, match=f"is {status}: {name} does nothing"):
             actions[name]()
 
 

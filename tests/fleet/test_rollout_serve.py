@@ -223,7 +223,7 @@ def test_pause_approve_abort_and_rollback_by_hand(start, gateway, bundles):
     client.operate(number, "rollback")
     assert ended(client, number) == "rolled_back"
     assert set(running(client).values()) == {"1.0.0"}
-    with pytest.raises(FleetError, match="is rolled_back, which leaves nothing to abort"):
+    with pytest.raises(FleetError, match="is rolled_back: abort does nothing"):
         client.operate(number, "abort")
 
     other = deploy(client, "1.1.0", stages="25,100", gates=("soak_s=60",))
@@ -386,7 +386,8 @@ def test_commands_print_what_people_and_programs_need(start, gateway, bundles):
     refused = edge_sdk(server, "pause", "2")
     assert (refused.returncode, refused.stderr) == (
         1,
-        "edge-sdk fleet: error: rollout 2: is aborted, which leaves nothing to pause\n",
+        "edge-sdk fleet: error: rollout 2: is aborted: pause does nothing for it\n"
+        "  remedy: deploy again\n",
     )
     assert edge_sdk(server, "rollouts", "9").returncode == 2
     assert edge_sdk(server, "deploy", "digits:9.9.9").returncode == 2

@@ -223,7 +223,7 @@ def _asked_for(member: Member, device: Device | None, rollout: Rollout, now: flo
     tries = rollout.phase == "trial" and before is not None and before.digest != plan.digest
     return _asked(
         member, now, wish="trial" if tries else "full", before=before,
-        generation=_generation(plan, device), steady=device.online, error="",
+        generation=_generation(rollout, member, device), steady=device.online, error="",
     )  # fmt: skip
 
 
@@ -233,13 +233,15 @@ def _asked(member: Member, now: float, **changes: object) -> Member:
     )
 
 
-def _generation(plan: Plan, device: Device) -> int:
-    """Above that of an earlier failure of the same version, so that it is tried again."""
-    report = device.models.get(plan.model)
-    if report and report.wanted == plan.digest and report.status in ("failed", "rolled_back"):
-        return report.generation + 1
-    desired = device.desired.get(plan.model)
-    return desired.generation if desired and desired.digest == plan.digest else 0
+def _generation(rollout: Rollout, member: Member, device: Device) -> int:
+    """Above that of every wish before, so that what failed in an earlier rollout is tried again.
+
+    What a device reports does not tell whether it failed: it has been taken back since.
+    """
+    if member.wish != "none":
+        return member.generation
+    report, desired = (known.get(rollout.plan.model) for known in (device.models, device.desired))
+    return max([rollout.id, *(known.generation + 1 for known in (report, desired) if known)])
 
 
 def _returning(rollout: Rollout, now: float) -> Decision:

@@ -9,13 +9,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened, for the audit and for webhooks.
 
     Attributes:
-        kind: ``rollout.started``, ``rollout.aborted``, ``device.offline`` …
+        kind: ``rollout.started``, ``rollout.aborted``, ``device.offline`` …; what a device tells
+            of itself begins with ``agent.``.
         text: What happened, for people.
         rollout: The rollout's number.
         thing: The device.
         model: Name of the model.
         version: Of the model.
         by: Who did it; ``fleet`` for the fleet itself.
+        device_time: When, in seconds since 1970 by the device's own clock, where it tells.
     """
 
     kind: str
@@ -25,6 +27,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     version: str | None = None
     by: str = "fleet"
+    device_time: float | None = None
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):

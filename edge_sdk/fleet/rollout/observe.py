@@ -12,6 +12,7 @@ from edge_sdk.fleet.rollout.state import Answer, Member, Plan, Rollout
 from edge_sdk.shadow.models import Health, ReportedModel
 
 _NO_REPORT = ReportedModel()
+_NOT_RUN = ("failed", "rolled_back")
 
 
 def observe(rollout: Rollout, devices: Mapping[str, Device], now: float) -> Rollout:
@@ -39,12 +40,22 @@ def _observed(member: Member, device: Device, rollout: Rollout, now: float) -> M
     since = member.since if sign == member.sign else now
     if now - since >= rollout.plan.gates.max_wait_s and answer in ("open", "gone"):
         answer = "lost" if seen else "absent"
-        error = "was reached, then fell silent" if seen else error
+        error = error or (_silence(device, report, rollout.plan) if seen else "")
     if (answer, error, seen, sign) == (member.answer, member.error, member.seen, member.sign):
         return member
     return msgspec.structs.replace(
         member, answer=answer, error=error, seen=seen, sign=sign, since=since
     )
+
+
+def _silence(device: Device, report: ReportedModel, plan: Plan) -> str:
+    """What to say of a device that was reached and has not got on since."""
+    waited = f"{'no progress' if device.online else 'offline'} for {plan.gates.max_wait_s:g} s"
+    canary = report.canary
+    error = canary.error if canary and canary.digest == plan.digest else None
+    if report.wanted == plan.digest:
+        error = report.error
+    return f"{waited}: {error}" if error else waited
 
 
 def _answer(member: Member, report: ReportedModel, digest: str) -> tuple[Answer, str]:
@@ -53,19 +64,21 @@ def _answer(member: Member, report: ReportedModel, digest: str) -> tuple[Answer,
         before = member.before
         if before is None:
             return ("open" if report.digest else "done"), ""
-        back = report.digest == before.digest and not _has(report, digest)
-        return ("done" if back else "open"), ""
+        if report.wanted == before.digest and report.status in _NOT_RUN:
+            return "failed", ""
+        left = before.digest == digest or not _has(report, digest)
+        return ("done" if left and report.digest == before.digest else "open"), ""
     if report.digest == digest and report.status == "running":
         return "done", ""
+    answers = report.generation >= member.generation  # and not an earlier wish for the same
     if member.wish == "trial":
         canary = report.canary
-        if canary is None or canary.digest != digest:
+        if canary is None or canary.digest != digest or not answers:
             return "open", ""
-        if canary.status in ("failed", "rolled_back"):
+        if canary.status in _NOT_RUN:
             return "failed", canary.error or canary.status
         return ("done" if canary.status == "running" else "open"), ""
-    answers = report.wanted == digest and report.generation >= member.generation
-    if answers and report.status in ("failed", "rolled_back"):
+    if answers and report.wanted == digest and report.status in _NOT_RUN:
         return "failed", report.error or report.status
     return "open", ""
 

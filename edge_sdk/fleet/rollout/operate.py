@@ -8,6 +8,14 @@ from edge_sdk.errors import FleetError
 from edge_sdk.fleet.rollout.decide import Decision, Devices, event_of, go_back
 from edge_sdk.fleet.rollout.state import Member, Rollout, Status
 
+_POSSIBLE: dict[str, tuple[Status, ...]] = {
+    "pause": ("running", "waiting"),
+    "resume": ("paused",),
+    "approve": ("waiting",),
+    "abort": ("running", "paused", "waiting"),
+    "rollback": ("completed",),
+}
+
 
 def pause(rollout: Rollout, by: str) -> Decision:
     """Asks no further devices; a gate that breaks still ends the rollout.
@@ -15,7 +23,7 @@ def pause(rollout: Rollout, by: str) -> Decision:
     Raises:
         FleetError: It is not under way.
     """
-    _require(rollout, "pause", "running", "waiting")
+    _require(rollout, "pause")
     after = msgspec.structs.replace(rollout, status="paused", note=f"paused by {by}")
     return Decision(after, (event_of(after, "rollout.paused", after.note, by=by),))
 
@@ -26,7 +34,7 @@ def resume(rollout: Rollout, by: str, now: float) -> Decision:
     Raises:
         FleetError: It is not paused.
     """
-    _require(rollout, "resume", "paused")
+    _require(rollout, "resume")
     after = msgspec.structs.replace(
         rollout, status="running", note=f"resumed by {by}", settled_at=None, credit_at=now
     )
@@ -39,7 +47,7 @@ def approve(rollout: Rollout, by: str) -> Decision:
     Raises:
         FleetError: It does not wait.
     """
-    _require(rollout, "approve", "waiting")
+    _require(rollout, "approve")
     after = msgspec.structs.replace(
         rollout, status="running", note=f"approved by {by}", approved=True
     )
@@ -52,7 +60,7 @@ def abort(rollout: Rollout, by: str, now: float) -> Decision:
     Raises:
         FleetError: It has ended already.
     """
-    _require(rollout, "abort", "running", "paused", "waiting")
+    _require(rollout, "abort")
     return go_back(rollout, f"aborted by {by}", now, ends_as="aborted", by=by)
 
 
@@ -62,7 +70,7 @@ def rollback(rollout: Rollout, devices: Devices, by: str, now: float) -> Decisio
     Raises:
         FleetError: It is not completed, or no device has its version any more.
     """
-    _require(rollout, "rollback", "completed")
+    _require(rollout, "rollback")
 
     def still(member: Member) -> bool:
         device = devices.get(member.thing)
@@ -77,8 +85,11 @@ def rollback(rollout: Rollout, devices: Devices, by: str, now: float) -> Decisio
     return go_back(rollout, f"rolled back by {by}", now, ends_as="rolled_back", by=by, only=still)
 
 
-def _require(rollout: Rollout, what: str, *allowed: Status) -> None:
-    if rollout.status not in allowed:
+def _require(rollout: Rollout, action: str) -> None:
+    if rollout.status not in _POSSIBLE[action]:
+        others = [name for name, statuses in _POSSIBLE.items() if rollout.status in statuses]
         raise FleetError(
-            f"is {rollout.status}, which leaves nothing to {what}", where=f"rollout {rollout.id}"
+            f"is {rollout.status}: {action} does nothing for it",
+            where=f"rollout {rollout.id}",
+            remedy=f"what can be done: {', '.join(others)}" if others else "deploy again",
         )

@@ -168,7 +168,7 @@ def wanted(member: Member, plan: Plan) -> DesiredModel | None:
         trial = CanaryVersion(
             ref=plan.ref, digest=plan.digest, version=plan.version, percent=plan.canary or 1
         )
-        return msgspec.structs.replace(member.before, canary=trial)
+        return msgspec.structs.replace(member.before, canary=trial, generation=member.generation)
     return DesiredModel(
         ref=plan.ref,
         digest=plan.digest,
