@@ -142,7 +142,10 @@ def array_of(tensor: Tensor) -> Array:
             f"data has {array.size}",
             where=where,
         )
-    return array.reshape(tensor.shape)
+    try:
+        return array.reshape(tensor.shape)
+    except ValueError as error:  # nothing of something huge, or too many dimensions
+        raise DataError(f"shape {list(tensor.shape)}: {error}", where=where) from error
 
 
 def tensor_of(name: str, array: Array) -> Tensor:

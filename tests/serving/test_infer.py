@@ -117,6 +117,8 @@ def test_a_body_that_is_no_request_is_refused(api, put, what):
         ({"datatype": "INT64"}, "expected float32 [n], given int64 [2]"),
         ({"shape": [3]}, "shape [3] has 3 elements, data has 2"),
         ({"shape": [10**18, 10**18]}, "elements, data has 2"),
+        ({"shape": [0, 2**62, 2**62], "data": []}, "array is too big"),
+        ({"shape": [2] + [1] * 99}, "dimension"),
         ({"shape": [-2]}, "Expected `int` >= 0"),
         ({"shape": [2, 1]}, "expected float32 [n], given float32 [2, 1]"),
         ({"data": [1, [2]]}, "input 'x'"),
