@@ -93,7 +93,7 @@ def happened(
         What happened, and what is told then.
     """
     found: list[Happening] = []
-    models: dict[str, ToldModel] = msgspec.field(default_factory=dict)
+    models: dict[str, ToldModel] = {}
     for name in sorted(told.models.keys() | journal.models.keys()):
         was, entry = told.models.get(name, _NOTHING), journal.model(name)
         found += _differences(name, was, entry, journal)
