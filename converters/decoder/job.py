@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from converters.choose import Limits, measurable
 from converters.decoder.adapters import read_adapter
 from converters.decoder.base import BaseWeights
@@ -88,6 +90,7 @@ class DecoderJob:
         large = self.workshop.size(float32) > LARGE_BYTES
         prompt = prompt_of(self.texts.evaluation[0].tolist(), source.generation.context)
         self.stopwatch = Stopwatch(self.workshop, None if large else float32, prompt)
+        self._based: dict[bytes, Stopwatch] = {}
 
     def variant(
         self, profile: Profile, writer: BundleWriter, forced: Recipe | None, base: Bundle | None
@@ -137,21 +140,27 @@ class DecoderJob:
         source, recipe = self.source, variant.record.recipe
         _check_shape(source, variant)
         self.say(f"{profile.name}: keeping recipe {recipe.name} of the base")
-        weights = BaseWeights(source.weights, source.architecture, variant)
-        folder = Path(tempfile.mkdtemp(dir=self.workshop.folder))
+        # Profiles whose variants are of the same blobs share the work.
+        key = msgspec.msgpack.encode((recipe, variant.record.graphs, variant.record.files))
+        stopwatch = self._based.get(key) or self._stopwatch_over(variant)
+        self._based[key] = stopwatch
+        # A base that was forced must hold the limits like any other.
+        spec = replace(spec_from(recipe, source.architecture, source.weights), forced=False)
+        search = self._searcher(profile, stopwatch.workshop, stopwatch)
+        return Found(search, search.run_only(spec, "recipe of the base, and its unchanged blocks"))
+
+    def _stopwatch_over(self, variant: Variant) -> Stopwatch:
+        """A workshop of its own for a base's variant, and what times it."""
+        source = self.source
         workshop = DecoderWorkshop(
-            replace(source, weights=weights),
+            replace(source, weights=BaseWeights(source.weights, source.architecture, variant)),
             self.texts,
-            folder,
+            Path(tempfile.mkdtemp(dir=self.workshop.folder)),
             self.threads,
             self.say,
             self.workshop.reference,
         )
-        stopwatch = Stopwatch(workshop, self.stopwatch.baseline, self.stopwatch.prompt)
-        # A base that was forced must hold the limits like any other.
-        spec = replace(spec_from(recipe, source.architecture, source.weights), forced=False)
-        search = self._searcher(profile, workshop, stopwatch)
-        return Found(search, search.run_only(spec, "recipe of the base, and its unchanged blocks"))
+        return Stopwatch(workshop, self.stopwatch.baseline, self.stopwatch.prompt)
 
     def _searcher(
         self, profile: Profile, workshop: DecoderWorkshop, stopwatch: Stopwatch

@@ -73,13 +73,14 @@ def calibrate(
             index,
             model.layers,
         )
-        with opened(graph.layer(model, source.weights, index), options) as session:
-            inputs = _second_moments(session, states, layer_nodes(index))
-        for node in layer_nodes(index):
-            _round(source.weights, rounded, node, plan.of(node), inputs.pop(node))
+        if nodes := [n for n in layer_nodes(index) if _unrounded(source.weights, n, plan.of(n))]:
+            with opened(graph.layer(model, source.weights, index), options) as session:
+                inputs = _second_moments(session, states, nodes)
+            for node in nodes:
+                _round(source.weights, rounded, node, plan.of(node), inputs.pop(node))
         with opened(graph.layer(model, rounded, index, plan), options) as session:
             states = [_float(session, {"hidden": state}, "output") for state in states]
-    if not model.tied:
+    if not model.tied and _unrounded(source.weights, "head", plan.of("head")):
         with opened(graph.head(model, source.weights), options) as session:
             inputs = _second_moments(session, states, ["head"])
         _round(source.weights, rounded, "head", plan.of("head"), inputs["head"])
@@ -88,12 +89,16 @@ def calibrate(
 def _round(
     weights: Weights, rounded: Rounded, node: str, wanted: WeightFormat, inputs: Hidden
 ) -> None:
-    names = [name for name in parts(node) if weights.blocks(name, wanted) is None]
-    if wanted.bits in (16, 32) or not names:
-        return
     factor = gptq.Factor(inputs)
-    for name in names:
+    for name in _unrounded(weights, node, wanted):
         rounded.keep(name, wanted, gptq.round_blocks(weights.read(name), factor, wanted))
+
+
+def _unrounded(weights: Weights, node: str, wanted: WeightFormat) -> list[str]:
+    """What of a node's weights is to be rounded: not what stays in float or has its blocks."""
+    if wanted.bits in (16, 32):
+        return []
+    return [name for name in parts(node) if weights.blocks(name, wanted) is None]
 
 
 def _second_moments(

@@ -51,6 +51,7 @@ def made(
     *,
     data: Path | None,
     profile: str = PROFILE,
+    also: tuple[str, ...] = (),
     recipe: str | None = None,
     base: Bundle | None = None,
     max_drop: float | None = None,
@@ -65,17 +66,18 @@ def made(
         forced = load_recipe(file)
     out = folder / "bundle"
     request = Request(
-        source=source.path, profiles=(profile,), out=out, data=data, max_drop=max_drop,
+        source=source.path, profiles=(profile, *also), out=out, data=data, max_drop=max_drop,
         version="1.1.0" if base else "1.0.0", recipe=file,
     )  # fmt: skip
     work = folder / "work"
     work.mkdir()
     with BundleWriter(out) as writer:
-        summary = DecoderJob(request, source, work, say).variant(
-            load_profile(profile), writer, forced, base
-        )
+        job = DecoderJob(request, source, work, say)
+        summaries = [
+            job.variant(load_profile(name), writer, forced, base) for name in request.profiles
+        ]
         writer.finish()
-    return summary
+    return summaries[0]
 
 
 def variant_in(folder: Path, profile: str = PROFILE) -> Variant:
@@ -309,6 +311,16 @@ def test_base_keeps_the_bytes_of_unchanged_tensors(fitted: Path, data: Path, tmp
     assert changed(fitted, alone) > {"layers.1.qkv", "layers.1.down"}
     made(tuned, back, data=data, base=open_bundle(based / "bundle"), max_drop=9.0)
     assert weights(back) == weights(based)
+
+
+def test_profiles_with_one_base_share_the_work(data: Path, tmp_path: Path) -> None:
+    profiles, said = {"data": data, "also": ("x86-64", "board-512mb")}, []
+    made(speaker(), tmp_path / "base", recipe='name = "int4-b32-gptq"', **profiles)
+    tuned = speaker(changed=frozenset({"layers.0.down"}))
+    base = open_bundle(tmp_path / "base" / "bundle")
+    made(tuned, tmp_path / "tuned", base=base, max_drop=9.0, say=said.append, **profiles)
+    assert sum(line.startswith("GPTQ") and "layer 1 of" in line for line in said) == 1
+    assert len({v.record.graphs for v in open_bundle(tmp_path / "tuned" / "bundle").variants}) == 1
 
 
 def test_base_may_be_installed_in_a_store(fitted: Path, data: Path, tmp_path: Path) -> None:
