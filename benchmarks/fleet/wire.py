@@ -123,5 +123,6 @@ def _counted(server: str) -> Iterator[Counter]:
 
 
 def _weights(bundle: Bundle) -> set[Blob]:
-    graphs = bundle.variant(assets.PROFILE).record.graphs
-    return {blob for graph in graphs for blob in graph.weights}
+    """Those of the model; the graph with an int8 cache has that cache's scales beside them."""
+    main = bundle.variant(assets.PROFILE).record.graphs[0]
+    return set(main.weights)
