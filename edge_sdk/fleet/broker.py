@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
 _SYSTEM = "/usr/local/sbin:/usr/sbin"  # where daemons are; not on the path of every user
 _FIRST_PORT = 1883
+_KEPT = "mosquitto.db"  # messages and sessions of a broker that has ended in good order
 _START_S = 10.0
 _RELEASE_S = 3.0  # within which the broker of a server that was killed ends
 _RESTART_S = 1.0
@@ -74,16 +75,19 @@ async def _mosquitto(program: str, folder: Path, address: BrokerAddress) -> Asyn
     configuration.write_text(_configuration(folder, address))
 
     async def start() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             program,
             "-c",
             str(configuration),
             preexec_fn=end_with_parent,
             start_new_session=True,  # Ctrl-C is for the server, which then ends it
         )
+        await _listening(process, address)
+        # Read once: if it is killed now, it must not deliver again what has long been done.
+        (folder / _KEPT).unlink(missing_ok=True)
+        return process
 
     process = await start()
-    await _listening(process, address)
 
     async def keep() -> None:
         nonlocal process
@@ -91,7 +95,8 @@ async def _mosquitto(program: str, folder: Path, address: BrokerAddress) -> Asyn
             code = await process.wait()
             _LOG.error("mosquitto ended with exit code %d; it is started again", code)
             await asyncio.sleep(_RESTART_S)
-            process = await start()
+            with suppress(FleetError):
+                process = await start()
 
     keeping = asyncio.ensure_future(keep())
     try:
@@ -117,6 +122,9 @@ max_queued_messages 10000
 persistent_client_expiration 7d
 persistence true
 persistence_location {folder.resolve()}/
+persistence_file {_KEPT}
+# Only at its end.
+autosave_interval 0
 log_dest stderr
 log_type error
 """
@@ -135,10 +143,15 @@ async def _listening(process: asyncio.subprocess.Process, address: BrokerAddress
         FleetError: It ends instead, or takes too long.
     """
     deadline = asyncio.get_running_loop().time() + _START_S
-    while process.returncode is None and asyncio.get_running_loop().time() < deadline:
-        if _answers(address.port):
-            return
-        await asyncio.sleep(0.01)
+    try:
+        while process.returncode is None and asyncio.get_running_loop().time() < deadline:
+            if _answers(address.port):
+                return
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        raise
     if process.returncode is None:
         process.kill()
     raise FleetError(

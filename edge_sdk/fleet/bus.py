@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from edge_sdk.fleet.tasks import together
 from edge_sdk.transport.address import BrokerAddress
+from edge_sdk.transport.backoff import Backoff
 from edge_sdk.transport.link import Message
 from edge_sdk.transport.mqtt.client import Client
 from edge_sdk.transport.mqtt.codec import Received
@@ -37,7 +38,9 @@ class FleetBus:
     """
 
     def __init__(self, address: BrokerAddress, client_id: str) -> None:
-        self._client = Client(address, client_id, session_seconds=_SESSION_S)
+        # One server is no crowd, and a whole fleet waits for it.
+        backoff = Backoff(shortest=0.5, longest=10.0)
+        self._client = Client(address, client_id, session_seconds=_SESSION_S, backoff=backoff)
         self._subscriptions: list[_Subscription] = []
         self._wanting = lru_cache(_REMEMBERED_TOPICS)(self._find)
 

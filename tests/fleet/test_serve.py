@@ -226,8 +226,11 @@ def test_a_taken_port_for_the_broker_is_named(mosquitto, tmp_path):
 
 def test_its_own_broker_stays_where_agents_look_for_it(start, tmp_path):
     data, port = tmp_path / "data", free_port()
+    kept = data / "broker" / "mosquitto.db"
     start(data, "--broker-port", str(port)).stop()
+    assert kept.exists()
     second = start(data)
+    assert not kept.exists()  # else a broker that is killed would deliver it once more
     second.kill()
     # At once, while the broker of the one that was killed may still be there.
     third = start(data)

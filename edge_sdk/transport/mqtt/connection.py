@@ -196,7 +196,8 @@ class Connection(asyncio.Protocol):
     # Parts.
 
     def _write(self, data: bytes) -> None:
-        if data and self.alive and self._transport is not None:
+        # A write that failed closes the transport before connection_lost() is called.
+        if data and self.alive and self._transport and not self._transport.is_closing():
             self._said = self._loop.time()
             self._transport.write(data)
 
