@@ -122,6 +122,7 @@ def _add_deploy(parser: argparse.ArgumentParser) -> None:
     for name, line in (
         ("--approve", "wait for somebody's word before each step after the first"),
         ("--allow-older", "also replace newer versions"),
+        ("--keep", "stay in force once completed: devices that appear later get it too"),
         ("--plain-http", "the registry speaks HTTP and not HTTPS"),
         ("--dry-run", "only say what would be done"),
         ("--watch", "follow the rollout until it has ended"),
@@ -176,7 +177,7 @@ def _deploy(client: FleetClient, args: argparse.Namespace) -> int:
     request = DeployRequest(
         ref=args.ref, model=args.model, selector=args.to, stages=args.stages, gates=gates,
         canary=args.canary, approve=args.approve, allow_older=args.allow_older,
-        plain_http=args.plain_http, dry_run=args.dry_run,
+        keep=args.keep, plain_http=args.plain_http, dry_run=args.dry_run,
     )  # fmt: skip
     deployment = client.deploy(request)
     for line in deployment.notes:

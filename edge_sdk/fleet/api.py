@@ -275,6 +275,7 @@ def _plan(asked: views.DeployRequest, found: Resolved) -> Plan:
         canary=asked.canary,
         approve=asked.approve,
         allow_older=asked.allow_older,
+        keep=asked.keep,
     )
 
 

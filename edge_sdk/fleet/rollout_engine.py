@@ -27,6 +27,7 @@ from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.devices import Devices
 from edge_sdk.fleet.rollout.decide import Decision, decide, event_of
 from edge_sdk.fleet.rollout.events import Event
+from edge_sdk.fleet.rollout.late import join
 from edge_sdk.fleet.rollout.layout import Layout, lay_out
 from edge_sdk.fleet.rollout.state import (
     ENDED,
@@ -77,6 +78,7 @@ class RolloutEngine:
         self._webhooks = webhooks
         self._clock = clock
         self._active: dict[int, Rollout] = {}
+        self._standing: dict[int, Rollout] = {}
         self._unrecorded: tuple[Event, ...] = ()
         self._deciding = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -86,6 +88,11 @@ class RolloutEngine:
         """Reads the rollouts that are under way."""
         for rollout in await self._database.read(rollout_store.unended):
             self._active[rollout.id] = rollout
+        await self._load_standing()
+
+    async def _load_standing(self) -> None:
+        found = await self._database.read(rollout_store.standing)
+        self._standing = {rollout.id: rollout for rollout in found}
 
     def wake(self) -> None:
         """Says that something may have changed; otherwise it is looked every second."""
@@ -103,6 +110,7 @@ class RolloutEngine:
             await self._try(self._look(connected()))
             for number in list(self._active):
                 await self._try(self._advance(number))
+            await self._try(self._ask_late())
             # Ten thousand devices that report all the time must not hold up their own shadows.
             pause = max(_SHORTEST_TICK_S, 9 * (time.monotonic() - began))
             await asyncio.sleep(min(pause, _TICK_S))
@@ -237,6 +245,19 @@ class RolloutEngine:
             rollout = self._active[number]
             decision = decide(rollout, self._devices.all, self._clock())
             rollout = await self._take(rollout, decision)
+        await self._tell_all(rollout)
+
+    async def _ask_late(self) -> None:
+        """Asks devices that have appeared since for the versions that stay in force."""
+        async with self._deciding:
+            standing = tuple(self._standing.values())
+            found = join(standing, self._active.values(), self._devices.all, self._clock())
+            for decision in tuple(found):
+                await self._take(self._standing[decision.rollout.id], decision)
+        for rollout in tuple(self._standing.values()):
+            await self._tell_all(rollout)
+
+    async def _tell_all(self, rollout: Rollout) -> None:
         for members in _portions(rollout.unwritten()):
             await self._tell(rollout, members)
 
@@ -276,6 +297,8 @@ class RolloutEngine:
         for event in events:
             _LOG.info("rollout %s: %s: %s", event.rollout, event.kind, event.text)
         self._keep(after)
+        if after.status != before.status and ENDED & {before.status, after.status}:
+            await self._load_standing()
         self._webhooks.wake()
         return after
 
@@ -288,6 +311,8 @@ class RolloutEngine:
             self._active.pop(rollout.id, None)
         else:
             self._active[rollout.id] = rollout
+        if rollout.id in self._standing:
+            self._standing[rollout.id] = rollout
         self._changed.set()
         self._changed = asyncio.Event()
 

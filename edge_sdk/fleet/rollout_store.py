@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import sqlalchemy as sa
 
+from edge_sdk.fleet.rollout.late import in_force
 from edge_sdk.fleet.rollout.state import ENDED, Member, Rollout
 from edge_sdk.fleet.views import RolloutView, rollout_view
 
@@ -33,30 +34,42 @@ def create(connection: sa.Connection, rollout: Rollout) -> Rollout:
 
 
 def update(connection: sa.Connection, before: Rollout, after: Rollout) -> None:
-    """Writes down what has changed of a rollout."""
+    """Writes down what has changed of a rollout; members may have come to it."""
     statement = sa.update(_ROLLOUTS).where(_ROLLOUTS.c.id == after.id)
     connection.execute(statement.values(**_row(after)))
     changed = [
         _member_row(after, position)
-        for position, (old, new) in enumerate(zip(before.members, after.members, strict=True))
+        for position, (old, new) in enumerate(zip(before.members, after.members, strict=False))
         if old is not new
     ]
     if changed:
         connection.execute(_UPDATE_MEMBER, changed)
+    added = [
+        _member_row(after, position) for position in range(len(before.members), len(after.members))
+    ]
+    if added:
+        connection.execute(sa.insert(_MEMBERS), added)
 
 
 def unended(connection: sa.Connection) -> tuple[Rollout, ...]:
     """Every rollout that is under way, the oldest first."""
     query = sa.select(_ROLLOUTS.c.document).where(_ROLLOUTS.c.ended == sa.false())
     rows = connection.execute(query.order_by(_ROLLOUTS.c.id))
-    return tuple(_with_members(connection, row.document) for row in rows)
+    return tuple(_with_members(connection, _decoded(row.document)) for row in rows)
+
+
+def standing(connection: sa.Connection) -> tuple[Rollout, ...]:
+    """Every rollout that stays in force, the newest first."""
+    query = sa.select(_ROLLOUTS.c.document).where(_ROLLOUTS.c.ended == sa.true())
+    rows = connection.execute(query.order_by(_ROLLOUTS.c.id.desc())).scalars()
+    return tuple(_with_members(connection, found) for found in in_force(map(_decoded, rows)))
 
 
 def one(connection: sa.Connection, number: int) -> Rollout | None:
     """A rollout by its number."""
     query = sa.select(_ROLLOUTS.c.document).where(_ROLLOUTS.c.id == number)
     document = connection.execute(query).scalar()
-    return None if document is None else _with_members(connection, document)
+    return None if document is None else _with_members(connection, _decoded(document))
 
 
 def newest(connection: sa.Connection, limit: int) -> tuple[RolloutView, ...]:
@@ -66,8 +79,11 @@ def newest(connection: sa.Connection, limit: int) -> tuple[RolloutView, ...]:
     return tuple(msgspec.json.decode(row, type=RolloutView) for row in rows)
 
 
-def _with_members(connection: sa.Connection, document: str) -> Rollout:
-    rollout = msgspec.json.decode(document, type=Rollout)
+def _decoded(document: str) -> Rollout:
+    return msgspec.json.decode(document, type=Rollout)
+
+
+def _with_members(connection: sa.Connection, rollout: Rollout) -> Rollout:
     query = sa.select(_MEMBERS.c.document).where(_MEMBERS.c.rollout == rollout.id)
     rows = connection.execute(query.order_by(_MEMBERS.c.position)).scalars()
     members = tuple(msgspec.json.decode(row, type=Member) for row in rows)

@@ -115,6 +115,7 @@ class DeployRequest(View, frozen=True, kw_only=True, forbid_unknown_fields=True)
         canary: Percent of requests that a device gives to the version at first.
         approve: Whether each step after the first waits for somebody's word.
         allow_older: Whether it may replace a newer version.
+        keep: Whether it stays in force for devices that appear once it is completed.
         plain_http: Whether the registry speaks HTTP.
         dry_run: Whether to say only what would be done.
     """
@@ -127,6 +128,7 @@ class DeployRequest(View, frozen=True, kw_only=True, forbid_unknown_fields=True)
     canary: int | None = None
     approve: bool = False
     allow_older: bool = False
+    keep: bool = False
     plain_http: bool = False
     dry_run: bool = False
 

@@ -46,6 +46,19 @@ def test_rollouts_are_numbered_kept_and_changed(database):
         assert rollout_store.one(connection, 3) is None
 
 
+def test_rollouts_in_force_are_found_with_devices_that_came_later(database):
+    kept = msgspec.structs.replace(ROLLOUT, plan=msgspec.structs.replace(PLAN, keep=True))
+    with database.engine.begin() as connection:
+        first, second = (rollout_store.create(connection, kept) for _ in range(2))
+        late = Member(thing="new", stage=2, wish="full", answer="late")
+        after = msgspec.structs.replace(first, status="completed", members=(*MEMBERS, late))
+        rollout_store.update(connection, first, after)
+        aborted = msgspec.structs.replace(second, status="aborted")
+        rollout_store.update(connection, second, aborted)
+    with database.engine.connect() as connection:
+        assert rollout_store.standing(connection) == (after,)
+
+
 def test_the_audit_is_read_from_its_end(database):
     events = [
         Event(kind="rollout.started", text=f"number {n}", rollout=n % 2, thing=f"gw-{n % 3}")

@@ -205,7 +205,7 @@ def _at_pace(rollout: Rollout, devices: Devices, now: float) -> Decision:
 
 def _ask(rollout: Rollout, things: set[str], devices: Devices, now: float) -> Decision:
     members = tuple(
-        _asked_for(member, devices.get(member.thing), rollout, now)
+        asked_for(member, devices.get(member.thing), rollout, now)
         if member.thing in things
         else member
         for member in rollout.members
@@ -215,7 +215,8 @@ def _ask(rollout: Rollout, things: set[str], devices: Devices, now: float) -> De
     return Decision(after, (event_of(after, "rollout.stage", text),))
 
 
-def _asked_for(member: Member, device: Device | None, rollout: Rollout, now: float) -> Member:
+def asked_for(member: Member, device: Device | None, rollout: Rollout, now: float) -> Member:
+    """A device that is to be asked for what the rollout is about to ask for."""
     device = device or Device(thing=member.thing)
     plan = rollout.plan
     # A device that tried the version keeps what it had before that.

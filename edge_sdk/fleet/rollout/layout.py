@@ -46,7 +46,7 @@ def lay_out(plan: Plan, devices: Mapping[str, Device], profiles: Iterable[str] =
             f"{plan.selector!r} matches none of the {len(devices)} devices",
             remedy="list them with edge-sdk fleet devices; one is known once its agent has run",
         )
-    newer = [device for device in chosen if _has_newer(device, plan)]
+    newer = [device for device in chosen if has_newer(device, plan)]
     if newer and not plan.allow_older:
         raise AdmissionError(
             f"{plan.version} is older than what these have: {_names(newer)}",
@@ -79,7 +79,8 @@ def _check(plan: Plan, stages: Stages) -> None:
         )
 
 
-def _has_newer(device: Device, plan: Plan) -> bool:
+def has_newer(device: Device, plan: Plan) -> bool:
+    """Whether a device runs, or is meant to run, a newer version than the planned one."""
     report, desired = device.models.get(plan.model), device.desired.get(plan.model)
     versions = [report.version if report else "", desired.version if desired else ""]
     return any(version and is_older(plan.version, version) for version in versions)

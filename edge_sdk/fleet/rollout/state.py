@@ -23,11 +23,12 @@ ENDED = frozenset(("completed", "aborted", "rolled_back"))
 Wish = Literal["none", "trial", "full", "back"]
 """What a device is asked for: nothing yet, the version beside its own, the version, its own."""
 
-Answer = Literal["planned", "open", "done", "gone", "failed", "lost", "absent"]
+Answer = Literal["planned", "open", "done", "gone", "failed", "lost", "absent", "late"]
 """What came of it.
 
 ``gone``: done, but offline since. ``lost``: reached, and silent for too long since.
-``absent``: offline all along; it does what it is asked when it comes back.
+``absent``: offline all along; it does what it is asked when it comes back. ``late``: has
+appeared since the rollout was completed, and was asked too.
 """
 
 FAILED = frozenset(("failed", "lost"))
@@ -48,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         canary: Percent of a device's requests that the version answers at first, 1 to 99.
         approve: Whether each step after the first waits for somebody's word.
         allow_older: Whether it may replace a newer version.
+        keep: Whether it stays in force for devices that appear once it is completed.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     canary: int | None = None
     approve: bool = False
     allow_older: bool = False
+    keep: bool = False
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
