@@ -244,8 +244,11 @@ def _watch(client: FleetClient, number: int, as_json: bool) -> int:
     """Follows a rollout; 1 where it ends otherwise than completed."""
     from edge_sdk.cli import fleet_text
 
+    said = ""
     for view in client.progress(number):
-        note(fleet_text.line(view))
+        if (line := fleet_text.line(view)) != said:
+            note(line)
+        said = line
     found = client.rollout(number)
     if as_json:
         emit_json(found)

@@ -119,6 +119,7 @@ user root
 set_tcp_nodelay true
 max_inflight_messages 1000
 max_queued_messages 10000
+message_size_limit 1048576
 persistent_client_expiration 7d
 persistence true
 persistence_location {folder.resolve()}/

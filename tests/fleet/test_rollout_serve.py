@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -370,6 +371,8 @@ def test_commands_print_what_people_and_programs_need(start, gateway, bundles):
         server, "deploy", "digits:1.0.0", "--stages", "100", "--soak", "0.2s", "--watch"
     )
     assert done.returncode == 0, done.stderr
+    progress = done.stderr.splitlines()
+    assert all(line != after for line, after in pairwise(progress))
     assert "digits 1.0.0 completed" in done.stdout
     failed = edge_sdk(
         server, "deploy", "digits:1.1.0", "--stages", "100", "--soak", "0.2s", "--watch", "--json"
