@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edge_sdk.errors import FleetError
 from edge_sdk.fleet.rollout import operate
 from edge_sdk.fleet.rollout.decide import decide
-from edge_sdk.fleet.rollout.gates import Gates
+from edge_sdk.fleet.rollout.gates import Gates, breaches
 from edge_sdk.fleet.rollout.state import ENDED, Plan, Rollout
 from edge_sdk.shadow.models import Health
 from tests.fleet.rollout_fleet import HARMFUL, OLD, PLAN, WELL, Fleet, Kind
@@ -126,6 +126,21 @@ def test_a_few_requests_are_no_evidence():
         fleet.devices[thing] = msgspec.structs.replace(device, models={"m": model})
         fleet.kinds[thing] = "silent"
     assert fleet.run().status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("old_ms", "new_ms", "slack_ms", "breaks"),
+    [
+        (0.14, 0.5, 5.0, False),
+        (0.14, 6.0, 5.0, True),
+        (0.14, 0.5, 0.0, True),
+        (100.0, 140.0, 5.0, False),
+        (100.0, 160.0, 5.0, True),
+    ],
+)
+def test_latency_must_be_worse_by_a_share_and_by_more_than_noise(old_ms, new_ms, slack_ms, breaks):
+    old, new = (msgspec.structs.replace(WELL, p95_ms=p95) for p95 in (old_ms, new_ms))
+    assert bool(list(breaches(Gates(p95_slack_ms=slack_ms), [(new, old)]))) is breaks
 
 
 def test_some_devices_may_fail():

@@ -20,6 +20,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         max_error_rate: Share of requests that may fail, over all devices.
         max_p95_ratio: How many times slower the 95th percentile of latency may be than with the
             version before, in the median of the devices.
+        p95_slack_ms: Milliseconds by which it may be slower however fast the version before
+            was: between fractions of a millisecond the ratio is noise.
         max_drift: Population stability index of the outputs against the version before, in the
             median of the devices; ``None`` judges no drift, as a new version may mean to differ.
             Above 0.25 is commonly taken for a shift.
@@ -35,6 +37,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_failed: float = 0.05
     max_error_rate: float | None = 0.02
     max_p95_ratio: float | None = 1.5
+    p95_slack_ms: float = 5.0
     max_drift: float | None = None
     min_requests: int = 20
     min_devices: int = 1
@@ -52,6 +55,7 @@ _RANGES = (
     ("max_failed", 0, 1),
     ("max_error_rate", 0, 1),
     ("max_p95_ratio", 0, 1000),
+    ("p95_slack_ms", 0, 1_000_000),
     ("max_drift", 0, 1000),
     ("min_requests", 1, 1_000_000_000),
     ("min_devices", 1, 1_000_000_000),
@@ -98,16 +102,24 @@ def breaches(gates: Gates, pairs: Iterable[tuple[Health, Health | None]]) -> Ite
         if rate > gates.max_error_rate:
             yield f"fails {rate:.1%} of {requests} requests (limit {gates.max_error_rate:.1%})"
     enough = [(new, old) for new, old in known if new.requests >= gates.min_requests]
-    ratios = [
-        new.p95_ms / old.p95_ms
-        for new, old in enough
-        if old and old.requests >= gates.min_requests and new.p95_ms is not None and old.p95_ms
-    ]
-    if gates.max_p95_ratio is not None and ratios and median(ratios) > gates.max_p95_ratio:
-        yield (
-            f"latency p95 is {median(ratios):.2f} times that of the version before "
-            f"(limit {gates.max_p95_ratio:g})"
-        )
+    yield from _slower(gates, enough)
     drifts = [new.drift for new, _ in enough if new.drift is not None]
     if gates.max_drift is not None and drifts and median(drifts) > gates.max_drift:
         yield f"outputs drift by {median(drifts):.2f} (limit {gates.max_drift:g})"
+
+
+def _slower(gates: Gates, pairs: Iterable[tuple[Health, Health | None]]) -> Iterator[str]:
+    times = [
+        (new.p95_ms, old.p95_ms)
+        for new, old in pairs
+        if old and old.requests >= gates.min_requests and new.p95_ms is not None and old.p95_ms
+    ]
+    if gates.max_p95_ratio is None or not times:
+        return
+    ratio = median(new / old for new, old in times)
+    slower = median(new - old for new, old in times)
+    if ratio > gates.max_p95_ratio and slower > gates.p95_slack_ms:
+        yield (
+            f"latency p95 is {ratio:.2f} times that of the version before, {slower:.3g} ms more "
+            f"(limits {gates.max_p95_ratio:g} and {gates.p95_slack_ms:g} ms)"
+        )
