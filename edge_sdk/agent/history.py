@@ -27,12 +27,12 @@ class ToldModel(Entry, frozen=True, kw_only=True):
     Attributes:
         running: The version that serves.
         failures: Versions that failed: digest and generation.
-        canary: Bundle of the version on trial.
+        canary: The version on trial.
     """
 
     running: Release | None = None
     failures: tuple[str, ...] = ()
-    canary: str = ""
+    canary: Release | None = None
 
 
 class Told(Entry, frozen=True, kw_only=True):
@@ -104,10 +104,10 @@ def happened(
         )
     for one in news:
         if one.kind == "canary_started":
-            if models.get(one.model, _NOTHING).canary == one.digest:
+            known, release = models.get(one.model, _NOTHING), _named(one)
+            if known.canary == release:
                 continue  # again, after a restart, or with another share
-            known = models.get(one.model, _NOTHING)
-            models[one.model] = msgspec.structs.replace(known, canary=one.digest)
+            models[one.model] = msgspec.structs.replace(known, canary=release)
         found.append(one)
     kept = {name: model for name, model in models.items() if model != _NOTHING}
     return tuple(found), msgspec.structs.replace(told, models=kept)
@@ -143,19 +143,21 @@ def _differences(
         yield _of("installed", name, running)
     elif before and running is None:
         yield _of("removed", name, before)
-    ended = was.canary and not _canary(name, was, entry, journal)
-    failed = any(failure.digest == was.canary for failure in entry.failures)
-    if ended and not failed and not (running and running.digest == was.canary):
-        release = _release(name, was.canary, was, entry, journal)
-        yield _of("canary_ended", name, release)
+    canary = was.canary
+    if canary and not _canary(name, was, entry, journal):
+        replaces = running is not None and running.digest == canary.digest
+        failed = any(failure.digest == canary.digest for failure in entry.failures)
+        if not replaces and not failed:
+            yield _of("canary_ended", name, canary)
 
 
-def _canary(name: str, was: ToldModel, entry: ModelEntry, journal: Journal) -> str:
+def _canary(name: str, was: ToldModel, entry: ModelEntry, journal: Journal) -> Release | None:
     """The version that was told to be on trial, while it is meant to be."""
     model = (journal.desired or Desired()).models.get(name)
     trial = plan.on_trial(model) if model else None
-    failed = trial and entry.failure(trial.digest, trial.generation)
-    return was.canary if trial and trial.digest == was.canary and not failed else ""
+    if trial is None or was.canary is None or trial.digest != was.canary.digest:
+        return None
+    return None if entry.failure(trial.digest, trial.generation) else was.canary
 
 
 def _release(
@@ -164,10 +166,14 @@ def _release(
     """A version by its digest, as far as anything here still knows it."""
     model = (journal.desired or Desired()).models.get(name)
     targets = (plan.wanted(model), plan.on_trial(model)) if model else ()
-    known = (*(target.release for target in targets if target), entry.running, entry.previous)
+    known = (entry.running, entry.previous, was.running, was.canary)
+    releases = (*(target.release for target in targets if target), *filter(None, known))
     unknown = Release(digest=digest, version="")
-    found = (release for release in (*known, was.running) if release and release.digest == digest)
-    return next(found, unknown)
+    return next((release for release in releases if release.digest == digest), unknown)
+
+
+def _named(one: Happening) -> Release:
+    return Release(digest=one.digest, version=one.version)
 
 
 def _key(failure: Failure) -> str:

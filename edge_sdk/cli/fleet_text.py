@@ -17,6 +17,7 @@ from edge_sdk.fleet.views import (
 )
 from edge_sdk.shadow.models import DesiredModel, Health, ReportedModel
 
+_PROMPT = 60.0  # seconds that clocks may differ by, and a message may take
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -119,14 +120,26 @@ def audit(entries: Iterable[AuditEntry]) -> str:
         rows.append(
             (
                 f"#{entry.id}",
-                datetime.fromtimestamp(entry.at).astimezone().isoformat(" ", "seconds")[:19],
+                _moment(entry.at),
                 event.kind,
                 " ".join(filter(None, (subject, event.thing))),
                 event.by,
-                event.text,
+                event.text + _happened(entry),
             )
         )
     return table(("", "time", "event", "of", "by", ""), rows)
+
+
+def _happened(entry: AuditEntry) -> str:
+    """When it happened by the device's clock, where that is not when it was told."""
+    moment = entry.event.device_time
+    if moment is None or abs(moment - entry.at) < _PROMPT:
+        return ""
+    return f" (by the device's clock {_moment(moment)})"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")[:19]
 
 
 def _model_lines(

@@ -11,6 +11,7 @@ from edge_sdk.fleet.api import Api
 from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.config import FleetConfig
 from edge_sdk.fleet.database.engine import Database
+from edge_sdk.fleet.device_events import DeviceEvents
 from edge_sdk.fleet.devices import PRESENCE, Devices
 from edge_sdk.fleet.rollout_engine import RolloutEngine
 from edge_sdk.fleet.shadow_service import Change, ShadowService
@@ -53,6 +54,7 @@ class Control:
             token=config.http.token,
         )
         bus.subscribe(PRESENCE, self._devices.receive)
+        self._events = DeviceEvents(bus, database, self._webhooks, clock)
         shadows.watch(self._changed)
 
     @property

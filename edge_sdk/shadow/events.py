@@ -63,7 +63,7 @@ class Batch(Wire, frozen=True, kw_only=True):
         events: At least one.
     """
 
-    epoch: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    epoch: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,64}$")]
     events: Annotated[tuple[DeviceEvent, ...], msgspec.Meta(min_length=1)]
 
 

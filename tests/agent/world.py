@@ -30,6 +30,7 @@ from edge_sdk.serving.router import Router
 from edge_sdk.shadow import topics
 from edge_sdk.shadow.algebra import apply
 from edge_sdk.shadow.document import Shadow
+from edge_sdk.shadow.events import Accepted, Batch, DeviceEvent, accepted_topic, events_topic
 from edge_sdk.shadow.models import SHADOW, DesiredModel, Presence, Reported
 from edge_sdk.shadow.requests import Request
 from edge_sdk.transport.link import Message
@@ -38,6 +39,7 @@ from edge_sdk.transport.source import Piece, Reference
 from edge_sdk.transport.transfer import Retry
 
 ROOT = topics.ROOTS[0]
+BEGIN = 1_700_000_000.0
 
 
 class Clock:
@@ -109,6 +111,8 @@ class Cloud:
         updates: Reports that came, oldest first.
         requests: Number of requests that came.
         answers: Whether they are answered.
+        events: Thing -> what it told, each event once.
+        batches: Messages of events that came.
     """
 
     def __init__(self) -> None:
@@ -116,12 +120,16 @@ class Cloud:
         self.updates: list[dict[str, Any]] = []
         self.requests = 0
         self.answers = True
+        self.events: dict[str, list[DeviceEvent]] = {}
+        self.batches: list[Batch] = []
+        self._reached: dict[tuple[str, str], int] = {}
         self._shadows: dict[topics.Address, Shadow | None] = {}
         self._link = MemoryLink(self.broker)
         self._link.open(lambda connected: None)
         for root in topics.ROOTS:
             for topic_filter in topics.requests(root):
                 self._link.subscribe(topic_filter, self._handle)
+        self._link.subscribe(events_topic("+"), self._hear)
 
     def desire(self, thing: str, models: dict[str, DesiredModel | None], root: str = ROOT) -> None:
         """Writes desired models; ``None`` takes one away."""
@@ -160,6 +168,23 @@ class Cloud:
         for reply in outcome.replies:
             topic = topics.reply(address, operation, reply.suffix)
             self.broker.publish(Message(topic, reply.payload))
+
+    def told(self, thing: str) -> list[tuple[str, str]]:
+        """Kind and version of the events of a device."""
+        return [(event.kind, event.version) for event in self.events.get(thing, ())]
+
+    def _hear(self, message: Message) -> None:
+        """Takes events as the fleet's server does."""
+        thing = message.topic.split("/")[-2]
+        batch = msgspec.json.decode(message.payload, type=Batch)
+        self.batches.append(batch)
+        if not self.answers:
+            return
+        last = self._reached.get((thing, batch.epoch), -1)
+        self.events.setdefault(thing, []).extend(e for e in batch.events if e.seq > last)
+        self._reached[thing, batch.epoch] = max(last, batch.events[-1].seq)
+        accepted = Accepted(epoch=batch.epoch, seq=batch.events[-1].seq)
+        self.broker.publish(Message(accepted_topic(thing), msgspec.json.encode(accepted)))
 
 
 class Killed(BaseException):
@@ -205,6 +230,7 @@ class Device:
             perform=lambda work: work(),
             wake=lambda: None,
             observer=self._observe,
+            time=lambda: BEGIN + self.clock(),
         )
         self.agent: Agent = assemble(self.config, around, self.router)
         self.agent.open()
