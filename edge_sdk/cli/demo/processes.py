@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +27,7 @@ PATIENCE = 300.0
 _POLL_S = 0.1
 _GRACE_S = 15.0
 _TAIL = 3
+_PORTS = range(20_000, 32_000)
 T = TypeVar("T")
 
 
@@ -158,11 +161,12 @@ def reached(server: Child) -> Serving | None:
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of this machine on which nobody listens; none that outgoing connections take."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class _Message(msgspec.Struct):
