@@ -7,6 +7,7 @@ from edge_sdk.agent.delivery import Delivery
 from edge_sdk.agent.journal import Journal
 from edge_sdk.agent.loading import Loader
 from edge_sdk.agent.plan import Target
+from edge_sdk.bundle import oci
 from edge_sdk.bundle.reader import Bundle, read_bundle
 from edge_sdk.bundle.store import Store
 from edge_sdk.transport.fetch import Fetched
@@ -111,7 +112,8 @@ class Installer:
         for entry in self._loader.installed:
             if entry.bundle_digest in digests:
                 self._store.remove(entry.name, entry.version)
-        self._store.gc()
+        if (self._store.root / oci.LAYOUT_FILE).exists():  # else nothing ever came
+            self._store.gc()
         self._fetched.clear()
         self.admitted.clear()
         self.litter = False

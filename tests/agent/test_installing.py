@@ -157,6 +157,15 @@ def test_a_missing_bundle_fails_at_once(running, cloud, bundles):
     )
 
 
+def test_a_first_bundle_that_cannot_come_leaves_nothing_to_collect(device, cloud, bundles):
+    here = device()
+    missing = msgspec.structs.replace(desired(bundles["1"]), digest=f"sha256:{0:064x}")
+    cloud.desire("gate-7", {"lookup": missing})
+    here.settle()
+    assert said(here).status == "failed"
+    assert here.steps[-1] == ("Collect", "done")
+
+
 def test_a_reference_that_is_none_fails(running, cloud, bundles):
     model = msgspec.structs.replace(desired(bundles["2"]), ref="nonsense")
     cloud.desire("gate-7", {"lookup": model})
