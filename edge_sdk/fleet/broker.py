@@ -119,7 +119,6 @@ user root
 set_tcp_nodelay true
 max_inflight_messages 1000
 max_queued_messages 10000
-message_size_limit 1048576
 persistent_client_expiration 7d
 persistence true
 persistence_location {folder.resolve()}/
@@ -193,9 +192,10 @@ async def _port(given: int | None, remembered: Path) -> int:
 
 def _read(remembered: Path) -> int | None:
     try:
-        return int(remembered.read_text())
+        port = int(remembered.read_text())
     except (OSError, ValueError):
         return None
+    return port if 0 < port < 1 << 16 else None
 
 
 def _free(port: int) -> bool:
