@@ -1,6 +1,6 @@
 """What an agent reports: a function of what it remembers and of what serves. Pure.
 
-There is no queue of reports. What is to be reported is computed anew, compared with what the
+State is not queued. What is to be reported is computed anew, compared with what the
 cloud has, and the difference is sent; so after any outage one message says all that matters.
 """
 

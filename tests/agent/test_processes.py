@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge_sdk.bundle.store import Store
 from tests.agent.cloud_process import COMMAND, AgentProcess, RealCloud, real_cloud, until
 from tests.agent.releases import SHARED
 from tests.brokers import free_port
+from tests.fleet.server import Server, servers
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +275,35 @@ def deploy(cloud: RealCloud, reference: str, *options: str) -> dict[str, Any]:
     assert done.stdout, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)["rollout"]
     return found
+
+
+def test_what_happened_survives_sigkill_of_both_sides(bundles, tmp_path):
+    with real_cloud(tmp_path / "cloud", [bundles["1"]]) as cloud, servers() as start:
+        here = AgentProcess(cloud, tmp_path, "historian")
+        try:
+            cloud.want(here.thing, bundles["1"])
+            here.start()
+            cloud.wait(here.thing, "running", "1.0.0")
+            first = ["agent.started", "agent.installed"]
+            until(lambda: history(cloud.server, here) == first, "its first events")
+            cloud.server.kill()
+            here.end(signal.SIGKILL)
+            here.start()
+            until(lambda: answers(here), "the local API")
+            here.end(signal.SIGKILL)
+            here.start()
+            outbox = here.store / "agent/events.log"
+            assert b"started" in outbox.read_bytes()
+            again = start(tmp_path / "cloud/data", "--broker", cloud.broker.url)
+            until(lambda: b"started" not in outbox.read_bytes(), "an answer")
+            assert history(again, here) == [*first, "agent.started"], "and each of them once"
+        finally:
+            here.close()
+
+
+def history(server: Server, here: AgentProcess) -> list[str]:
+    """Kinds of what the device told of itself, oldest first."""
+    url = f"{server.serving['http']}/api/v1/audit?thing={here.thing}"
+    with urllib.request.urlopen(url) as answer:
+        entries = json.loads(answer.read())["entries"]
+    return [entry["event"]["kind"] for entry in reversed(entries)]
