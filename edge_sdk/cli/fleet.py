@@ -64,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     label = action("label", _label, "give a device labels for selectors, or take some away")
     label.add_argument("thing", metavar="THING")
     label.add_argument("labels", nargs="+", metavar="NAME=VALUE", help="NAME= takes it away")
+    forget = action("forget", _forget, "forget a device that is gone, and what it should run")
+    forget.add_argument("thing", metavar="THING")
     _add_deploy(action("deploy", _deploy, "bring a version of a model to devices, in stages"))
     rollouts = action("rollouts", _rollouts, "list rollouts, or show one")
     rollouts.add_argument("id", nargs="?", type=int, metavar="ID")
@@ -166,6 +168,15 @@ def _label(client: FleetClient, args: argparse.Namespace) -> int:
         emit_json(found)
     else:
         print(" ".join(f"{name}={value}" for name, value in found.device.labels.items()))
+    return 0
+
+
+def _forget(client: FleetClient, args: argparse.Namespace) -> int:
+    found = client.forget(args.thing)
+    if args.json:
+        emit_json(found)
+    else:
+        print(f"{args.thing} is forgotten")
     return 0
 
 

@@ -3,6 +3,7 @@
 ::
 
     GET   /devices?selector=…      GET   /devices/{thing}      PATCH /devices/{thing}/labels
+                                   DELETE /devices/{thing}
     GET   /rollouts                POST  /rollouts
     GET   /rollouts/{id}           POST  /rollouts/{id}/{pause|resume|approve|abort|rollback}
     GET   /rollouts/{id}/progress  server-sent events: the rollout, after every change
@@ -45,8 +46,9 @@ from edge_sdk.errors import (
     TransferError,
 )
 from edge_sdk.fleet import audit, views
+from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.database.engine import Database
-from edge_sdk.fleet.devices import Devices
+from edge_sdk.fleet.devices import PRESENCE, Devices
 from edge_sdk.fleet.resolve import Resolved, resolve
 from edge_sdk.fleet.rollout import operate
 from edge_sdk.fleet.rollout.decide import Decision
@@ -56,6 +58,7 @@ from edge_sdk.fleet.rollout.gates import Gates, changed
 from edge_sdk.fleet.rollout.selector import ALL, Selector
 from edge_sdk.fleet.rollout.state import Plan, Rollout
 from edge_sdk.fleet.rollout_engine import RolloutEngine
+from edge_sdk.transport.link import Message
 
 PREFIX = "/api/v1"
 BODY_LIMIT = 64 * 1024
@@ -73,6 +76,7 @@ class Api:
     Attributes:
         database: For the audit.
         devices: What is known of devices.
+        bus: The connection to the broker.
         engine: Runs rollouts.
         store: The server's own bundles.
         public: ``host:port`` by which devices reach them; the request's own unless given.
@@ -81,6 +85,7 @@ class Api:
 
     database: Database
     devices: Devices
+    bus: FleetBus
     engine: RolloutEngine
     store: Path
     public: str | None = None
@@ -91,6 +96,7 @@ class Api:
         return [
             self._route("GET", "/devices", self._list_devices),
             self._route("GET", "/devices/{thing}", self._show_device),
+            self._route("DELETE", "/devices/{thing}", self._forget),
             self._route("PATCH", "/devices/{thing}/labels", self._label),
             self._route("GET", "/rollouts", self._list_rollouts),
             self._route("POST", "/rollouts", self._deploy),
@@ -160,6 +166,13 @@ class Api:
         changes = ", ".join(f"{name}={value}" for name, value in labels.items())
         event = Event(kind="device.labelled", text=changes, thing=device.thing, by=_by(request))
         await self.engine.record((event,))
+        return await self._detail(device)
+
+    async def _forget(self, request: Request) -> Response:
+        device = self._device(request)
+        await self.engine.forget(device.thing, _by(request))
+        # Else the broker would tell the next server of it.
+        await self.bus.publish([Message(PRESENCE.replace("+", device.thing), b"", retain=True)])
         return await self._detail(device)
 
     async def _detail(self, device: Device) -> Response:

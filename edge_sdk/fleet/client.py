@@ -61,6 +61,11 @@ class FleetClient:
         path = f"/devices/{quote(thing, safe='')}/labels"
         return self._send("PATCH", path, request, views.DeviceDetail)
 
+    def forget(self, thing: str) -> views.DeviceDetail:
+        """Forgets a device that is gone; gives what was known of it."""
+        path = f"/devices/{quote(thing, safe='')}"
+        return self._send("DELETE", path, views.View(), views.DeviceDetail)
+
     def deploy(self, request: views.DeployRequest) -> views.Deployment:
         """Begins a rollout, or says what it would do."""
         return self._send("POST", "/rollouts", request, views.Deployment)

@@ -48,6 +48,7 @@ class Control:
         self._api = Api(
             database,
             self._devices,
+            bus,
             self._engine,
             store=config.store_folder,
             public=config.http.public,

@@ -107,6 +107,8 @@ class Devices:
     async def receive(self, received: Received) -> None:
         """Takes a message on a topic of :data:`PRESENCE`."""
         thing = received.topic.split("/")[-2]
+        if not received.payload:  # a device was forgotten
+            return
         try:
             presence = msgspec.json.decode(received.payload, type=Presence)
         except msgspec.DecodeError as error:
@@ -127,6 +129,14 @@ class Devices:
         merged = {**device.assigned, **labels}
         kept = {name: value for name, value in sorted(merged.items()) if value is not None}
         return self._replace(device, assigned=kept)
+
+    async def forget(self, thing: str) -> None:
+        """Forgets a device; whatever is heard of it from now on makes it known anew."""
+        row = sa.delete(_TABLE).where(_TABLE.c.thing == thing)
+        await self._database.write(lambda connection: connection.execute(row))
+        self._unsaved.discard(thing)
+        for known in (self._devices, self._contacts, self._shadows):
+            known.pop(thing, None)
 
     def look(self, connected: bool) -> tuple[Event, ...]:
         """Brings everything up to date.
@@ -185,6 +195,8 @@ class Devices:
         self._events.append(Event(kind=kind, text=text, thing=device.thing))
 
     def _look(self, thing: str, shadow: Shadow) -> None:
+        if not shadow.exists and thing not in self._devices:
+            return
         before = self._devices.get(thing) or Device(thing=thing)
         reported = _read(shadow.reported.state, Reported, thing) if shadow.exists else Reported()
         desired = _read(shadow.desired.state, Desired, thing) if shadow.exists else Desired()

@@ -173,6 +173,30 @@ class RolloutEngine:
         self.wake()
         return after
 
+    async def forget(self, thing: str, by: str) -> None:
+        """Forgets a device that is gone, and what it should run; nothing of the audit.
+
+        Raises:
+            FleetError: It is online, or a rollout is under way on it.
+        """
+        async with self._deciding:
+            if self._devices.all[thing].online:
+                raise FleetError(
+                    "is online, and would be known again at once",
+                    where=thing,
+                    remedy="stop its agent first",
+                )
+            for rollout in self._active.values():
+                if any(member.thing == thing for member in rollout.members):
+                    raise FleetError(
+                        f"rollout {rollout.id} is {rollout.status} on it",
+                        where=thing,
+                        remedy="wait until it ends, or abort it",
+                    )
+            await self._shadows.submit(thing, SHADOW, "delete", b"")
+            await self._devices.forget(thing)
+        await self.record((Event(kind="device.forgotten", text="", thing=thing, by=by),))
+
     async def rollout(self, number: int) -> Rollout:
         """A rollout by its number.
 

@@ -49,7 +49,7 @@ class DeviceList(View, frozen=True, kw_only=True):
 
 
 class DeviceDetail(View, frozen=True, kw_only=True):
-    """What ``fleet show`` and ``fleet label`` print with ``--json``: with its last events."""
+    """What ``fleet show``, ``label`` and ``forget`` print with ``--json``: with its last events."""
 
     device: DeviceView
     history: tuple[AuditEntry, ...]

@@ -394,3 +394,34 @@ def test_commands_print_what_people_and_programs_need(start, gateway, bundles):
     )
     assert edge_sdk(server, "rollouts", "9").returncode == 2
     assert edge_sdk(server, "deploy", "digits:9.9.9").returncode == 2
+
+
+def test_a_device_that_is_gone_can_be_forgotten_and_come_back(start, gateway, bundles):
+    server = start()
+    client = FleetClient(server.serving["http"])
+    here = gateway("gw-0", site="berlin")
+    online(client, 1)
+    number = deploy(client, "1.0.0", stages="100", keep=True)
+    ended(client, number)
+    client.label("gw-0", {"line": "3"})
+    with pytest.raises(FleetError, match="is online, and would be known again at once"):
+        client.forget("gw-0")
+    here.stop()
+    until(lambda: not client.device("gw-0").device.online)
+    waiting = deploy(client, "1.1.0", stages="100")
+    with pytest.raises(FleetError, match=f"rollout {waiting} is running on it"):
+        client.forget("gw-0")
+    client.operate(waiting, "abort")
+    ended(client, waiting)
+    assert client.forget("gw-0").device.labels == {"site": "berlin", "line": "3"}
+    assert client.devices().devices == ()
+    server.kill()
+    server = start()  # neither the database nor the broker tells it of the device
+    client = FleetClient(server.serving["http"])
+    assert client.devices().devices == ()
+    with pytest.raises(NotKnownError, match="no device 'gw-0' is known"):
+        client.forget("gw-0")
+    gateway("gw-0", site="berlin")
+    online(client, 1)
+    assert client.device("gw-0").device.labels == {"site": "berlin"}
+    assert client.audit(thing="gw-0").entries
