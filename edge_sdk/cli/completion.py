@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
 EPILOG = """\
 examples:
@@ -12,12 +13,12 @@ examples:
 
 _BASH = """\
 _edge_sdk() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} command=${{COMP_WORDS[1]}} words
-  case "$command" in
+  local current=${{COMP_WORDS[COMP_CWORD]}} typed="${{COMP_WORDS[*]:1:COMP_CWORD-1}} " words
+  case "$typed" in
 {cases}
     *) words="{commands}" ;;
   esac
-  if [[ $COMP_CWORD -gt 1 && $current != -* ]]; then
+  if [[ $COMP_CWORD -gt 1 && $current != -* && $words == -* ]]; then
     COMPREPLY=($(compgen -f -- "$current"))
   else
     COMPREPLY=($(compgen -W "$words" -- "$current"))
@@ -37,12 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the script."""
     from edge_sdk.cli.main import COMMANDS, build_parser
 
-    parsers = next(
-        action for action in build_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    ).choices  # fmt: skip
     cases = "\n".join(
-        f'    {name}) words="{" ".join(_options(parser))}" ;;' for name, parser in parsers.items()
+        f'    "{name} "*) words="{" ".join(words)}" ;;' for name, words in _cases(build_parser())
     )
     script = _BASH.format(cases=cases, commands=" ".join(COMMANDS))
     # zsh runs bash completions through its compatibility layer.
@@ -50,5 +47,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _options(parser: argparse.ArgumentParser) -> list[str]:
-    return [name for action in parser._actions for name in action.option_strings]
+def _cases(parser: argparse.ArgumentParser, typed: str = "") -> Iterator[tuple[str, list[str]]]:
+    """What has been typed and what may follow it; the longer before what it begins with."""
+    options = [name for action in parser._actions for name in action.option_strings]
+    commands: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            commands |= action.choices
+    for name, command in commands.items():
+        yield from _cases(command, f"{typed} {name}".strip())
+    if typed:
+        yield typed, [*commands, *options]

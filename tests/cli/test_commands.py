@@ -155,3 +155,6 @@ def test_bash_completes_commands_and_options(tmp_path):
     assert complete("ins", 1) == ["inspect"]
     assert complete("convert --max", 2) == ["--max-drop"]
     assert complete("chat --repet", 2) == ["--repetition-penalty"]
+    assert complete("fleet de", 2) == ["devices", "deploy"]
+    assert complete("fleet deploy digits:1.0.0 --allow", 4) == ["--allow-older"]
+    assert "list" in complete("profiles ''", 2)
