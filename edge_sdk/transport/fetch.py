@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Mapping, Set
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -98,17 +99,13 @@ def fetch(
         str(reference), rate_limit=rate_limit, retry=retry, progress=progress, cancelled=cancelled
     )
     work = _Fetch(source, reference, blobs, transfer)
-    with (
-        files.writing(root),
-        files.locked(blobs.fetching),
-        ThreadPoolExecutor(max(1, parallel), thread_name_prefix="fetch") as pool,
-        transfer,
-    ):
-        bundle = work.result(pool.submit(work.resolve))
+    with files.writing(root), files.locked(blobs.fetching):
+        bundle = work.wait_for(work.resolve)
         chosen = choose(read_manifests(blobs, bundle), profile)
-        needed = work.result(pool.submit(work.manifests, chosen))
-        missing = work.missing(pool, needed, tuple(reuse))
-        work.bring(pool, missing)
+        needed = work.wait_for(lambda: work.manifests(chosen))
+        with ThreadPoolExecutor(max(1, parallel), thread_name_prefix="fetch") as pool, transfer:
+            missing = work.missing(pool, needed, tuple(reuse))
+            work.bring(pool, missing)
         blobs.sync()
     return Fetched(
         bundle=bundle,
@@ -214,10 +211,22 @@ class _Fetch:
         self._transfer.expect(missing)
         self._end({pool.submit(self._blob, blob) for blob in missing})
 
-    def result(self, future: Future[T]) -> T:
-        """What a thread brings, unless the fetch is not wanted any more."""
-        self._end({future})
-        return future.result()
+    def wait_for(self, work: Callable[[], T]) -> T:
+        """Does something in a thread, which is left behind where it is not wanted any more.
+
+        It may be at what nothing wakes it from, such as connecting.
+        """
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(work())
+            except Exception as error:  # noqa: BLE001  raised again where it is waited for
+                result.set_exception(error)
+
+        threading.Thread(target=run, name="fetch", daemon=True).start()
+        self._end({result})
+        return result.result()
 
     def _end(self, pending: Set[Future[Any]]) -> None:
         try:

@@ -306,6 +306,23 @@ def test_a_fetch_that_waits_for_a_byte_can_be_stopped(source, tmp_path):
     assert closed.is_set()
 
 
+def test_a_source_that_nothing_wakes_is_left_behind(source, tmp_path):
+    """As while it connects."""
+    waits, ended, late = threading.Event(), threading.Event(), threading.Event()
+
+    def resolve(reference):
+        waits.set()
+        if not ended.wait(30):
+            late.set()
+        raise TransferError("is not reached")
+
+    source.resolve = resolve
+    with pytest.raises(TransferError, match="stopped"):
+        fetch(source, REFERENCE, tmp_path / "store", cancelled=waits.is_set)
+    assert not late.is_set()
+    ended.set()
+
+
 def test_progress_grows_and_ends_with_all_of_it(source, tmp_path):
     seen: list[Progress] = []
     source.break_off(after=2)
