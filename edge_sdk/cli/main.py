@@ -40,7 +40,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The argument parser, with the options of ``command`` filled in (all when ``None``)."""
     parser = argparse.ArgumentParser(
         prog="edge-sdk",
-        description="Convert models for edge devices, run them from verified bundles.",
+        description="Convert models for edge devices, run them there, keep fleets of them in step.",
         epilog="Start with `edge-sdk demo`; `edge-sdk COMMAND --help` teaches each command.",
     )
     parser.add_argument("--version", action="version", version=f"edge-sdk {__version__}")

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.store import Store
+from edge_sdk.fleet.database.engine import Database
 from tests.agent.releases import make
 from tests.brokers import free_port
 from tests.cli.conftest import COMMAND
+from tests.databases import postgresql, postgresql_database
 from tests.delivery.conftest import registry, start_registry
 from tests.docs.runner import FILE, ROOT, Command, blocks, commands, run_command
 from tests.transport.waiting import until
 
-__all__ = ["registry", "start_registry"]
+__all__ = ["postgresql", "registry", "start_registry"]
 PATIENCE = 60.0
+SHADOW = sa.text("INSERT INTO shadows VALUES (:thing, '', 1, '{}', NULL)")
+THINGS = sa.text("SELECT thing FROM shadows")
 # They show what comes about in a moment.
 AWAITED = ("grep ", "curl ", "edge-sdk fleet devices", "edge-sdk fleet rollouts")
 
@@ -114,6 +121,24 @@ def test_certificates_backup_and_restore(here, monkeypatch):
         show_presence(thing, certificate, ports["8883"])
     until(lambda: "gw-3" in devices(), PATIENCE)
     assert "gw-2" not in devices(), "a certificate is for one thing"
+
+
+def test_postgresql_comes_back_as_the_page_says(postgresql, here):
+    url = postgresql_database(postgresql)
+    dump, restore = (
+        line.replace(" edge", f" {url}")
+        for block in blocks("docs/operations.md")
+        for line in block.text.splitlines()
+        if line.startswith("pg_")
+    )
+    with closing(Database(url)) as database:
+        asyncio.run(database.write(lambda on: on.execute(SHADOW, {"thing": "kept"})))
+        subprocess.run(shlex.split(dump), check=True, timeout=60)
+        asyncio.run(database.write(lambda on: on.execute(SHADOW, {"thing": "later"})))
+    subprocess.run(shlex.split(restore), check=True, timeout=60)
+    with closing(Database(url)) as database:
+        found = asyncio.run(database.read(lambda on: on.execute(THINGS).scalars().all()))
+    assert found == ["kept"]
 
 
 def show_presence(thing: str, certificate: str, port: str) -> None:
