@@ -123,11 +123,11 @@ class PahoLink:
 
     def _connect_once(self) -> bool:
         """Connects and stays for as long as that lasts; whether the broker ever let us in."""
-        was_ready = False
+        ready_at: float | None = None
 
         def ready() -> None:
-            nonlocal was_ready
-            was_ready = True
+            nonlocal ready_at
+            ready_at = time.monotonic()
             self._problem = None
             log.info("%s: connected", self._address)
             self._on_change(True)
@@ -148,10 +148,17 @@ class PahoLink:
             self._modern = not self._modern
         if not self._closing.is_set() and connection.problem != self._problem:
             self._problem = connection.problem
-            log.warning("%s: not connected: %s", self._address, connection.problem)
-        if was_ready:
+            hint = self._hint(ready_at)
+            log.warning("%s: not connected: %s%s", self._address, connection.problem, hint)
+        if ready_at is not None:
             self._on_change(False)
-        return was_ready
+        return ready_at is not None
+
+    def _hint(self, ready_at: float | None) -> str:
+        """What to look at where the broker ended a connection soon; few brokers say why."""
+        if ready_at is None or time.monotonic() - ready_at > self._keepalive:
+            return ""
+        return f"; does another client call itself {self._client_id!r}?"
 
     def _snapshot(self) -> list[Subscription]:
         with self._lock:

@@ -114,7 +114,7 @@ def test_subscriptions_outlive_a_broker_that_forgets_everything(
 
 
 def test_the_will_is_made_for_every_connection_and_comes_when_one_breaks(
-    mosquitto: Mosquitto, links: Links
+    mosquitto: Mosquitto, links: Links, caplog: pytest.LogCaptureFixture
 ) -> None:
     made: list[Message] = []
 
@@ -130,6 +130,7 @@ def test_the_will_is_made_for_every_connection_and_comes_when_one_breaks(
         intruder.sendall(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x3c\x00\x06pump-7")
         until(lambda: len(made) == 2 and link.connected)
         until(lambda: seen.payloads() == [b"0"])
+    assert "does another client call itself 'pump-7'?" in caplog.text
     _, kept = links(mosquitto.url, "will")
     until(lambda: kept.messages == [Message("will", b"0", 1, retain=True)])
 
