@@ -15,11 +15,22 @@ from edge_sdk.errors import BundleError
 
 
 class InstalledView(msgspec.Struct, frozen=True, kw_only=True):
-    """One installed bundle; profiles and size are absent where it is damaged."""
+    """One installed bundle; profiles and size are absent where it is damaged.
+
+    Attributes:
+        name: The model's name.
+        version: The model's version.
+        digest: Of its image index, or of the manifest of the one variant that is here.
+        bundle_digest: Of its image index in any case: what registries and fleets know it by.
+        profiles: Device profiles of the variants that are here.
+        size: Bytes of their blobs.
+        damage: What is wrong with it.
+    """
 
     name: str
     version: str
     digest: str
+    bundle_digest: str
     profiles: tuple[str, ...] = ()
     size: int | None = None
     damage: str | None = None
@@ -104,7 +115,7 @@ def _ls(store: Store, args: argparse.Namespace) -> int:
                 view.version,
                 ", ".join(view.profiles) if view.damage is None else "DAMAGED",
                 "-" if view.size is None else human_bytes(view.size),
-                view.digest,
+                view.bundle_digest,
             )
             for view in views
         ]
@@ -168,17 +179,18 @@ def _remove(store: Store, args: argparse.Namespace) -> int:
 
 
 def _view(store: Store, entry: Installed) -> InstalledView:
-    digest = entry.descriptor.digest
+    view = InstalledView(
+        name=entry.name,
+        version=entry.version,
+        digest=entry.descriptor.digest,
+        bundle_digest=entry.bundle_digest,
+    )
     try:
         bundle = store.open(entry.name, entry.version)
     except BundleError as error:
-        return InstalledView(
-            name=entry.name, version=entry.version, digest=digest, damage=str(error)
-        )
-    return InstalledView(
-        name=entry.name,
-        version=entry.version,
-        digest=digest,
+        return msgspec.structs.replace(view, damage=str(error))
+    return msgspec.structs.replace(
+        view,
         profiles=tuple(variant.profile for variant in bundle.variants),
         size=sum({blob: blob.size for v in bundle.variants for blob in v.all_blobs}.values()),
     )

@@ -93,6 +93,15 @@ def test_store_installs_lists_verifies_removes_and_collects(edge_sdk, path, tmp_
     assert code == 0
 
 
+def test_store_ls_names_what_is_here_as_registries_and_fleets_do(edge_sdk, path, tmp_path):
+    store, bundle = ("--store", tmp_path / "store"), open_bundle(path)
+    edge_sdk("store", "install", path, "--profile", "board", *store)
+    (view,) = json.loads(edge_sdk("store", "ls", *store, "--json")[1])["installed"]
+    assert view["digest"] == bundle.variant("board").digest
+    assert view["bundle_digest"] == bundle.descriptor.digest
+    assert bundle.descriptor.digest in edge_sdk("store", "ls", *store)[1]
+
+
 def test_store_verify_exits_1_and_names_what_is_damaged(edge_sdk, path, tmp_path):
     store = tmp_path / "store"
     edge_sdk("store", "install", path, "--store", store)
