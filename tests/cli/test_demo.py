@@ -13,11 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.bundle.store import Store
+from edge_sdk.cli.demo import _try_next
 from edge_sdk.cli.demo.processes import Children
+from edge_sdk.cli.demo.result import DemoResult
 from edge_sdk.errors import FleetError
 from tests.cli.conftest import edge_sdk
 from tests.transport.waiting import until
@@ -27,62 +30,70 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> SimpleNamespace:
-    """The whole story once, as people read it; its JSON is made of the same values."""
+    """The whole story once: its JSON, and what people would read."""
     folder = tmp_path_factory.mktemp("demo") / "new"
-    done = edge_sdk("demo", "--out", folder)
+    done = edge_sdk("demo", "--out", folder, "--json")
     assert done.returncode == 0, done.stderr
-    return SimpleNamespace(folder=folder, text=done.stdout)
+    result = msgspec.json.decode(done.stdout, type=DemoResult)
+    assert result.folder == str(folder)
+    return SimpleNamespace(folder=folder, result=result, text=done.stderr)
 
 
 def test_three_versions_are_made_and_the_broken_one_is_intact_too(demo):
-    for version in ("1.0.0", "1.1.0", "1.2.0"):
-        bundle = open_bundle(demo.folder / f"assistant-{version}.bundle")
+    assert [made.version for made in demo.result.bundles] == ["1.0.0", "1.1.0", "1.2.0"]
+    for made in demo.result.bundles:
+        bundle = open_bundle(made.path)
         bundle.verify()
-        assert bundle.version == version
+        assert bundle.version == made.version
         assert {"x86-64", "arm64", "board-512mb"} <= {v.profile for v in bundle.variants}
+        assert made.size_bytes < made.unshared_bytes
 
 
-def test_all_devices_end_with_the_tuned_version_and_its_store_is_whole(demo):
-    for thing in ("gateway-1", "gateway-2", "board-1"):
-        store = Store(demo.folder / thing)
-        assert "1.2.0" in {entry.version for entry in store.ls()}
-        assert "1.1.0" not in {entry.version for entry in store.ls()}
+def test_all_devices_end_with_the_tuned_version_and_their_stores_are_whole(demo):
+    for device in demo.result.devices:
+        store = Store(demo.folder / device.thing)
+        versions = {entry.version for entry in store.ls()}
+        assert device.version == "1.2.0" in versions
+        assert "1.1.0" not in versions
         assert not list(store.verify())
 
 
-def test_people_read_how_each_version_fared(demo):
-    chapters = demo.text.split("\n1. ")[-1].split("\n\n3. ")[1]
-    first, rest = chapters.split("\n4. ")
-    broken, tuned = rest.split("\n5. ")
-    assert "runs on 3 of 3 devices" in first
-    assert "aborted" in broken
-    assert "times the tolerance" in broken
-    assert answers(broken) == answers(first), "the old version went on answering"
-    assert "board-1    offline" in tuned
-    assert "runs on 3 of 3 devices" in tuned
-    assert len(answers(tuned)) == 3
-
-
-def answers(chapter: str) -> list[str]:
-    """What the devices answered, with the version that did."""
-    lines = [line.strip() for line in chapter.splitlines()]
-    asked = [n for n, line in enumerate(lines) if line.startswith("> ") and ", 1." in lines[n - 1]]
-    return [f"{lines[n - 1].rpartition(',')[0]}: {lines[n + 1]}" for n in asked]
+def test_the_broken_version_goes_back_by_itself_and_the_old_one_answers_on(demo):
+    outcomes = [(one.version, one.status) for one in demo.result.rollouts]
+    assert outcomes == [("1.0.0", "completed"), ("1.1.0", "aborted"), ("1.2.0", "completed")]
+    assert "self-test" in demo.result.rollouts[1].note
+    first, again, tuned = (demo.result.answers[n : n + 3] for n in (0, 3, 6))
+    assert [a.answer for a in again] == [a.answer for a in first]
+    assert {a.version for a in (*first, *again)} == {"1.0.0"}
+    assert {a.version for a in tuned} == {"1.2.0"}
+    assert all(a.answer for a in tuned)
 
 
 def test_a_tuned_layer_costs_less_than_half_of_the_model(demo):
-    table = demo.text.partition("What each device fetched:")[2].split("\n\n")[1].splitlines()[1:]
-    shares = [int(line.split()[-1].rstrip("%")) for line in table]
-    assert len(shares) == 3
-    assert all(0 < share < 50 for share in shares)
+    assert len(demo.result.devices) == 3
+    for device in demo.result.devices:
+        assert 0 < device.tuned_bytes < device.first_bytes / 2
+
+
+def test_people_read_what_happens(demo):
+    for said in (
+        "$ edge-sdk fleet deploy assistant:1.1.0",
+        "completed, stage 2/2 (3 done): runs on 3 of 3 devices",
+        "board-1    offline",
+        "times the tolerance",
+        "What each device fetched:",
+        *(variant.recipe for variant in demo.result.bundles[0].variants),
+        *(answer.answer for answer in demo.result.answers),
+    ):
+        assert said in demo.text
 
 
 def test_no_process_stays_and_all_ended_well(demo):
     assert not list(processes_in(demo.folder))
     for log in demo.folder.glob("*.log"):
         assert "Traceback" not in log.read_text()
-    for thing in ("gateway-1", "gateway-2", "board-1"):
-        assert (demo.folder / f"{thing}.log").read_text().endswith(" ends\n")
+    for device in demo.result.devices:
+        assert (demo.folder / f"{device.thing}.log").read_text().endswith(" ends\n")
 
 
 def processes_in(folder: Path) -> Iterator[int]:
@@ -94,20 +105,22 @@ def processes_in(folder: Path) -> Iterator[int]:
 
 
 def test_what_to_try_next_works_when_pasted(demo):
-    lines = demo.text.partition("Try next:")[2].strip().splitlines()
-    assert "fleet serve" in lines[-1]
+    lines = list(_try_next(demo.folder, demo.result.devices[0].profile))
+    assert "fleet serve" in lines.pop()
     done = subprocess.run(
-        ["bash", "-e", "-c", "\n".join(lines[:-1])], capture_output=True, text=True, timeout=120
+        ["bash", "-e", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert "assistant 1.2.0" in done.stdout
 
 
 RUNNING = """
 import sys, time
 from pathlib import Path
 from edge_sdk.cli.demo.fleet import Fleet
+from edge_sdk.cli.demo import _try_next
 from edge_sdk.cli.demo.processes import Children
+from edge_sdk.cli.demo.result import DemoResult
 folder = Path(sys.argv[1])
 with Children(folder) as children:
     fleet = Fleet(folder, children, [("t", "x86-64", "here")])
