@@ -30,7 +30,7 @@ def devices(views: Iterable[DeviceView]) -> str:
             _ago(view.last_seen),
             view.profile or "-",
             _pairs(view.labels),
-            ", ".join(f"{name} {_model(model)}" for name, model in view.reported.items()) or "-",
+            _models(view) or "-",
         )
         for view in views
     ]
@@ -79,11 +79,12 @@ def rollout(detail: RolloutDetail) -> str:
         for member in detail.members
     ]  # fmt: skip
     canary = f", canary {plan.canary} %" if plan.canary else ""
+    kept = ", stays in force" if plan.keep else ""
     return "\n".join(
         (
             line(detail.rollout),
             f"{plan.ref} ({plan.digest})",
-            f"to {plan.selector}, stages {plan.stages}{canary}",
+            f"to {plan.selector}, stages {plan.stages}{canary}{kept}",
             "",
             table(("thing", "stage", "asked for", "answer", "had", "error"), rows),
         )
@@ -145,7 +146,7 @@ def _moment(seconds: float) -> str:
 def _model_lines(
     name: str, desired: DesiredModel | None, reported: ReportedModel | None
 ) -> Iterable[str]:
-    yield f"{name}: {_model(reported) if reported else 'nothing reported'}"
+    yield f"{name}: {_model(reported, desired) if reported else 'nothing reported'}"
     if desired is not None:
         canary = desired.canary
         trial = f", {canary.percent} % of requests to {canary.version}" if canary else ""
@@ -164,9 +165,25 @@ def _model_lines(
             yield f"    {_health(reported.canary.health)}"
 
 
-def _model(model: ReportedModel) -> str:
-    progress = f" {model.progress:.0%}" if model.progress is not None else ""
-    return f"{model.version or 'none'} {model.status}{progress}"
+def _models(view: DeviceView) -> str:
+    return ", ".join(
+        f"{name} {_model(reported, view.desired.get(name))}"
+        for name, reported in view.reported.items()
+    )
+
+
+def _model(reported: ReportedModel, desired: DesiredModel | None) -> str:
+    """What serves, and what has become of another version that is desired or on trial."""
+    if desired is None:
+        return f"{reported.version or 'none'} {reported.status}"
+    parts = [f"{reported.version} running"] if reported.digest else []
+    if reported.digest != desired.digest:
+        progress = f" {reported.progress:.0%}" if reported.progress is not None else ""
+        told = reported.wanted == desired.digest
+        parts.append(f"{desired.version} {reported.status if told else 'asked for'}{progress}")
+    if reported.canary and reported.canary.status == "running":
+        parts.append(f"{reported.canary.version} on trial")
+    return " + ".join(parts)
 
 
 def _health(health: Health) -> str:

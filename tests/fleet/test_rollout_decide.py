@@ -151,6 +151,26 @@ def test_some_devices_may_fail():
     assert Fleet(kinds, plan(stages="100", gates=gates)).run().status == "aborted"
 
 
+@pytest.mark.parametrize("away", [(), ("away",)])
+def test_failures_within_the_limit_leave_fewer_devices_to_wait_for(away):
+    gates = msgspec.structs.replace(GATES, max_failed=0.3, min_devices=4 + len(away))
+    kinds = all_good(4) | {"gw-0": "refuses"} | dict.fromkeys(away, "offline")
+    fleet = Fleet(kinds, plan(stages="100", gates=gates))
+    if away:
+        for _ in range(200):
+            fleet.step()
+        assert fleet.rollout.note == "waits until 1 more come online of away"
+        fleet.kinds["away"] = "good"
+    assert fleet.run().status == "completed"
+
+
+def test_a_version_that_runs_nowhere_is_taken_back_however_many_may_fail():
+    gates = msgspec.structs.replace(GATES, max_failed=1)
+    fleet = Fleet(dict.fromkeys(all_good(3), "refuses"), plan(stages="100", gates=gates))
+    assert fleet.run().status == "aborted"
+    assert "runs on none of the devices that were asked" in fleet.rollout.note
+
+
 def test_stragglers_within_the_limit_hold_up_nobody():
     gates = msgspec.structs.replace(GATES, max_failed=0.25, max_wait_s=1000)
     fleet = Fleet(all_good(8) | {"gw-0": "slow"}, plan(stages="100", gates=gates))

@@ -121,12 +121,14 @@ def _failed(rollout: Rollout, counts: Tally) -> Iterable[str]:
     answered = len(counts.done) + len(counts.failed)
     if answered < min(gates.min_devices, counts.judged) or not counts.failed:
         return
+    worst = counts.failed[0]
     if len(counts.failed) / counts.judged > gates.max_failed:
-        worst = counts.failed[0]
         yield (
             f"failed on {len(counts.failed)} of {counts.judged} devices "
             f"(limit {gates.max_failed:.0%}); {worst.thing}: {worst.error}"
         )
+    elif not (counts.done or counts.pending or counts.absent):
+        yield f"runs on none of the devices that were asked; {worst.thing}: {worst.error}"
 
 
 def _forward(rollout: Rollout, counts: Tally, devices: Devices, now: float) -> Decision:
@@ -150,8 +152,8 @@ def _lacks(rollout: Rollout, counts: Tally) -> str:
     if rollout.unwritten():
         return "tells devices"
     gates = rollout.plan.gates
-    asked = counts.judged + len(counts.absent)
-    missing = min(gates.min_devices, asked) - len(counts.done)
+    able = counts.judged + len(counts.absent) - len(counts.failed)
+    missing = max(1, min(gates.min_devices, able)) - len(counts.done)
     worst = len(counts.failed) + len(counts.pending)
     if counts.pending and (missing > 0 or worst / counts.judged > gates.max_failed):
         return f"waits for {named(m.thing for m in counts.pending)}"
