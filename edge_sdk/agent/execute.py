@@ -227,9 +227,8 @@ class Executor:
 
     def _end_canary(self, step: plan.EndCanary) -> None:
         served = self._router.end_canary(step.model)
-        if served is not None:
-            self._watches.pop((step.model, served.digest), None)
-        failure = step.failure
+        watch = self._watches.pop((step.model, served.digest), None) if served else None
+        failure = watch.explained(step.failure) if watch and step.failure else step.failure
         if failure is not None:
             self._journal.note_model(step.model, lambda entry: entry.failed(failure))
 
@@ -245,13 +244,15 @@ class Executor:
             step.model, step.release.digest, verify=True, beside=self._beside(step.model)
         )
         bad = self._router.routes[step.model].stable
-        health = health_of(bad)
+        health, failure = health_of(bad), step.failure
+        if watch := self._watches.get((step.model, bad.digest)):
+            failure = watch.explained(failure)
 
         def changed(entry: ModelEntry) -> ModelEntry:
             went_back = msgspec.structs.replace(
                 entry, running=step.release, previous=None, on_trial=False, before=health
             )
-            return went_back.failed(step.failure)
+            return went_back.failed(failure)
 
         self._journal.note_model(step.model, changed)
         self._router.swap(step.model, served)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from edge_sdk.agent.health_gate import Gate, judge
+from edge_sdk.agent.journal import Failure
 from edge_sdk.agent.plan import Verdict
 from edge_sdk.serving.served import Served
 from edge_sdk.shadow.models import Health
@@ -35,9 +38,19 @@ class Watch:
 
     def verdict(self, gate: Gate, now: float) -> Verdict | None:
         """What to think of the version; ``None`` while it must be watched on."""
+        requests, errors = self._counts()
+        return judge(gate, requests, errors, now - self.begun)
+
+    def explained(self, failure: Failure) -> Failure:
+        """What the watch ended with, and the figures of it."""
+        requests, errors = self._counts()
+        error = f"{failure.error}: {errors} of {requests}"
+        return msgspec.structs.replace(failure, error=error)
+
+    def _counts(self) -> tuple[int, int]:
         totals = self.served.health.totals()
         errors = totals.errors - self.errors
-        return judge(gate, totals.answered - self.answered + errors, errors, now - self.begun)
+        return totals.answered - self.answered + errors, errors
 
 
 def health_of(served: Served) -> Health | None:

@@ -37,7 +37,7 @@ def test_errors_bring_the_old_version_back_and_are_reported(fragile):
     assert fragile.ask(HIGH) == HIGH + 1
     said = fragile.report.models["lookup"]
     assert (said.status, said.version) == ("rolled_back", "1.0.0")
-    assert "failed" in said.error
+    assert said.error == "too many of its requests failed: 5 of 5"
     assert said.before.errors == 5, "how the bad one did"
     fragile.live(3600)
     assert fragile.done("RollBack") == 1
@@ -110,6 +110,7 @@ def test_a_bad_canary_is_ended_and_the_version_stays(device, cloud, bundles):
     assert [here.ask(HIGH) for _ in range(10)] == [HIGH + 1] * 10
     said = here.report.models["lookup"]
     assert (said.status, said.canary.status) == ("running", "rolled_back")
+    assert said.canary.error == "too many of its requests failed: 10 of 10"
     here.live(600)
     assert here.done("StartCanary") == 1
 
