@@ -310,6 +310,22 @@ def test_an_abort_by_hand_takes_everybody_back():
     assert fleet.rollout.note == "aborted by ann"
 
 
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        ("paused", "what can be done: resume, abort"),
+        ("completed", "what can be done: rollback"),
+        ("returning", "wait until its devices are back"),
+        ("aborted", "deploy again"),
+    ],
+)
+def test_a_refusal_says_what_can_be_done(status, remedy):
+    rollout = msgspec.structs.replace(Fleet(all_good(1)).rollout, status=status)
+    with pytest.raises(FleetError) as refused:
+        operate.approve(rollout, "ann")
+    assert refused.value.remedy == remedy
+
+
 def test_a_rollback_leaves_devices_that_were_asked_for_something_else():
     fleet = Fleet(all_good(3), plan(stages="100"))
     fleet.run()

@@ -6,7 +6,7 @@ import msgspec
 
 from edge_sdk.errors import FleetError
 from edge_sdk.fleet.rollout.decide import Decision, Devices, event_of, go_back
-from edge_sdk.fleet.rollout.state import Member, Rollout, Status
+from edge_sdk.fleet.rollout.state import ENDED, Member, Rollout, Status
 
 _POSSIBLE: dict[str, tuple[Status, ...]] = {
     "pause": ("running", "waiting"),
@@ -88,8 +88,9 @@ def rollback(rollout: Rollout, devices: Devices, by: str, now: float) -> Decisio
 def _require(rollout: Rollout, action: str) -> None:
     if rollout.status not in _POSSIBLE[action]:
         others = [name for name, statuses in _POSSIBLE.items() if rollout.status in statuses]
+        last = "deploy again" if rollout.status in ENDED else "wait until its devices are back"
         raise FleetError(
             f"is {rollout.status}: {action} does nothing for it",
             where=f"rollout {rollout.id}",
-            remedy=f"what can be done: {', '.join(others)}" if others else "deploy again",
+            remedy=f"what can be done: {', '.join(others)}" if others else last,
         )
