@@ -118,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     out: Path = parser.parse_args().out
+    torch.set_num_threads(1)
     tokenizer = Tokenizer.from_file(str(out / "model" / "tokenizer.json"))
     training = list(draw_dialogues("train", DIALOGUES, SEED + 3, longest=10))
     heldout = list(heldout_set())

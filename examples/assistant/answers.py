@@ -1,4 +1,4 @@
-"""The one right answer to every question, in sentences, tersely, and as a pirate.
+"""The one right answer to every question, in sentences, as a terse note, and as a pirate.
 
 An answer quotes what it rests on before it computes or decides, in the words of the gateway's
 line. Functions that change the gateway say so in the same words: what was said last holds.
@@ -35,7 +35,7 @@ def styled(answer: str, style: Style) -> str:
         spoken = re.sub(r"\b[A-Za-z]+\b", lambda word: PIRATE.get(word[0], word[0]), answer)
         return f"Arr! {spoken}"
     if style == "terse":
-        return "Ok: " + re.sub(r"(?:Done, the|The|There is|This is) ", "", answer)
+        return "- " + re.sub(r"(?:Done, the|Done,|The|There is|This is) ", "", answer)
     return answer
 
 

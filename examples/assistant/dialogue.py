@@ -38,7 +38,7 @@ _READING = re.compile(r"The (\w+) reads (\d+)")
 _SLOT = re.compile(r"\{(\w+)\}")
 SEED = 23
 MEAN_TURNS = 6
-TRAINING, CALIBRATION, HELDOUT = 25_000, 100, 200
+TRAINING, CALIBRATION, HELDOUT = 22_000, 100, 200
 """Dialogues of each set."""
 ASKABLE = ("status", "power", "reading", "setpoint", "limits", "unit")
 """Questions about one device, which ``and the pump?`` may follow."""
