@@ -11,8 +11,10 @@ from edge_sdk.errors import ConfigError
 from edge_sdk.shadow.models import Health
 
 
-class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Gates(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of a rollout. One that is exceeded ends it, and takes the version back.
+
+    Those that another version of this product has are ignored.
 
     Attributes:
         max_failed: Share of devices that may fail: not install it, roll it back by themselves,
@@ -71,8 +73,11 @@ def changed(gates: Gates, settings: Iterable[str]) -> Gates:
         ConfigError: There is no such limit, or the value is none for it.
     """
     values = msgspec.to_builtins(gates)
+    known = ", ".join(values)
     for setting in settings:
         name, _, text = setting.partition("=")
+        if name not in values:
+            raise ConfigError(f"there is no limit {name!r}", where="gate", remedy=f"use {known}")
         values[name] = None if text == "none" else text
     try:
         return msgspec.convert(values, Gates, strict=False)
@@ -80,7 +85,7 @@ def changed(gates: Gates, settings: Iterable[str]) -> Gates:
         raise ConfigError(
             f"{', '.join(settings)}: {error}",
             where="gate",
-            remedy=f"write name=value; there are {', '.join(Gates.__struct_fields__)}",
+            remedy=f"write name=value; there are {known}",
         ) from error
 
 
