@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -21,14 +21,13 @@ class Backoff:
 
     shortest: float = 1.0
     longest: float = 120.0
-    source: random.Random | None = None
+    source: random.Random = field(default_factory=random.Random)
     _last: float = 0.0
 
     def delay(self) -> float:
         """Seconds to wait before the next attempt."""
-        draw = self.source.uniform if self.source else random.uniform
         upper = max(self.shortest, self._last) * 3
-        self._last = min(self.longest, draw(self.shortest, upper))
+        self._last = min(self.longest, self.source.uniform(self.shortest, upper))
         return self._last
 
     def succeeded(self, seconds: float) -> None:
