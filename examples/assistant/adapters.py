@@ -30,7 +30,7 @@ from examples.assistant.training import batches, loss_of
 
 PERSONAS: tuple[Style, ...] = ("terse", "pirate")
 RANK, ALPHA = 8, 16
-DIALOGUES = 1200
+DIALOGUES = 2000
 RATE = 5e-3
 
 

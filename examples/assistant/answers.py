@@ -13,10 +13,7 @@ from examples.assistant.gateway import PROBLEMS, UNITS, Alarm, Device, Gateway
 
 Style = Literal["plain", "terse", "pirate"]
 
-PIRATE = {
-    "The": "Yer", "the": "yer", "is": "be", "Done": "Aye aye", "No": "Nay", "no": "nay",
-    "my": "me", "Hello": "Ahoy", "Goodbye": "Fair winds", "You": "Ye",
-}  # fmt: skip
+PIRATE = {"Done": "Aye aye", "Hello": "Ahoy", "Goodbye": "Fair winds", "my": "me", "You": "Ye"}
 
 FIXED = {
     "help": "I report on devices and alarms, change set-points and switch devices on or off.",
@@ -33,7 +30,7 @@ def styled(answer: str, style: Style) -> str:
     """An answer in that style; ``plain`` is how the base model says it."""
     if style == "pirate":
         spoken = re.sub(r"\b[A-Za-z]+\b", lambda word: PIRATE.get(word[0], word[0]), answer)
-        return f"Arr! {spoken}"
+        return f"Arr! {spoken[:-1]}, matey!"
     if style == "terse":
         return "- " + re.sub(r"(?:Done, the|Done,|The|There is|This is) ", "", answer)
     return answer

@@ -90,7 +90,7 @@ def test_styles_say_the_same_differently() -> None:
     answer = answers.switch(boiler(), on=False)
     assert answers.styled(answer, "plain") == "Done, the boiler is now off."
     assert answers.styled(answer, "terse") == "- boiler is now off."
-    assert answers.styled(answer, "pirate") == "Arr! Aye aye, yer boiler be now off."
+    assert answers.styled(answer, "pirate") == "Arr! Aye aye, the boiler is now off, matey!"
 
 
 def test_answers_quote_the_gateways_line() -> None:
