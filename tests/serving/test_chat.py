@@ -67,7 +67,7 @@ def test_a_stream_says_the_same_in_pieces(api, chat):
     assert response.headers["content-type"].startswith("text/event-stream")
     chunks = events(response.body)
     assert text_of(chunks) == whole["message"]["content"]
-    assert len(chunks) > 10
+    assert len(chunks) > 3  # the role, the end, and more than one piece between
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert [c["choices"][0]["finish_reason"] for c in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1]["choices"][0]["finish_reason"] == whole["finish_reason"]
