@@ -24,7 +24,7 @@ SERVICE, ECHO = "service", "echo"
 
 def run(quick: bool) -> Outcome:
     """The service and an echo in its place, in turn, by as many devices."""
-    seconds, rounds = (2.0, 1) if quick else (8.0, 5)
+    seconds, rounds = (2.0, 1) if quick else (6.0, 3)
     rows: list[Row] = []
     figures: dict[str, float] = {}
     with cloud.cloud() as here, _echo(here.broker):
