@@ -36,7 +36,7 @@ bench: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[all]' --group dev
 	@touch $@
 
 clean:

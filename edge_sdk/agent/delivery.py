@@ -111,9 +111,10 @@ def open_delivery(config: AgentConfig, link: Link) -> Delivery:
     settings = config.delivery
     if settings.via in ("auto", "http"):
         from edge_sdk.transport.registry import RegistrySource
+        from edge_sdk.transport.registry_http import RegistryClient
 
         ca = Path(settings.ca) if settings.ca else None
-        sources.append(RegistrySource(partial(credentials_for, settings), ca=ca))
+        sources.append(RegistrySource(RegistryClient(partial(credentials_for, settings), ca=ca)))
     if settings.via in ("auto", "mqtt"):
         from edge_sdk.transport.mqtt_blobs import MqttSource
 

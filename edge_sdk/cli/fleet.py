@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_sdk.cli import fleet_serve
-from edge_sdk.cli.output import emit_json, note
+from edge_sdk.cli.output import answer, emit_json, note
 from edge_sdk.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,10 +149,7 @@ def _show(client: FleetClient, args: argparse.Namespace) -> int:
     from edge_sdk.cli import fleet_text
 
     found = client.device(args.thing)
-    if args.json:
-        emit_json(found)
-    else:
-        print(fleet_text.device(found))
+    answer(found, fleet_text.device(found), args.json)
     return 0
 
 
@@ -164,19 +161,14 @@ def _label(client: FleetClient, args: argparse.Namespace) -> int:
             raise InputError(f"{word!r} is not NAME=VALUE", remedy="NAME= takes a label away")
         labels[name] = value or None
     found = client.label(args.thing, labels)
-    if args.json:
-        emit_json(found)
-    else:
-        print(" ".join(f"{name}={value}" for name, value in found.device.labels.items()))
+    text = " ".join(f"{name}={value}" for name, value in found.device.labels.items())
+    answer(found, text, args.json)
     return 0
 
 
 def _forget(client: FleetClient, args: argparse.Namespace) -> int:
     found = client.forget(args.thing)
-    if args.json:
-        emit_json(found)
-    else:
-        print(f"{args.thing} is forgotten")
+    answer(found, f"{args.thing} is forgotten", args.json)
     return 0
 
 
@@ -196,10 +188,7 @@ def _deploy(client: FleetClient, args: argparse.Namespace) -> int:
     if args.watch and deployment.rollout is not None:
         note(fleet_text.deployment(deployment))
         return _watch(client, deployment.rollout, args.json)
-    if args.json:
-        emit_json(deployment)
-    else:
-        print(fleet_text.deployment(deployment))
+    answer(deployment, fleet_text.deployment(deployment), args.json)
     return 0
 
 
@@ -222,10 +211,7 @@ def _print(client: FleetClient, args: argparse.Namespace) -> int:
     from edge_sdk.cli import fleet_text
 
     found = client.rollout(args.id)
-    if args.json:
-        emit_json(found)
-    else:
-        print(fleet_text.rollout(found))
+    answer(found, fleet_text.rollout(found), args.json)
     return 0
 
 
@@ -233,10 +219,7 @@ def _operate(client: FleetClient, args: argparse.Namespace) -> int:
     from edge_sdk.cli import fleet_text
 
     found = client.operate(args.id, args.action)
-    if args.json:
-        emit_json(found)
-    else:
-        print(fleet_text.line(found.rollout))
+    answer(found, fleet_text.line(found.rollout), args.json)
     return 0
 
 
@@ -244,10 +227,7 @@ def _audit(client: FleetClient, args: argparse.Namespace) -> int:
     from edge_sdk.cli import fleet_text
 
     found = client.audit(rollout=args.rollout, thing=args.thing, before=args.before)
-    if args.json:
-        emit_json(found)
-    else:
-        print(fleet_text.audit(found.entries))
+    answer(found, fleet_text.audit(found.entries), args.json)
     return 0
 
 
@@ -261,10 +241,7 @@ def _watch(client: FleetClient, number: int, as_json: bool) -> int:
             note(line)
         said = line
     found = client.rollout(number)
-    if as_json:
-        emit_json(found)
-    else:
-        print(fleet_text.rollout(found))
+    answer(found, fleet_text.rollout(found), as_json)
     return 0 if found.rollout.status == "completed" else 1
 
 

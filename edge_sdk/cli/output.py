@@ -13,6 +13,14 @@ def emit_json(value: msgspec.Struct) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def answer(value: msgspec.Struct, text: str, as_json: bool) -> None:
+    """Prints the struct as JSON for a program, or the text for a person."""
+    if as_json:
+        emit_json(value)
+    else:
+        print(text)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Aligns rows under a header; columns whose cells are all numeric go to the right."""
     lines = [tuple(header), *(tuple(row) for row in rows)]

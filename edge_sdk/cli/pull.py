@@ -66,10 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Pulls, and says what travelled."""
     from edge_sdk.transport.registry import RegistrySource
+    from edge_sdk.transport.registry_http import RegistryClient
 
     if (args.directory is None) == (args.store is None):
         raise ConfigError("is pulled into one place", remedy="give either DIR or --store DIR")
-    source = RegistrySource(ca=args.ca, connections=args.parallel)
+    source = RegistrySource(RegistryClient(ca=args.ca, connections=args.parallel))
     bundle, fetched = (_into_directory if args.store is None else _into_store)(source, args)
     source.close()
     name = f"#{bundle.name}:{bundle.version}" if args.store else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -12,7 +11,6 @@ from edge_sdk.bundle import oci
 from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, TransferError
-from edge_sdk.transport.credentials import FindCredentials, find_credentials
 from edge_sdk.transport.registry_http import ACCEPT, RegistryClient, read_pieces, read_whole
 from edge_sdk.transport.source import Piece, Reference
 
@@ -29,24 +27,11 @@ class RegistrySource:
     """A :class:`~edge_sdk.transport.source.BlobSource` over the OCI distribution protocol.
 
     Args:
-        credentials: Finds what to say to a registry that asks who we are.
-        ca: A file of certificates to trust in place of the system's.
-        connections: Connections per registry that are kept open.
-        timeout: Seconds without a byte after which a connection counts as lost.
-
-    Raises:
-        ConfigError: The file of certificates cannot be read.
+        client: Sends the requests, and is closed with this; one with defaults unless given.
     """
 
-    def __init__(
-        self,
-        credentials: FindCredentials = find_credentials,
-        *,
-        ca: Path | None = None,
-        connections: int = 8,
-        timeout: float = 30.0,
-    ) -> None:
-        self._client = RegistryClient(credentials, ca=ca, connections=connections, timeout=timeout)
+    def __init__(self, client: RegistryClient | None = None) -> None:
+        self._client = client or RegistryClient()
         self._resolved: dict[str, Piece] = {}
 
     def resolve(self, reference: Reference) -> Descriptor:

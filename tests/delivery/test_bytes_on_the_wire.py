@@ -9,6 +9,7 @@ from edge_sdk.bundle.store import Store
 from edge_sdk.transport.fetch import fetch
 from edge_sdk.transport.push import push
 from edge_sdk.transport.registry import RegistrySource
+from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
 from tests.delivery.large import make_large
 from tests.delivery.wire import wire_to
@@ -27,7 +28,7 @@ def device(tmp_path, registry, client):
 
         def update(version: str) -> int:
             before = wire.down
-            source = RegistrySource(lambda _: None)
+            source = RegistrySource(RegistryClient(lambda _: None))
             reference = Reference.parse(f"{wire.host}/large:{version}")
             fetched = fetch(source, reference, store.root, profile="x86-64")
             store.enter(fetched.descriptor, fetched.bundle.digest)

@@ -22,6 +22,7 @@ from edge_sdk.fleet.blob_endpoint import app
 from edge_sdk.fleet.shelf import Shelf, repository, tag
 from edge_sdk.transport.fetch import fetch
 from edge_sdk.transport.registry import RegistrySource
+from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
 from edge_sdk.transport.transfer import Retry
 from tests.bundle.forge import flip
@@ -63,7 +64,7 @@ def ask(host):
 
 
 def test_a_device_fetches_from_it(host, bundle, tmp_path):
-    source = RegistrySource(lambda _: None)
+    source = RegistrySource(RegistryClient(lambda _: None))
     fetched = fetch(source, Reference.parse(f"{host}/digits:1.0.0"), tmp_path / "store")
     store = Store(tmp_path / "store")
     store.enter(fetched.descriptor, fetched.bundle.digest)
@@ -167,7 +168,7 @@ def test_a_compressed_blob_that_breaks_off_goes_on_uncompressed(host, store, tmp
     )
     with wire_to(int(host.rpartition(":")[2])) as wire:
         wire.cut_after, wire.cuts_left = blob.size // 4, 1
-        source = RegistrySource(lambda _: None)
+        source = RegistrySource(RegistryClient(lambda _: None))
         reference = Reference.parse(f"{wire.host}/digits:3.0.0")
         retry = Retry(shortest=0.01)
         fetched = fetch(source, reference, tmp_path / "store", parallel=1, retry=retry)

@@ -14,6 +14,7 @@ from edge_sdk.transport.fetch import fetch
 from edge_sdk.transport.mqtt_blobs import MqttSource
 from edge_sdk.transport.paho_link import PahoLink
 from edge_sdk.transport.registry import RegistrySource
+from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
 from tests.brokers import free_port
 from tests.delivery.large import make_large
@@ -46,7 +47,7 @@ def test_devices_fetch_by_both_ways(server, tmp_path):
     up = threading.Event()
     link.open(lambda connected: up.set() if connected else None)
     sources = {
-        "http": RegistrySource(lambda _: None),
+        "http": RegistrySource(RegistryClient(lambda _: None)),
         "mqtt": MqttSource(link, "edge/things", "cam-1"),
     }
     assert up.wait(PATIENCE)

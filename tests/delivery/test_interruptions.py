@@ -46,7 +46,7 @@ def total(bundle):
 def test_cut_connections_cost_no_byte_twice(large, tmp_path):
     bundle, wire = large
     wire.cut_after, wire.cuts_left = 300_000, 12
-    source = RegistrySource(lambda _: None, connections=4)
+    source = RegistrySource(RegistryClient(lambda _: None, connections=4))
     reference = Reference.parse(f"{wire.host}/large:1")
     fetched = fetch(source, reference, tmp_path / "store", retry=SOON)
     source.close()

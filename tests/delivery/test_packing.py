@@ -15,6 +15,7 @@ from edge_sdk.bundle import oci
 from edge_sdk.errors import TransferError
 from edge_sdk.transport.packing import pack, unpack
 from edge_sdk.transport.registry import PIECE, RegistrySource
+from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
 from tests.delivery.servers import Answer, serving
 from tests.delivery.test_registry import BLOB, DATA, read
@@ -25,7 +26,7 @@ TEXT = "".join(f"layer {number} of the graph\n" for number in range(5000)).encod
 
 @pytest.fixture
 def source():
-    source = RegistrySource(lambda _: None, timeout=5)
+    source = RegistrySource(RegistryClient(lambda _: None, timeout=5))
     yield source
     source.close()
 

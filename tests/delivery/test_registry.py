@@ -38,7 +38,7 @@ BLOB = Blob(digest=f"sha256:{hashlib.sha256(DATA).hexdigest()}", size=len(DATA))
 @pytest.fixture
 def source():
     """Reads from registries without credentials."""
-    source = RegistrySource(lambda _: None, timeout=5)
+    source = RegistrySource(RegistryClient(lambda _: None, timeout=5))
     yield source
     source.close()
 
@@ -76,7 +76,7 @@ def test_a_digest_resolves_like_its_tag(pushed, bundle, source):
 
 def test_a_password_is_asked_for(bundle, start_registry, tmp_path):
     registry = start_registry(password=True)
-    client, source = RegistryClient(lambda _: USER), RegistrySource(lambda _: USER)
+    client, source = RegistryClient(lambda _: USER), RegistrySource(RegistryClient(lambda _: USER))
     carry(bundle, registry, client, source, tmp_path)
     client.close()
     source.close()
@@ -87,7 +87,7 @@ def test_a_password_is_asked_for(bundle, start_registry, tmp_path):
 )
 def test_without_the_password_nothing_comes(start_registry, known, said):
     registry = start_registry(password=True)
-    source = RegistrySource(lambda _: known)
+    source = RegistrySource(RegistryClient(lambda _: known))
     with pytest.raises(TransferError, match=said) as error:
         source.resolve(at(registry))
     assert not error.value.passing
@@ -97,7 +97,7 @@ def test_without_the_password_nothing_comes(start_registry, known, said):
 
 def test_tokens_are_fetched_with_the_password_and_kept(bundle, start_registry, tokens, tmp_path):
     registry = start_registry(tokens=tokens)
-    client, source = RegistryClient(lambda _: USER), RegistrySource(lambda _: USER)
+    client, source = RegistryClient(lambda _: USER), RegistrySource(RegistryClient(lambda _: USER))
     carry(bundle, registry, client, source, tmp_path)
     asked = [(scope.split(":")[1], set(scope.split(":")[2].split(","))) for scope in tokens.scopes]
     assert ("models/digits", {"pull"}) in asked
@@ -108,7 +108,7 @@ def test_tokens_are_fetched_with_the_password_and_kept(bundle, start_registry, t
 
 
 def test_a_wrong_password_gets_no_token(start_registry, tokens):
-    source = RegistrySource(lambda _: Credentials("device", "wrong"))
+    source = RegistrySource(RegistryClient(lambda _: Credentials("device", "wrong")))
     with pytest.raises(TransferError, match="401") as error:
         source.resolve(at(start_registry(tokens=tokens)))
     assert not error.value.passing
@@ -136,7 +136,7 @@ def test_an_expired_token_is_renewed(source):
 def test_https_with_a_ca_of_ones_own(bundle, start_registry, certificates, tmp_path):
     registry = start_registry(certificates=certificates)
     client = RegistryClient(lambda _: None, ca=certificates.ca)
-    source = RegistrySource(lambda _: None, ca=certificates.ca)
+    source = RegistrySource(RegistryClient(lambda _: None, ca=certificates.ca))
     reference = replace(at(registry), plain=False)
     push(client, bundle, reference)
     assert source.resolve(reference).digest == bundle.descriptor.digest
@@ -165,7 +165,7 @@ def test_tls_that_is_cut_is_a_passing_error(start_registry, certificates, bundle
     large = open_bundle(make_large(tmp_path / "large", 3, 400_000))
     push(client, large, replace(at(registry), plain=False))
     client.close()
-    source = RegistrySource(lambda _: None, ca=certificates.ca)
+    source = RegistrySource(RegistryClient(lambda _: None, ca=certificates.ca))
     with wire_to(registry.port) as wire:
         wire.cut_after, wire.cuts_left = 150_000, 4
         retry = Retry(attempts=4, shortest=0.01, longest=0.02)
@@ -176,10 +176,12 @@ def test_tls_that_is_cut_is_a_passing_error(start_registry, certificates, bundle
 
 def test_a_ca_that_is_not_there_is_told_at_once(tmp_path):
     with pytest.raises(ConfigError, match="certificates"):
-        RegistrySource(ca=tmp_path / "none.crt")
+        RegistrySource(RegistryClient(ca=tmp_path / "none.crt"))
     (tmp_path / "empty.crt").touch()
     with pytest.raises((ConfigError, TransferError)):
-        RegistrySource(ca=tmp_path / "empty.crt").resolve(Reference.parse("https://127.0.0.1:1/a"))
+        RegistrySource(RegistryClient(ca=tmp_path / "empty.crt")).resolve(
+            Reference.parse("https://127.0.0.1:1/a")
+        )
 
 
 def test_a_redirect_does_not_carry_credentials_to_another_host():
@@ -188,7 +190,7 @@ def test_a_redirect_does_not_carry_credentials_to_another_host():
             return Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
         return Answer(307, headers={"Location": f"http://{storage.host}/data"})
 
-    source = RegistrySource(lambda _: USER)
+    source = RegistrySource(RegistryClient(lambda _: USER))
     with serving(lambda _: Answer(body=DATA)) as storage, serving(registry_answer) as registry:
         assert read(source, at(registry), BLOB) == DATA
         assert [asked.path for asked in storage.asked] == ["/data"]
@@ -197,7 +199,7 @@ def test_a_redirect_does_not_carry_credentials_to_another_host():
 
 
 def test_a_redirect_out_of_tls_is_not_followed(certificates):
-    source = RegistrySource(lambda _: None, ca=certificates.ca)
+    source = RegistrySource(RegistryClient(lambda _: None, ca=certificates.ca))
     with serving(lambda _: Answer(body=DATA)) as storage:
         onward = Answer(307, headers={"Location": f"http://{storage.host}/data"})
         with (
@@ -210,7 +212,7 @@ def test_a_redirect_out_of_tls_is_not_followed(certificates):
 
 
 def test_a_password_does_not_go_to_a_token_server_without_tls(certificates):
-    source = RegistrySource(lambda _: USER, ca=certificates.ca)
+    source = RegistrySource(RegistryClient(lambda _: USER, ca=certificates.ca))
     with serving(lambda _: Answer(body=b'{"token": "x"}')) as tokens:
         challenge = {"WWW-Authenticate": f'Bearer realm="http://{tokens.host}/"'}
         with (
@@ -316,7 +318,7 @@ def test_what_is_being_read_breaks_off_when_the_source_is_closed(source):
 def test_a_fetch_that_waits_for_an_answer_can_be_stopped(tmp_path):
     """Long before the answer would count as missing."""
     asked, ended = threading.Event(), threading.Event()
-    source = RegistrySource(lambda _: None, timeout=600)
+    source = RegistrySource(RegistryClient(lambda _: None, timeout=600))
 
     def bring():
         with pytest.raises(TransferError, match="stopped before it was done"):
