@@ -15,6 +15,7 @@
     │       └── DigestError     bytes that do not match their digest
     └── WorkError               good input, but the work failed                (exit 1)
         ├── ConversionError     no variant met the limits
+        │   └── UnsupportedOperatorError   an engine cannot compute a node of the graph
         ├── EngineError         an inference engine refused or crashed
         │   └── MissingEngineError   the engine is not installed here
         ├── MemoryLimitError    the model is predicted not to fit
@@ -103,6 +104,27 @@ class WorkError(EdgeSdkError):
 
 class ConversionError(WorkError):
     """No candidate met the accuracy and memory limits, or the source cannot be converted."""
+
+
+class UnsupportedOperatorError(ConversionError):
+    """A node of the graph cannot be brought to an engine.
+
+    Args:
+        op: The operator.
+        node: Name of the node, or of its first output.
+        engine: The engine it was to be brought to.
+        reason: What exactly stands in the way, as a clause: "its weight is not constant".
+        remedy: What to do instead.
+    """
+
+    def __init__(self, op: str, node: str, *, engine: str, reason: str, remedy: str) -> None:
+        super().__init__(
+            f"{op} cannot be brought to {engine}: {reason}", where=f"node {node!r}", remedy=remedy
+        )
+        self.op = op
+        self.node = node
+        self.engine = engine
+        self.reason = reason
 
 
 class EngineError(WorkError):
