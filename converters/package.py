@@ -192,7 +192,9 @@ def _group(keys: Sequence[str], tensors: Mapping[str, ir.Value], kind: str = "")
 def processing(
     source: Source, outputs: Sequence[Mapping[str, Array]]
 ) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """Pre- and post-processing: text to tokens, scores to labels, token vectors to one vector.
+    """Pre- and post-processing: what the reader said, else what the model looks like.
+
+    Guessed are: text to tokens, scores to labels, token vectors to one vector.
 
     Args:
         source: The model.
@@ -212,12 +214,13 @@ def processing(
             after.append(steps.to_step(steps.Softmax(output=output)))
         if source.labels:
             after.append(steps.to_step(steps.Labels(output=output, names=source.labels)))
-    return tuple(before), tuple(after)
+    return source.preprocess or tuple(before), source.postprocess or tuple(after)
 
 
 def _files(blobs: BlobStore, source: Source, built: Built) -> Iterable[File]:
-    if source.tokenizer:
-        yield File(path=TOKENIZER_FILE, blob=blobs.put([source.tokenizer.read_bytes()]))
+    tokenizer = {TOKENIZER_FILE: source.tokenizer} if source.tokenizer else {}
+    for path, file in {**tokenizer, **source.files}.items():
+        yield File(path=path, blob=blobs.put([file.read_bytes()]))
     if built.statistics.tensors:
         content = encode(resolved(built.statistics, built.recipe.steps))
         yield File(path=STATISTICS_FILE, blob=blobs.put([content]))

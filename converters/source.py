@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from converters.decoder.source import DecoderSource
 from device_profiles.schema import Kind
-from edge_sdk.bundle.record import State, TensorSpec
+from edge_sdk.bundle.record import State, Step, TensorSpec
 from edge_sdk.errors import SourceError
 from edge_sdk.plugins import load_plugin
 
@@ -36,6 +36,10 @@ class Source:
         states: Recurrences.
         tokenizer: ``tokenizer.json`` where the model has one.
         labels: Class names in order, where the model has them.
+        preprocess: Steps before the graph (:mod:`edge_sdk.runtime.steps`); none asks
+            packaging to guess them from the task and the tokenizer.
+        postprocess: Steps after it; none asks packaging to guess them too.
+        files: What the steps read, path in the variant -> file here.
     """
 
     path: Path
@@ -49,7 +53,10 @@ class Source:
     outputs: tuple[TensorSpec, ...]
     states: tuple[State, ...] = ()
     tokenizer: Path | None = None
-    labels: tuple[str, ...] = field(default=())
+    labels: tuple[str, ...] = ()
+    preprocess: tuple[Step, ...] = ()
+    postprocess: tuple[Step, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 class SourceReader(Protocol):

@@ -2,8 +2,10 @@
 
 The registry: an ``op`` in the record names one class here, and the step's
 options are that class's fields. Converters write steps with :func:`to_step`,
-the runtime reads them with :func:`parse_steps`; :mod:`edge_sdk.runtime.text`
-and :mod:`edge_sdk.runtime.scores` carry them out.
+the runtime reads them with :func:`parse_steps`; :mod:`edge_sdk.runtime.tasks`
+carries them out. One step of preprocessing says what the model is given: text
+(:class:`Tokenize`), a picture (:class:`Image`) or sound (:class:`Waveform`,
+:class:`Spectrogram`).
 """
 
 from __future__ import annotations
@@ -18,23 +20,163 @@ from edge_sdk.bundle.record import Step
 from edge_sdk.errors import BundleError
 
 Encoding = Literal["ids", "mask", "types"]
+Layout = Literal["NCHW", "NHWC"]
+Channels = Literal["RGB", "BGR", "L"]
+Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+Aggregation = Literal["none", "simple", "first", "average", "max"]
+MelScale = Literal["slaney", "htk", "kaldi"]
+
+Positive = Annotated[int, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+Scale = Annotated[float, Meta(gt=0)]
+Size = tuple[Positive, Positive]
 
 
-class Tokenize(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Text to token arrays.
+class Options(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Options of one step. A record leaves defaults unsaid, so that older versions read it."""
+
+
+class Tokenize(Options, frozen=True, kw_only=True):
+    """Text, or a pair of texts, to token arrays.
 
     Attributes:
         inputs: Model input -> which array of the encoding it takes.
         max_length: Tokens kept of each text, special tokens included.
         file: The tokenizer among the variant's files.
+        stride: Tokens that neighbouring windows share where a text longer than
+            ``max_length`` is read window by window: the context of a question,
+            and a text to tag. 0 reads a tagged text's first window only.
     """
 
     inputs: dict[str, Encoding]
-    max_length: Annotated[int, Meta(gt=0)]
+    max_length: Positive
     file: str = "tokenizer.json"
+    stride: Count = 0
 
 
-class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Image(Options, frozen=True, kw_only=True):
+    """A picture to one array: resize, crop, scale, normalize, pad, in this order.
+
+    Values are those of Pillow and of transformers' image processors.
+
+    Attributes:
+        input: Model input, of rank 4. An integer one takes rounded values.
+        layout: Order of its axes.
+        channels: What it takes: ``L`` is one grey channel (ITU-R 601).
+        size: (height, width) that the picture is resized to.
+        shorter: Pixels of the shorter side instead; the other keeps its proportion.
+        longer: Most pixels of the other side.
+        resample: The filter; widened when shrinking, so that nothing aliases.
+        crop: (height, width) cut from the middle; a smaller picture gets black around it.
+        scale: Factor of the bytes 0-255.
+        offset: Added after scaling.
+        mean: Subtracted per channel, in the order of ``channels`` after scaling; none if empty.
+        std: Divides per channel; none if empty.
+        pad: (height, width) filled up with zeros to the right and below.
+    """
+
+    input: str
+    layout: Layout = "NCHW"
+    channels: Channels = "RGB"
+    size: Size | None = None
+    shorter: Positive | None = None
+    longer: Positive | None = None
+    resample: Filter = "bilinear"
+    crop: Size | None = None
+    scale: float = 1 / 255
+    offset: float = 0.0
+    mean: tuple[float, ...] = ()
+    std: tuple[Scale, ...] = ()
+    pad: Size | None = None
+
+
+class Waveform(Options, frozen=True, kw_only=True):
+    """Sound as samples, ``[batch, samples]``.
+
+    Attributes:
+        input: Model input.
+        rate: Samples per second that it takes; sound of another rate is resampled.
+        normalize: Whether each clip gets zero mean and unit variance.
+        mask: Model input that is 1 for samples and 0 for padding.
+        samples: Each clip is cut, or filled up with zeros, to this many.
+    """
+
+    input: str
+    rate: Positive = 16_000
+    normalize: bool = False
+    mask: str | None = None
+    samples: Positive | None = None
+
+
+class Spectrogram(Options, frozen=True, kw_only=True):
+    """Sound as log-mel energies, or their cepstrum (MFCC).
+
+    Framed, weighted, Fourier-transformed, squared, gathered in mel bands, logarithm.
+    The defaults are Whisper's.
+
+    Attributes:
+        input: Model input, ``[batch, bands, frames]``, or ``[batch, frames, bands]``
+            where ``frames_first``.
+        rate: Samples per second that it takes; sound of another rate is resampled.
+        samples: Each clip is cut, or filled up with zeros, to this many.
+        fft: Points of the transform.
+        window: Samples of a frame; ``fft`` by default.
+        hop: Samples from one frame to the next.
+        taper: Shape of the window: ``povey`` is Hann to the power 0.85.
+        periodic: Whether the window is periodic (one sample longer, and cut).
+        centered: Whether frames are centered on their sample, the clip reflected at its ends.
+        drop_last: Whether the last frame is left out.
+        amplitude: Factor of the samples; Kaldi's reckons with 16-bit numbers.
+        remove_mean: Whether each frame loses its mean.
+        preemphasis: Share of the sample before that is subtracted within each frame.
+        bands: Number of mel bands.
+        low: Lowest frequency in Hz.
+        high: Highest frequency in Hz; half the rate by default.
+        scale: Which mel scale; Kaldi's bands are triangles in mel.
+        equal_area: Whether bands are scaled to equal area (Slaney's norm).
+        log: ``log10``, the natural ``log``, or ``db`` (10 log10).
+        floor: Smallest energy whose logarithm is taken.
+        dynamic_range: What lies further below the clip's maximum is raised to that.
+        coefficients: The cepstrum's length (orthonormal DCT-II), in place of bands.
+        frames: Frames are cut, or filled up with zeros, to this many.
+        mean: Subtracted at last, from padding too.
+        std: Divides at last.
+        frames_first: Order of the last two axes.
+        mask: Model input that is 1 for frames and 0 for padding, ``[batch, frames]``.
+    """
+
+    input: str
+    rate: Positive = 16_000
+    samples: Positive | None = None
+    fft: Positive = 400
+    window: Positive | None = None
+    hop: Positive = 160
+    taper: Literal["hann", "hamming", "povey"] = "hann"
+    periodic: bool = True
+    centered: bool = True
+    drop_last: bool = True
+    amplitude: float = 1.0
+    remove_mean: bool = False
+    preemphasis: float = 0.0
+    bands: Positive = 80
+    low: float = 0.0
+    high: float | None = None
+    scale: MelScale = "slaney"
+    equal_area: bool = True
+    log: Literal["log10", "log", "db"] = "log10"
+    floor: Scale = 1e-10
+    dynamic_range: Scale | None = 8.0
+    coefficients: Positive | None = None
+    frames: Positive | None = None
+    mean: float = -4.0
+    std: Scale = 4.0
+    frames_first: bool = False
+    mask: str | None = None
+
+
+class Pool(Options, frozen=True, kw_only=True):
     """Token vectors to one vector per text.
 
     Attributes:
@@ -48,8 +190,8 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     normalize: bool = True
 
 
-class Softmax(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Logits to probabilities over the last axis.
+class Softmax(Options, frozen=True, kw_only=True):
+    """Logits to probabilities over the last axis: one class is right.
 
     Attributes:
         output: Model output, ``[batch, classes]``.
@@ -58,8 +200,18 @@ class Softmax(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     output: str
 
 
-class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Names of the classes.
+class Sigmoid(Options, frozen=True, kw_only=True):
+    """Logits to one probability each: any number of classes is right.
+
+    Attributes:
+        output: Model output, ``[batch, classes]``.
+    """
+
+    output: str
+
+
+class Labels(Options, frozen=True, kw_only=True):
+    """Names of the classes; of a regression, of its numbers.
 
     Attributes:
         output: Model output with one score per class, ``[batch, classes]``.
@@ -72,6 +224,73 @@ class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     file: str | None = None
 
 
+class Entities(Options, frozen=True, kw_only=True):
+    """Logits per token to stretches of the text with a label.
+
+    Attributes:
+        output: Model output, ``[batch, sequence, labels]``.
+        names: The labels in order.
+        aggregation: How tokens become entities: not at all (``none``); neighbours of
+            one label together (``simple``), where ``B-`` begins another; or so by
+            words, which have the label of their ``first`` token, of their tokens'
+            ``average`` scores, or of their surest token (``max``).
+        ignore: Labels of what is no entity.
+    """
+
+    output: str
+    names: tuple[str, ...]
+    aggregation: Aggregation = "simple"
+    ignore: tuple[str, ...] = ("O",)
+
+
+class Span(Options, frozen=True, kw_only=True):
+    """Logits of where an answer starts and ends to stretches of the context.
+
+    Attributes:
+        start: Model output, ``[batch, sequence]``.
+        end: Model output, ``[batch, sequence]``.
+        max_tokens: Longest answer.
+        may_lack: Whether "there is no answer" is one; an empty text then.
+    """
+
+    start: str
+    end: str
+    max_tokens: Positive = 15
+    may_lack: bool = False
+
+
+class Fill(Options, frozen=True, kw_only=True):
+    """Logits per token to what may stand in a gap.
+
+    Attributes:
+        output: Model output, ``[batch, sequence, vocabulary]``.
+        mask: The token that marks the gap.
+    """
+
+    output: str
+    mask: str = "[MASK]"
+
+
+class Ctc(Options, frozen=True, kw_only=True):
+    """Logits per frame to text: the likeliest token of each frame, repeats and blanks left out.
+
+    Attributes:
+        output: Model output, ``[batch, frames, tokens]``.
+        seconds: Of sound per frame.
+        file: Tokens and their ids, ``{"token": id}``, among the variant's files.
+        blank: The token that says "none".
+        delimiter: The token between words.
+        repeats: Whether repeated tokens are one.
+    """
+
+    output: str
+    seconds: Scale = 0.02
+    file: str = "vocab.json"
+    blank: str = "<pad>"
+    delimiter: str = "|"
+    repeats: bool = True
+
+
 class Classification(msgspec.Struct, frozen=True):
     """One class with its score: a probability where the variant has a softmax step."""
 
@@ -81,9 +300,17 @@ class Classification(msgspec.Struct, frozen=True):
 
 STEPS: dict[str, type[msgspec.Struct]] = {
     "tokenize": Tokenize,
+    "image": Image,
+    "waveform": Waveform,
+    "spectrogram": Spectrogram,
     "pool": Pool,
     "softmax": Softmax,
+    "sigmoid": Sigmoid,
     "labels": Labels,
+    "entities": Entities,
+    "span": Span,
+    "fill": Fill,
+    "ctc": Ctc,
 }
 Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
