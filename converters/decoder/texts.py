@@ -76,20 +76,8 @@ def read_texts(source: DecoderSource, path: Path, calibration: int, evaluation: 
     Raises:
         DataError: The file cannot be read, a line is wrong, or there is too little text.
     """
-    if path.suffix != ".jsonl":
-        raise DataError(
-            "a dialogue model is calibrated and evaluated on text",
-            where=str(path),
-            remedy='give a .jsonl file with {"text": "…"} or {"messages": […]} per line',
-        )
-    tokenizer = open_tokenizer(source)
-    begin = _begin(source.generation)
-    documents = []
-    for number, line in enumerate(_lines(path), start=1):
-        text, is_chat = _text(line, source.generation, f"{path}, document {number}")
-        # A chat template writes its own beginning.
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-        documents.append(np.array(ids if is_chat else [*begin, *ids], np.int64))
+    tokenizer = open_tokenizer(source.tokenizer, str(source.path))
+    documents = read_documents(path, tokenizer, source.generation)
     texts = divide(documents, "user", source.generation.context, calibration, evaluation)
     found = sum(len(window) - 1 for window in texts.evaluation)
     if found < MIN_TOKENS:
@@ -99,6 +87,33 @@ def read_texts(source: DecoderSource, path: Path, calibration: int, evaluation: 
             remedy="give more text; a few thousand tokens tell candidates apart",
         )
     return texts
+
+
+def read_documents(path: Path, tokenizer: Any, generation: Generation) -> list[Tokens]:
+    """The documents of a ``.jsonl`` file in a model's tokens.
+
+    Args:
+        path: The file.
+        tokenizer: The model's, as :func:`open_tokenizer` gives it.
+        generation: The model's chat template and first token.
+
+    Raises:
+        DataError: The file cannot be read, or a line is wrong.
+    """
+    if path.suffix != ".jsonl":
+        raise DataError(
+            "a dialogue model is calibrated and evaluated on text",
+            where=str(path),
+            remedy='give a .jsonl file with {"text": "…"} or {"messages": […]} per line',
+        )
+    begin = _begin(generation)
+    documents = []
+    for number, line in enumerate(_lines(path), start=1):
+        text, is_chat = _text(line, generation, f"{path}, document {number}")
+        # A chat template writes its own beginning.
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        documents.append(np.array(ids if is_chat else [*begin, *ids], np.int64))
+    return documents
 
 
 def divide(
@@ -129,15 +144,19 @@ def divide(
         second = [documents[i] for i in order[half:]]
     length = min(WINDOW, context)
     return Texts(
-        calibration=_windows(first, length, calibration),
-        evaluation=_windows(second, length, evaluation),
+        calibration=windows(first, length, calibration),
+        evaluation=windows(second, length, evaluation),
         origin=origin,
         digest=f"sha256:{digest.hexdigest()}",
     )
 
 
-def open_tokenizer(source: DecoderSource) -> Any:
-    """The source's tokenizer, without truncation or padding.
+def open_tokenizer(content: bytes, where: str) -> Any:
+    """A tokenizer without truncation or padding.
+
+    Args:
+        content: Of its ``tokenizer.json``.
+        where: What it belongs to, for errors.
 
     Raises:
         SourceError: The tokenizers library cannot read it.
@@ -145,9 +164,9 @@ def open_tokenizer(source: DecoderSource) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_buffer(source.tokenizer)
+        tokenizer = Tokenizer.from_buffer(content)
     except ValueError as error:
-        raise SourceError(f"not a readable tokenizer: {error}", where=str(source.path)) from error
+        raise SourceError(f"not a readable tokenizer: {error}", where=where) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -194,8 +213,8 @@ def _bad_line(message: str, where: str) -> DataError:
     )
 
 
-def _windows(documents: Sequence[Tokens], length: int, limit: int) -> tuple[Tokens, ...]:
-    """Pieces of at most ``length`` tokens; one of a single token predicts nothing."""
+def windows(documents: Sequence[Tokens], length: int, limit: int) -> tuple[Tokens, ...]:
+    """Pieces of at most ``length`` tokens, ``limit`` in all; one token alone predicts nothing."""
     found: list[Tokens] = []
     for document in documents:
         for start in range(0, len(document), length):

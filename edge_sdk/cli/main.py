@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "run a bundle on an .npz of inputs, on text or on a prompt",
     "chat": "talk with a dialogue model",
     "bench": "measure a bundle's latency, throughput and memory",
+    "compare": "models, bundles or variants side by side: accuracy, speed, memory, size",
     "push": "push a bundle to an OCI registry",
     "pull": "pull a bundle from an OCI registry, only what is missing",
     "store": "list, verify or clean a device's store",

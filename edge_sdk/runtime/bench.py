@@ -32,7 +32,8 @@ from edge_sdk.runtime.sessions import choose_variant, default_threads
 Call = Mapping[str, Array]
 Run = Callable[[Call], object]
 
-SOURCE_ENGINE = "onnx"
+# The engine of a plain model file, by its suffix.
+FILE_ENGINES = {".onnx": "onnx", ".tflite": "litert"}
 MIN_TURNS, MAX_TURNS = 5, 5000
 # A turn lasts at least this long: shorter ones would time cold caches.
 TURN_SECONDS, MAX_CALLS = 1e-3, 200
@@ -160,13 +161,14 @@ class Target:
         """
         if self.profile is not None:
             return load(self.path, self.profile, threads=threads, verify=verify, nan="allow").run
-        session = find_engine(SOURCE_ENGINE).open(self.path, SessionOptions(threads=threads))
+        engine = FILE_ENGINES.get(self.path.suffix, "onnx")
+        session = find_engine(engine).open(self.path, SessionOptions(threads=threads))
         names = {spec.name for spec in session.inputs}
         return lambda call: session.run({k: v for k, v in call.items() if k in names})
 
 
 @dataclass
-class _Timed:
+class Timed:
     """A warm model with the times of its calls."""
 
     run: Run
@@ -197,6 +199,11 @@ class _Timed:
         """Calls per second."""
         return round(len(self.times) / sum(self.times), 1)
 
+    def speedup(self, baseline: Timed) -> float:
+        """Median over pairs of turns of the baseline's time over this one's."""
+        ratios = [b / a for a, b in zip(self.turns, baseline.turns, strict=True)]
+        return round(float(np.median(ratios)), 3)
+
     def _time(self, call: Call) -> float:
         started = time.perf_counter()
         self.run(call)
@@ -220,7 +227,7 @@ def bench(request: Request) -> BenchReport:
     targets = [Target(request.bundle, record.profile)]
     if request.against is not None:
         targets.append(Target(request.against, None))
-    timed = _measure(targets, calls, threads[0], request.seconds)
+    timed = in_turns(_opened(targets, calls, threads[0]), request.seconds)
     subjects = [
         Subject(
             path=str(target.path),
@@ -239,7 +246,7 @@ def bench(request: Request) -> BenchReport:
         inputs=request.inputs,
         bundle=subjects[0],
         against=subjects[1] if len(subjects) > 1 else None,
-        speedup=_speedup(timed),
+        speedup=timed[0].speedup(timed[1]) if len(timed) > 1 else None,
         throughput=tuple(_throughput(targets, calls, n, each) for n in sorted(set(threads))),
         machine=machine.title,
         engines={engine.name: engine.version for engine in machine.engines},
@@ -296,10 +303,16 @@ def fresh_start(target: Target, call: Call, threads: int) -> FreshStart:
     return msgspec.json.decode(done.stdout, type=FreshStart)
 
 
-def _measure(
-    targets: Sequence[Target], calls: Sequence[Call], threads: int, seconds: float
-) -> list[_Timed]:
-    timed = [_Timed(target.open(threads), calls) for target in targets]
+def in_turns(timed: Sequence[Timed], seconds: float) -> Sequence[Timed]:
+    """Times models in turn, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        timed: The models.
+        seconds: Stop after this long, but not before five turns of each.
+
+    Returns:
+        The same, with their times.
+    """
     slowest = max(one.warm_up() for one in timed)
     for one in timed:
         one.repeats = max(1, min(MAX_CALLS, round(TURN_SECONDS / max(slowest, 1e-6))))
@@ -312,17 +325,14 @@ def _measure(
     return timed
 
 
-def _speedup(timed: Sequence[_Timed]) -> float | None:
-    if len(timed) == 1:
-        return None
-    ratios = [b / a for a, b in zip(timed[0].turns, timed[1].turns, strict=True)]
-    return round(float(np.median(ratios)), 3)
+def _opened(targets: Sequence[Target], calls: Sequence[Call], threads: int) -> list[Timed]:
+    return [Timed(target.open(threads), calls) for target in targets]
 
 
 def _throughput(
     targets: Sequence[Target], calls: Sequence[Call], threads: int, seconds: float
 ) -> Throughput:
-    rates = [one.rate() for one in _measure(targets, calls, threads, seconds)]
+    rates = [one.rate() for one in in_turns(_opened(targets, calls, threads), seconds)]
     return Throughput(
         threads=threads,
         calls_per_second=rates[0],

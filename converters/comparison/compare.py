@@ -1,0 +1,107 @@
+"""The protocol: the same data, turns in time, and a fresh process for memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.comparison import arrays, dialogue
+from converters.comparison.model import Comparison, Row
+from converters.comparison.subject import Subject, open_subject
+from converters.measure import machine
+from converters.metrics import find_metric
+from edge_sdk.errors import InputError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compare, and on what.
+
+    Attributes:
+        subjects: Model files, bundles or variants (``BUNDLE@profile``), the baseline first.
+        data: ``.npz``, folder of ``.npz`` or ``.jsonl``; generated inputs when ``None``.
+        metric: Task metric, by name or ``module:function``.
+        profile: Variant of bundles that name none.
+        threads: Numbers of threads; latency is of the first. All cores when empty.
+        seconds: Time per model for latency, and again for throughput.
+    """
+
+    subjects: tuple[str, ...]
+    data: Path | None = None
+    metric: str | None = None
+    profile: str = "auto"
+    threads: tuple[int, ...] = ()
+    seconds: float = 2.0
+
+
+def compare(request: Request, say: Say = lambda message: None) -> Comparison:
+    """Compares models under one protocol.
+
+    Args:
+        request: What to compare.
+        say: Told what happens, for progress display.
+
+    Raises:
+        InputError: There are fewer than two models, they are not of one kind, or the
+            data does not fit them.
+        EngineError: A model does not run.
+    """
+    started = time.perf_counter()
+    if len(request.subjects) < 2:
+        raise InputError("there is nothing to compare with", remedy="name at least two models")
+    subjects = [open_subject(given, request.profile) for given in request.subjects]
+    threads = request.threads or (len(os.sched_getaffinity(0)),)
+    found = _found(request, subjects, threads, say)
+    return Comparison(
+        rows=found.rows,
+        data=str(request.data) if request.data else "generated",
+        samples=found.samples,
+        threads=threads[0],
+        machine=machine(),
+        notes=found.notes,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What either kind of comparison gives.
+
+    Attributes:
+        rows: The models.
+        samples: How many samples were compared.
+        notes: What to bear in mind.
+    """
+
+    rows: tuple[Row, ...]
+    samples: int
+    notes: tuple[str, ...]
+
+
+def _found(
+    request: Request, subjects: Sequence[Subject], threads: Sequence[int], say: Say
+) -> Found:
+    talking = [subject.given for subject in subjects if subject.is_dialogue]
+    if not talking:
+        metric = find_metric(request.metric) if request.metric else None
+        return Found(*arrays.compare(subjects, request.data, metric, threads, request.seconds, say))
+    if len(talking) < len(subjects):
+        other = next(s.given for s in subjects if not s.is_dialogue)
+        raise InputError(
+            f"{talking[0]} is a dialogue model and {other} is none",
+            remedy="compare models of one kind",
+        )
+    if request.metric:
+        raise InputError(
+            "dialogue models are compared by perplexity", where="--metric", remedy="leave it out"
+        )
+    if request.data is None:
+        raise InputError(
+            "text is needed to compare dialogue models", where="--data", remedy="give a .jsonl file"
+        )
+    return Found(*dialogue.compare(subjects, request.data, threads[0], request.seconds, say))

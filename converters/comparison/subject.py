@@ -1,0 +1,149 @@
+"""What is compared: a model file, or a variant of a bundle, with all that running it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from converters.passes.base import each_graph
+from converters.source import Source, open_source
+from edge_sdk.bundle.reader import Variant, open_bundle
+from edge_sdk.bundle.record import State, TensorSpec
+from edge_sdk.errors import BundleError, InputError
+from edge_sdk.runtime.bench import FILE_ENGINES, Target
+from edge_sdk.runtime.sessions import choose_variant
+from edge_sdk.runtime.steps import Labels, Tokenize, find_step, parse_steps
+
+STORED_AS = {"FLOAT": "fp32", "DOUBLE": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model to compare.
+
+    Attributes:
+        given: As the user wrote it.
+        target: How it is opened, here or in a fresh process.
+        what: What it is, for people.
+        engine: The engine that runs it.
+        precision: A variant's recipe; of a file, the type most of its weights have.
+        size_bytes: All of its files.
+        task: What it does.
+        inputs: What a caller feeds, states left out.
+        outputs: What it gives.
+        states: Recurrences.
+        tokenizer: ``tokenizer.json``, where it takes text.
+        labels: Class names in order, where it has them.
+        variant: The variant, where it is one.
+        source: The source, where it is a file.
+    """
+
+    given: str
+    target: Target
+    what: str
+    engine: str
+    precision: str
+    size_bytes: int
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[State, ...] = ()
+    tokenizer: Path | None = None
+    labels: tuple[str, ...] = ()
+    variant: Variant | None = None
+    source: Source | None = None
+
+    @cached_property
+    def is_dialogue(self) -> bool:
+        """Whether it is a dialogue model."""
+        return self.variant is not None and self.variant.record.generation is not None
+
+
+def open_subject(given: str, profile: str = "auto") -> Subject:
+    """Finds out what was given.
+
+    Args:
+        given: A model file or folder, a bundle, ``STORE#name:version``, or one of
+            the latter two with ``@profile`` behind it.
+        profile: The variant where none is named.
+
+    Raises:
+        InputError: It is a dialogue model that no engine can run as it is.
+        SourceError: It is no model.
+        BundleError: It is no bundle, or has no such variant.
+    """
+    path, at, named = given.rpartition("@")
+    if not at or Path(given).exists():
+        path, named = given, profile
+    if "#" in path or (Path(path) / "oci-layout").is_file():
+        return _variant(given, Path(path), named)
+    if at and path != given:
+        raise BundleError(
+            "only a bundle has variants", where=given, remedy="leave out what follows the @"
+        )
+    return _file(given, Path(path))
+
+
+def _variant(given: str, path: Path, profile: str) -> Subject:
+    variant = choose_variant(open_bundle(path), profile)
+    record = variant.record
+    states = {state.input for state in record.states}
+    before, after = parse_steps(record.preprocess), parse_steps(record.postprocess)
+    tokens, labels = find_step(before, Tokenize), find_step(after, Labels)
+    files = {file.path: variant.blob_path(file.blob.digest) for file in record.files}
+    return Subject(
+        given=given,
+        target=Target(path, record.profile),
+        what=f"{record.name} {record.version} for {record.profile}",
+        engine=record.engine.name,
+        precision=record.recipe.name,
+        size_bytes=variant.size,
+        task=record.task,
+        inputs=tuple(spec for spec in record.inputs if spec.name not in states),
+        outputs=record.outputs,
+        states=record.states,
+        tokenizer=files.get(tokens.file) if tokens else None,
+        labels=labels.names if labels else (),
+        variant=variant,
+    )
+
+
+def _file(given: str, path: Path) -> Subject:
+    source = open_source(path)
+    if not isinstance(source, Source):
+        raise InputError(
+            "this model is built from its weights and has no graph to run yet",
+            where=given,
+            remedy="convert it, and compare the bundle",
+        )
+    runs = path if path.suffix in FILE_ENGINES else source.path
+    return Subject(
+        given=given,
+        target=Target(runs, None),
+        what=f"{path.name}, as it is",
+        engine=FILE_ENGINES[runs.suffix],
+        precision=precision(source.model),
+        size_bytes=source.size_bytes,
+        task=source.task,
+        inputs=source.inputs,
+        outputs=source.outputs,
+        states=source.states,
+        tokenizer=source.tokenizer,
+        labels=source.labels,
+        source=source,
+    )
+
+
+def precision(model: ir.Model) -> str:
+    """The type that most bytes of a model's weights have: ``fp32`` or ``int8``."""
+    stored: Counter[str] = Counter()
+    for graph in each_graph(model.graph):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                stored[value.const_value.dtype.name] += value.const_value.nbytes
+    most = stored.most_common(1)
+    return STORED_AS.get(most[0][0], most[0][0].lower()) if most else "no weights"
