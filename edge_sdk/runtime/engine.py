@@ -131,10 +131,14 @@ def find_engine(name: str) -> Engine:
     Raises:
         MissingEngineError: No such engine is registered here, or it cannot be imported.
     """
-    from edge_sdk.runtime.engines.onnx import OnnxEngine
+    if name == "onnx":  # ours; to look through all installed packages takes a while
+        from edge_sdk.runtime.engines.onnx import OnnxEngine
 
-    if name == OnnxEngine.name:  # ours; to look through all installed packages takes a while
         return OnnxEngine()
+    if name == "litert":
+        from edge_sdk.runtime.engines.litert import LiteRtEngine
+
+        return LiteRtEngine()
     from importlib.metadata import entry_points
 
     registered = entry_points(group="edge_sdk.engines")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from edge_sdk.errors import WorkError
@@ -53,8 +53,36 @@ def read_no_more_than_asked(files: Container[str]) -> None:
         return
     for line in (SELF / "maps").read_text().splitlines():
         if line.rpartition("/")[2] in files:
-            begin, end = (int(address, 16) for address in line.partition(" ")[0].split("-"))
+            begin, end = _range(line)
             library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_RANDOM)
+
+
+def mappings(file: Path) -> set[tuple[int, int]]:
+    """Where in this process a file is mapped: begin and end of each range."""
+    name = f" {file.resolve()}"
+    return {
+        _range(line) for line in (SELF / "maps").read_text().splitlines() if line.endswith(name)
+    }
+
+
+def drop_pages(ranges: Iterable[tuple[int, int]]) -> None:
+    """Takes a mapped file's pages out of this process; what is touched again is read again.
+
+    Args:
+        ranges: Of :func:`mappings`, mapped for reading only, by this thread's own doing: a
+            range that another thread unmaps meanwhile would be another one's memory.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "madvise"):
+        for begin, end in ranges:
+            library.madvise(
+                ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED
+            )
+
+
+def _range(line: str) -> tuple[int, int]:
+    begin, end = line.partition(" ")[0].split("-")
+    return int(begin, 16), int(end, 16)
 
 
 def _field(path: Path, name: str) -> int:
