@@ -281,6 +281,47 @@ class Generation(Frozen, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
 
 
+class Decoding(Frozen, frozen=True, kw_only=True):
+    """How an encoder-decoder model writes: what the runtime needs beside its graphs.
+
+    The graphs are ``encoder`` (the caller's inputs to ``present.{i}.encoder.key`` / ``.value``,
+    keys and values of the cross attention, computed once per input) and ``decoder``
+    (``decoder_input_ids`` and growing ``past_key_values.{i}.decoder.key`` / ``.value`` to
+    ``logits``), wired and bound as the record says.
+
+    Attributes:
+        start: Tokens that the output begins with: the decoder's start token, and what is
+            forced behind it.
+        eos: Tokens that end the output.
+        context: Most tokens of the output, ``start`` included.
+        max_length: The model's own default for that; ``None`` for all of ``context``.
+        min_length: Tokens, ``start`` included, before which ``eos`` is not drawn.
+        suppress: Tokens that are never drawn.
+        begin_suppress: Tokens that are not drawn first.
+        no_repeat_ngram: No run of so many tokens appears twice; 0 allows it.
+        languages: Language -> its token, where the output's second token says the language;
+            a caller who names none gets the likeliest.
+        tasks: Task (``transcribe``, ``translate``) -> its token, behind the language's.
+        end_of_start: Tokens behind language and task.
+        sampling: The model's own defaults.
+        recipes: Graph -> how it was made, where the graphs were made differently.
+    """
+
+    start: tuple[int, ...]
+    eos: tuple[int, ...]
+    context: int
+    max_length: int | None = None
+    min_length: int = 0
+    suppress: tuple[int, ...] = ()
+    begin_suppress: tuple[int, ...] = ()
+    no_repeat_ngram: int = 0
+    languages: dict[str, int] = {}
+    tasks: dict[str, int] = {}
+    end_of_start: tuple[int, ...] = ()
+    sampling: Sampling = Sampling()
+    recipes: dict[str, Recipe] = {}
+
+
 class GoldenCase(Frozen, frozen=True, kw_only=True):
     """Inputs and expected outputs for the device's self-test.
 
@@ -323,6 +364,7 @@ class VariantRecord(Frozen, frozen=True, kw_only=True):
     golden: tuple[GoldenCase, ...] = ()
     notes: tuple[str, ...] = ()
     generation: Generation | None = None
+    decoding: Decoding | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
