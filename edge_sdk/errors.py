@@ -15,6 +15,7 @@
     │       └── DigestError     bytes that do not match their digest
     └── WorkError               good input, but the work failed                (exit 1)
         ├── ConversionError     no variant met the limits
+        ├── ToolchainError      a toolchain cannot be installed, or its program failed
         │   └── UnsupportedOperatorError   an engine cannot compute a node of the graph
         ├── EngineError         an inference engine refused or crashed
         │   └── MissingEngineError   the engine is not installed here
@@ -125,6 +126,10 @@ class UnsupportedOperatorError(ConversionError):
         self.node = node
         self.engine = engine
         self.reason = reason
+
+
+class ToolchainError(WorkError):
+    """A toolchain's environment cannot be built, or a program in it failed."""
 
 
 class EngineError(WorkError):

@@ -35,6 +35,7 @@ MODULES = (
     "edge_sdk.cli.push",
     "edge_sdk.cli.run",
     "edge_sdk.cli.store",
+    "edge_sdk.cli.toolchain",
     "edge_sdk.fleet.serve",
     "edge_sdk.fleet.views",
     "edge_sdk.runtime.bench",

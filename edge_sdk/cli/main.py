@@ -33,6 +33,7 @@ COMMANDS = {
     "store": "list, verify or clean a device's store",
     "agent": "run on a device what its shadow in the cloud says",
     "fleet": "serve a fleet of devices; list them, and bring versions to them in stages",
+    "toolchain": "list, install or remove environments of exporters, apart from your own",
     "completion": "print a shell completion script",
 }
 

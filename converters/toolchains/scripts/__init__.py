@@ -1,0 +1,1 @@
+"""Programs of the built-in toolchains; they run inside those, where nothing of ours is installed."""
