@@ -1,14 +1,10 @@
 """Where quantized values begin and end: the pure half of ``static-qdq``.
 
-Two placements, after what fuses the result:
-
-* ONNX Runtime's: a convolution's output is quantized at once, so that it
-  becomes ``QLinearConv``, and stays quantized through operators with integer
-  kernels. A ``MatMul`` or ``Gemm`` gives float: its input is quantized on the
-  way in, and a residual connection reads the float value beside it.
-* TensorRT's: only inputs of layers are quantized, and of a residual ``Add`` the
-  operand that does not come from a layer (TensorRT developer guide, "Working
-  with quantized types", Q/DQ placement).
+ONNX Runtime's placement: a convolution's output is quantized at once, so that it
+becomes ``QLinearConv``, and stays quantized through operators with integer
+kernels. A ``MatMul`` or ``Gemm`` gives float: its input is quantized on the
+way in, and a residual connection reads the float value beside it. TensorRT's
+placement is in :mod:`converters.passes.qdq_tensorrt`.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ from converters.passes.graph_tools import is_op, only_consumer, scalar, tensor_o
 from converters.quantize import Affine
 
 LAYERS = ("Conv", "Gemm", "MatMul")
+WEIGHTED = (*LAYERS, "ConvTranspose")
 # ONNX Runtime has an integer kernel that takes each input and the output at its own scale.
 RESCALING = ("Add", "Mul", "Concat", "Sigmoid", "LeakyRelu", "AveragePool", "GlobalAveragePool")
 # These only move or select values, so that their output keeps the scale of their input.
@@ -43,7 +40,7 @@ class Placement:
         everywhere: Values that exist in quantized form only: every user reads that.
         beside: Values that keep their float form too.
         reads: Which inputs read the quantized form of a value in ``beside``.
-        same_scale: A value in ``everywhere`` -> the value whose scale it keeps.
+        same_scale: A quantized value -> the value whose scale it keeps.
         multiples: A value in ``everywhere`` -> a value with the same codes, and the factor
             between their scales.
         hard_sigmoids: Values in ``everywhere`` that are an addition whose codes saturate.
@@ -99,23 +96,7 @@ def place_for_onnxruntime(
     plan.everywhere = list(quantized)
     for node in plan.layers:
         plan.reads.add((node, 0))
-    plan.beside = [value for value in _values_read(plan.reads, nodes) if value not in quantized]
-    return plan
-
-
-def place_for_tensorrt(
-    nodes: Iterable[ir.Node], layers: Iterable[ir.Node], known: set[ir.Value]
-) -> Placement:
-    """Places quantization on the inputs of layers and on residual branches."""
-    plan = Placement(layers=list(layers))
-    outputs = {node.outputs[0] for node in plan.layers if only_consumer(node.outputs[0])}
-    plan.reads.update((node, 0) for node in plan.layers)
-    for node in nodes:
-        if is_op(node, "Add"):
-            branches = [i for i, value in enumerate(node.inputs) if value not in outputs]
-            if len(branches) == 1 and node.inputs[branches[0]] in known:
-                plan.reads.add((node, branches[0]))
-    plan.beside = _values_read(plan.reads, nodes)
+    plan.beside = [value for value in values_read(plan.reads, nodes) if value not in quantized]
     return plan
 
 
@@ -124,10 +105,10 @@ def observable(nodes: Iterable[ir.Node]) -> list[ir.Value]:
     found: dict[ir.Value, None] = {}
     reached: set[ir.Value] = set()
     for node in nodes:
-        if is_op(node, *LAYERS) and not isinstance(weight_of(node), str):
+        if is_op(node, *WEIGHTED) and not isinstance(weight_of(node), str):
             found[_first(node)] = None
         rescales = is_op(node, *RESCALING, "HardSwish") and reached & set(node.inputs)
-        if is_op(node, "Conv") or rescales:
+        if is_op(node, "Conv", "ConvTranspose") or rescales:
             found[after_clamp(node)] = None
             reached.add(after_clamp(node))
         elif is_op(node, *MOVING, "Div", "HardSigmoid") and _first(node) in reached:
@@ -192,7 +173,7 @@ def channel_axis(node: ir.Node) -> int:
         return 0
     if is_op(node, "Gemm"):
         return 0 if node.attributes.get_int("transB", 0) else 1
-    return 1
+    return 1  # ConvTranspose: [in, out / groups, …]
 
 
 def hard_sigmoid(node: ir.Node) -> tuple[float, float] | None:
@@ -236,7 +217,7 @@ def _first(node: ir.Node) -> ir.Value:
     return value
 
 
-def _values_read(reads: set[Read], nodes: Iterable[ir.Node]) -> list[ir.Value]:
+def values_read(reads: set[Read], nodes: Iterable[ir.Node]) -> list[ir.Value]:
     """The values behind ``reads``, once each, in topological order of their readers."""
     found: dict[ir.Value, None] = {}
     for node in nodes:

@@ -17,12 +17,13 @@ from converters.passes.graph_tools import Editor, is_op
 from converters.passes.qdq_normalise import normalise
 from converters.passes.qdq_placement import (
     LAYERS,
+    WEIGHTED,
     Placement,
     after_clamp,
     place_for_onnxruntime,
-    place_for_tensorrt,
     weight_of,
 )
+from converters.passes.qdq_tensorrt import place_for_tensorrt
 from converters.passes.qdq_writer import Writer
 from converters.quantize import IntType
 
@@ -44,7 +45,7 @@ class StaticQdqOptions(Options, frozen=True, kw_only=True):
         percentile: Share of values to keep in percent, for that method.
         reduce_range: Use 7-bit weights, for x86 without VNNI, whose 16-bit sums saturate.
         clip: Choose each weight scale for the least squared error.
-        op_types: Layers to quantize.
+        op_types: Layers to quantize; by default those that the engine has integer kernels for.
         exclude: Names of nodes to leave in float.
     """
 
@@ -56,8 +57,13 @@ class StaticQdqOptions(Options, frozen=True, kw_only=True):
     percentile: float = 99.99
     reduce_range: bool = False
     clip: bool = False
-    op_types: tuple[Literal["Conv", "Gemm", "MatMul"], ...] = ("Conv", "Gemm", "MatMul")
+    op_types: tuple[Literal["Conv", "ConvTranspose", "Gemm", "MatMul"], ...] = ()
     exclude: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Operators to quantize."""
+        return self.op_types or (WEIGHTED if self.symmetric_activation else LAYERS)
 
 
 class StaticQdq(GraphPass):
@@ -71,7 +77,7 @@ class StaticQdq(GraphPass):
 
     def rewrite(self, graph: ir.Graph, model: ir.Model) -> int:
         """Quantizes every layer of the main graph whose input was calibrated."""
-        if not any(is_op(node, *LAYERS) for node in graph):
+        if not any(is_op(node, *WEIGHTED) for node in graph):
             return 0
         if model.opset_imports.get("", 0) < PER_CHANNEL_OPSET:
             self.context.notes.append("static int8 needs opset 13 for scales per channel")
@@ -81,7 +87,7 @@ class StaticQdq(GraphPass):
             changes = normalise(editor)
         nodes = list(graph)
         known = self._calibrated(nodes)
-        layers = [n for n in nodes if is_op(n, *LAYERS) and self._is_eligible(n, known)]
+        layers = [n for n in nodes if is_op(n, *WEIGHTED) and self._is_eligible(n, known)]
         if layers:
             plan = self._place(nodes, layers, known)
             Writer(editor, self.options, self.context.statistics, plan).write()
@@ -106,8 +112,8 @@ class StaticQdq(GraphPass):
     def _is_eligible(self, node: ir.Node, known: set[ir.Value]) -> bool:
         reason = None
         weight = weight_of(node)
-        if node.op_type not in self.options.op_types:
-            reason = f"the recipe quantizes {' and '.join(self.options.op_types)} only"
+        if node.op_type not in self.options.layers:
+            reason = f"the recipe quantizes {' and '.join(self.options.layers)} only"
         elif node.name in self.options.exclude:
             reason = "excluded by the recipe"
         elif isinstance(weight, str):
