@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
-from edge_sdk.runtime.generation.scheduler import Scheduler
 from edge_sdk.runtime.generation.stats import Stats
 from edge_sdk.runtime.generation.stream import FinishReason, Request
+from edge_sdk.runtime.generation.turns import Turns
 
 __all__ = ["Completion", "Stats"]
 
@@ -24,7 +24,7 @@ class Completion(Iterator[str]):
         request: What to generate.
     """
 
-    def __init__(self, scheduler: Scheduler, request: Request) -> None:
+    def __init__(self, scheduler: Turns, request: Request) -> None:
         self._scheduler = scheduler
         self._stream = scheduler.submit(request)
         self._shown: list[str] = []

@@ -1,113 +1,51 @@
-"""Several streams through one decoder: continuous batching without a thread of its own.
+"""Several streams through one decoder: continuous batching.
 
-Whoever waits for a stream drives all of them: :meth:`Scheduler.advance` runs a
-step, or waits for the thread that is running one. A step draws one token of every
-running stream in one call of the graph and computes at most one chunk of a prompt.
-A server may call :meth:`Scheduler.step` from a thread of its own instead.
+A step (:mod:`edge_sdk.runtime.generation.turns`) draws one token of every running
+stream in one call of the graph and computes at most one chunk of a prompt.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from edge_sdk.errors import EdgeSdkError
 from edge_sdk.runtime.generation.pace import Pace
 from edge_sdk.runtime.generation.prefix import Rows
-from edge_sdk.runtime.generation.stream import Request, Stream
+from edge_sdk.runtime.generation.stream import Stream
+from edge_sdk.runtime.generation.turns import Turns
 
 if TYPE_CHECKING:
-    from edge_sdk.runtime.generation.decoder import Logits
     from edge_sdk.runtime.generation.decoders import Decoders
 
 
-class Scheduler:
+class Scheduler(Turns):
     """Runs streams over the rows of one decoder's KV cache. Safe to use from several threads.
 
-    Streams beyond the number of rows wait their turn. The step in progress alone
-    touches rows and decoder; the lock guards the streams, and is never held while
-    the graph runs.
+    Streams beyond the number of rows wait their turn.
 
     Args:
         decoders: Run the graph.
     """
 
     def __init__(self, decoders: Decoders) -> None:
+        super().__init__()
         self._decoders = decoders
         self._rows = Rows(decoders.cache.rows)
         self._pace = Pace()
-        self._waiting: deque[Stream] = deque()
-        self._active: list[Stream] = []
-        self._changed = threading.Condition()
-        self._stepping = False
 
-    def submit(self, request: Request) -> Stream:
-        """Queues a request; it begins with the next step in which a row is free."""
-        stream = Stream(request)
-        with self._changed:
-            self._waiting.append(stream)
-        return stream
-
-    def cancel(self, stream: Stream) -> None:
-        """Ends a stream; a token that is being computed for it is dropped."""
-        with self._changed:
-            stream.finish("cancelled")
-
-    def close(self) -> None:
-        """Ends all streams, after the step that is running, and lets go of the decoders."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._stepping)
-            for stream in (*self._active, *self._waiting):
-                stream.finish("cancelled")
-            self._active.clear()
-            self._waiting.clear()
-            self._decoders.close()
-
-    def advance(self, stream: Stream) -> None:
-        """Returns once the stream has new text or has ended, or one more step was run."""
-        with self._changed:
-            while self._stepping and not (stream.pieces or stream.finished):
-                self._changed.wait()
-            if stream.pieces or stream.finished:
-                return
-            self._stepping = True
-        self._run_step()
-
-    def step(self) -> bool:
-        """Runs one step, after the one that is running.
-
-        Returns:
-            Whether streams remain that need more steps.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: not self._stepping)
-            self._stepping = True
-        self._run_step()
-        with self._changed:
-            return bool(self._active or self._waiting)
-
-    def _run_step(self) -> None:
+    def _compute(self) -> None:
         """One step. It may be interrupted anywhere (Ctrl-C), and the next one goes on.
 
         What a stream lacks is what its row does not say to hold, so a row says so only
         after the tokens are there and the one that follows them is drawn.
         """
-        try:
-            with self._changed:
-                self._retire()
-            self._admit()
-            self._decode_all()
-            self._prefill_one()
-        finally:
-            with self._changed:
-                self._retire()
-                self._stepping = False
-                self._changed.notify_all()
+        self._admit()
+        self._decode_all()
+        self._prefill_one()
+
+    def _release(self) -> None:
+        self._decoders.close()
 
     def _admit(self) -> None:
         """Gives rows to waiting streams, first come, first served."""
@@ -118,25 +56,16 @@ class Scheduler:
             if place is None:
                 return
             stream.row, stream.cached = place.row, place.cached
-            with self._changed:
-                self._active.append(stream)
-                self._waiting.remove(stream)
+            self._activate(stream)
             if place.source is not None:
                 self._decoders.cache.copy(place.source, place.row, place.cached)
                 self._rows[place.row].tokens += request.prompt[: place.cached]
-
-    def _next(self) -> Stream | None:
-        """The stream that waits for longest; those that have ended wait no more."""
-        with self._changed:
-            while self._waiting and self._waiting[0].finished:
-                self._waiting.popleft()
-            return self._waiting[0] if self._waiting else None
 
     def _retire(self) -> None:
         for stream in self._active:
             if stream.finished:
                 self._rows.touch(stream.row)
-        self._active = [stream for stream in self._active if not stream.finished]
+        super()._retire()
 
     def _missing(self, stream: Stream) -> int:
         """Tokens of a stream that its row does not hold yet."""
@@ -199,24 +128,6 @@ class Scheduler:
             self._draw(stream, logits)
         held += chunk
         return len(chunk)
-
-    @contextmanager
-    def _failing(self, streams: list[Stream]) -> Iterator[None]:
-        """What fails within ends these streams; whoever reads them gets the error."""
-        try:
-            yield
-        except EdgeSdkError as error:
-            with self._changed:
-                for stream in streams:
-                    stream.fail(error)
-
-    def _draw(self, stream: Stream, logits: Logits) -> None:
-        """Draws a stream's next token; what fails here ends this stream alone."""
-        with self._failing([stream]):
-            token = stream.request.sampler.next(logits)
-            with self._changed:
-                if not stream.finished:
-                    stream.accept(token)
 
     def _close_up(self, group: list[Stream]) -> None:
         """Moves the outermost stream into a gap between the group's rows, if there is one.
