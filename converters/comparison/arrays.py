@@ -147,11 +147,10 @@ def _generated(subject: Subject) -> Dataset:
 
 def _pairs(first: Subject, other: Subject) -> dict[str, str]:
     """The baseline's input -> the other model's: by name, else by place."""
-    mine, its = ([spec.name for spec in s.inputs if spec.required] for s in (first, other))
+    mine, its = ([spec.name for spec in s.needed] for s in (first, other))
     if set(mine) == set(its):
         return {spec.name: spec.name for spec in first.inputs}
-    kinds = [[spec.dtype for spec in s.inputs if spec.required] for s in (first, other)]
-    if kinds[0] != kinds[1]:
+    if [spec.dtype for spec in first.needed] != [spec.dtype for spec in other.needed]:
         raise InputError(
             f"its inputs ({', '.join(its)}) do not correspond to the baseline's "
             f"({', '.join(mine)})",

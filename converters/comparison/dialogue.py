@@ -17,7 +17,7 @@ from converters.decoder.perplexity import Logits, Scores, score
 from converters.decoder.texts import WINDOW, Tokens, open_tokenizer, read_documents, windows
 from edge_sdk.bundle.record import Generation, VariantRecord
 from edge_sdk.errors import DataError, InputError
-from edge_sdk.runtime.bench import fresh_start, golden_calls
+from edge_sdk.runtime.bench import fresh_start
 from edge_sdk.runtime.generation.opening import TOKENIZER
 from edge_sdk.runtime.model import Model, load
 
@@ -138,8 +138,7 @@ def _answer_in_turns(talkers: Sequence[_Talker], seconds: float) -> None:
 
 
 def _row(talker: _Talker, scored: Scores, baseline: _Talker, threads: int) -> Row:
-    subject, variant = talker.subject, talker.subject.variant
-    calls = golden_calls(variant) if variant else []
+    subject, prompt = talker.subject, talker.prompt
     step = float(np.median(talker.step_ms))
     return Row(
         given=subject.given,
@@ -152,7 +151,7 @@ def _row(talker: _Talker, scored: Scores, baseline: _Talker, threads: int) -> Ro
         dialogue=Dialogue(
             ttft_ms=float(np.median(talker.ttft_ms)),
             tokens_per_second=1e3 / step if step else 0.0,
-            prompt_tokens=len(talker.prompt),
+            prompt_tokens=len(prompt),
         ),
-        start=fresh_start(subject.target, calls[0], threads),
+        start=fresh_start(subject.target, {"input_ids": np.array([prompt])}, threads),
     )

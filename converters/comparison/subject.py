@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from converters.describe import graph_inputs
 from converters.passes.base import each_graph
 from converters.source import Source, open_source
 from edge_sdk.bundle.reader import Variant, open_bundle
@@ -33,7 +34,7 @@ class Subject:
         precision: A variant's recipe; of a file, the type most of its weights have.
         size_bytes: All of its files.
         task: What it does.
-        inputs: What a caller feeds, states left out.
+        inputs: What a caller may feed, states included.
         outputs: What it gives.
         states: Recurrences.
         tokenizer: ``tokenizer.json``, where it takes text.
@@ -56,6 +57,12 @@ class Subject:
     labels: tuple[str, ...] = ()
     variant: Variant | None = None
     source: Source | None = None
+
+    @cached_property
+    def needed(self) -> tuple[TensorSpec, ...]:
+        """The inputs that a caller must feed."""
+        states = {state.input for state in self.states}
+        return tuple(s for s in self.inputs if s.required and s.name not in states)
 
     @cached_property
     def is_dialogue(self) -> bool:
@@ -91,7 +98,6 @@ def open_subject(given: str, profile: str = "auto") -> Subject:
 def _variant(given: str, path: Path, profile: str) -> Subject:
     variant = choose_variant(open_bundle(path), profile)
     record = variant.record
-    states = {state.input for state in record.states}
     before, after = parse_steps(record.preprocess), parse_steps(record.postprocess)
     tokens, labels = find_step(before, Tokenize), find_step(after, Labels)
     files = {file.path: variant.blob_path(file.blob.digest) for file in record.files}
@@ -103,7 +109,7 @@ def _variant(given: str, path: Path, profile: str) -> Subject:
         precision=record.recipe.name,
         size_bytes=variant.size,
         task=record.task,
-        inputs=tuple(spec for spec in record.inputs if spec.name not in states),
+        inputs=record.inputs,
         outputs=record.outputs,
         states=record.states,
         tokenizer=files.get(tokens.file) if tokens else None,
@@ -129,7 +135,7 @@ def _file(given: str, path: Path) -> Subject:
         precision=precision(source.model),
         size_bytes=source.size_bytes,
         task=source.task,
-        inputs=source.inputs,
+        inputs=graph_inputs(source.model),
         outputs=source.outputs,
         states=source.states,
         tokenizer=source.tokenizer,

@@ -113,7 +113,7 @@ def cells(row: Row) -> Iterator[str]:
     yield f"{latency.p95_ms:.3g}" if latency else "-"
     yield f"{row.speedup:.2f}x"
     yield " / ".join(f"{entry.calls_per_second:.0f}" for entry in row.throughput) or "-"
-    yield f"{dialogue.ttft_ms:.0f}" if dialogue else "-"
-    yield f"{dialogue.tokens_per_second:.1f}" if dialogue else "-"
+    yield f"{dialogue.ttft_ms:.3g}" if dialogue else "-"
+    yield f"{dialogue.tokens_per_second:.4g}" if dialogue else "-"
     yield f"{row.start.load_ms:.3g}"
     yield from (human_bytes(row.start.peak_rss_bytes), human_bytes(row.start.pss_bytes))
