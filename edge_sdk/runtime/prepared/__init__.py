@@ -14,9 +14,9 @@ on any of it.
 
 from __future__ import annotations
 
-from edge_sdk.runtime.prepared.joined import graph_path
+from edge_sdk.runtime.prepared.joined import graph_file
 from edge_sdk.runtime.prepared.opening import open_graph
 from edge_sdk.runtime.prepared.prepare import Progress
 from edge_sdk.runtime.prepared.stamps import Verify
 
-__all__ = ["Progress", "Verify", "graph_path", "open_graph"]
+__all__ = ["Progress", "Verify", "graph_file", "open_graph"]

@@ -6,20 +6,26 @@ A file under ``prepared/`` can be rebuilt at any time; it is complete or absent.
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from edge_sdk.bundle import files
 from edge_sdk.bundle.blobs import CHUNK, BlobStore
 from edge_sdk.bundle.record import Blob, Graph
-from edge_sdk.errors import BundleError, DigestError
+from edge_sdk.errors import BundleError, DigestError, WorkError
 
 
-def graph_path(graph: Graph, blobs: BlobStore, folder: Path) -> Path:
-    """The file that an engine opens.
+@contextmanager
+def graph_file(graph: Graph, blobs: BlobStore, folder: Path) -> Iterator[Path]:
+    """The file that an engine opens, there for as long as the block lasts.
 
     One part is opened where it lies, beside the weights it names. Several parts
-    are joined once into a file under ``folder``.
+    are joined once into a file under ``folder``; where nothing may be written there (a
+    read-only bundle), into a temporary one, which is as good as gone after the block.
 
     Args:
         graph: A graph of the variant.
@@ -34,26 +40,51 @@ def graph_path(graph: Graph, blobs: BlobStore, folder: Path) -> Path:
     if not graph.parts:
         raise BundleError("has no parts", where=f"graph {graph.name!r}")
     if len(graph.parts) == 1:
-        return blobs.path(graph.parts[0].digest)
-    key = hashlib.sha256("\n".join(part.digest for part in graph.parts).encode())
-    target = folder / f"{key.hexdigest()}.{graph.format}"
-    if not _is_joined(target, graph.parts):
-        _join(graph.parts, blobs, target)
-    return target
+        yield blobs.path(graph.parts[0].digest)
+        return
+    target = folder / f"{parts_key(graph)}.{graph.format}"
+    with ExitStack() as stack:
+        if not _is_joined(target, graph.parts):
+            try:
+                _join_alone(graph.parts, blobs, target)
+            except WorkError:
+                work = stack.enter_context(TemporaryDirectory(prefix="edge-sdk-"))
+                target = Path(work) / target.name
+                _join(graph.parts, blobs, target, Path(work))
+        yield target
 
 
-def _join(parts: tuple[Blob, ...], blobs: BlobStore, target: Path) -> None:
+def parts_key(graph: Graph) -> str:
+    """Names what is derived from a graph's parts; 64 hex digits."""
+    return hashlib.sha256("\n".join(part.digest for part in graph.parts).encode()).hexdigest()
+
+
+def _join_alone(parts: tuple[Blob, ...], blobs: BlobStore, target: Path) -> None:
+    """Joins the parts, or waits for the process that is doing it; sweeps what one has left."""
+    work = target.parent / "joining"
     with files.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with files.temporary(target.parent) as file:
-            for part in parts:
-                digest = hashlib.sha256()
-                for chunk in blobs.chunks(part):
-                    digest.update(chunk)
-                    file.write(chunk)
-                if f"sha256:{digest.hexdigest()}" != part.digest:
-                    raise DigestError("does not match its bytes", where=f"blob {part.digest}")
-            files.commit(file, target)
+        with files.locked(target.parent / "lock"):
+            if _is_joined(target, parts):
+                return
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            try:
+                _join(parts, blobs, target, work)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def _join(parts: tuple[Blob, ...], blobs: BlobStore, target: Path, work: Path) -> None:
+    with files.writing(target), files.temporary(work) as file:
+        for part in parts:
+            digest = hashlib.sha256()
+            for chunk in blobs.chunks(part):
+                digest.update(chunk)
+                file.write(chunk)
+            if f"sha256:{digest.hexdigest()}" != part.digest:
+                raise DigestError("does not match its bytes", where=f"blob {part.digest}")
+        files.commit(file, target)
         files.sync(target.parent)
 
 

@@ -17,7 +17,7 @@ from edge_sdk.runtime.engine import Engine, Session, SessionOptions
 from edge_sdk.runtime.engines.onnx import CPU, OnnxEngine, OnnxSession
 from edge_sdk.runtime.prepared import witness
 from edge_sdk.runtime.prepared.artefact import Index, Place, Preparation
-from edge_sdk.runtime.prepared.joined import graph_path
+from edge_sdk.runtime.prepared.joined import graph_file
 from edge_sdk.runtime.prepared.packing import TESTED, layout_id
 from edge_sdk.runtime.prepared.prepare import Progress, record
 from edge_sdk.runtime.prepared.prepare import prepare as make
@@ -71,10 +71,10 @@ def open_graph(
         for blob in (*graph.parts, *graph.weights):
             variant.verify_blob(blob)
     folder = variant.blobs.root / "prepared" / hex_of(variant.digest)
-    path = graph_path(graph, variant.blobs, folder)
-    if meanwhile:
-        meanwhile()
-    plain = engine.open(path, options)
+    with graph_file(graph, variant.blobs, folder) as path:
+        if meanwhile:
+            meanwhile()
+        plain = engine.open(path, options)
     return plain if note is None else _noted(plain, note)
 
 
