@@ -1,0 +1,129 @@
+"""Writes subgraphs into the bytes of a ``.tflite`` file.
+
+Equal input gives equal bytes. Constants lie at multiples of 64 bytes, so that
+kernels read them where the file is mapped, and are stored once however many
+subgraphs use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from converters.litert.subgraph import Operator, Subgraph
+from converters.litert.tensors import Array, Quantization, Tensor
+
+IDENTIFIER = b"TFL3"
+VERSION = 3
+ALIGNMENT = 64
+SIGNATURE = "serving_default"
+
+NUMBERS = "float32 float16 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 bool"
+TYPES = {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in NUMBERS.split()}
+
+
+class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+    """Aligns what kernels read in place, and copies it once."""
+
+    def CreateNumpyVector(self, x: Array) -> int:  # noqa: N802
+        data = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+        self.StartVector(1, data.size, ALIGNMENT)
+        self.head: int = self.head - data.size
+        self.Bytes[self.head : self.head + data.size] = data.data
+        return int(self.EndVector())
+
+
+def serialize(
+    subgraphs: Sequence[Subgraph], inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> bytes:
+    """The bytes of a model.
+
+    Args:
+        subgraphs: The main graph, then those that its operators call.
+        inputs: Tensors of the main graph by the name that callers use.
+        outputs: The same for its outputs.
+    """
+    codes: dict[str, int] = {}
+    buffers: list[Any] = [schema.BufferT()]  # the first stands for "no data"
+    stored: dict[int, int] = {}
+    graphs = [_subgraph(graph, codes, buffers, stored) for graph in subgraphs]
+    index = {tensor: i for i, tensor in enumerate(subgraphs[0].tensors)}
+    signature = schema.SignatureDefT(
+        inputs=[schema.TensorMapT(name, index[tensor]) for name, tensor in inputs.items()],
+        outputs=[schema.TensorMapT(name, index[tensor]) for name, tensor in outputs.items()],
+        signatureKey=SIGNATURE,
+    )
+    model = schema.ModelT(
+        version=VERSION,
+        operatorCodes=[_operator_code(name) for name in codes],
+        subgraphs=graphs,
+        description="edge-sdk",
+        buffers=buffers,
+        signatureDefs=[signature],
+    )
+    weights = sum(buffer.data.nbytes for buffer in buffers if buffer.data is not None)
+    builder = _Builder(weights + weights // 16 + (1 << 20))
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(memoryview(builder.Bytes)[builder.head :])
+
+
+def _operator_code(name: str) -> Any:
+    code = getattr(schema.BuiltinOperator, name)
+    # Old readers look at one byte; 127 sends them to the wider field.
+    return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code)
+
+
+def _subgraph(
+    graph: Subgraph, codes: dict[str, int], buffers: list[Any], stored: dict[int, int]
+) -> Any:
+    index = {tensor: i for i, tensor in enumerate(graph.tensors)}
+    return schema.SubGraphT(
+        tensors=[_tensor(tensor, buffers, stored) for tensor in graph.tensors],
+        inputs=[index[tensor] for tensor in graph.inputs],
+        outputs=[index[tensor] for tensor in graph.outputs],
+        operators=[_operator(operator, index, codes) for operator in graph.operators],
+        name=graph.name,
+    )
+
+
+def _operator(operator: Operator, index: Mapping[Tensor, int], codes: dict[str, int]) -> Any:
+    options = operator.options
+    kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
+    return schema.OperatorT(
+        opcodeIndex=codes.setdefault(operator.op, len(codes)),
+        inputs=[-1 if tensor is None else index[tensor] for tensor in operator.inputs],
+        outputs=[index[tensor] for tensor in operator.outputs],
+        builtinOptionsType=getattr(schema.BuiltinOptions, kind),
+        builtinOptions=options,
+    )
+
+
+def _tensor(tensor: Tensor, buffers: list[Any], stored: dict[int, int]) -> Any:
+    buffer = 0
+    if tensor.data is not None:
+        if id(tensor.data) not in stored:
+            stored[id(tensor.data)] = len(buffers)
+            buffers.append(schema.BufferT(data=tensor.data))
+        buffer = stored[id(tensor.data)]
+    dynamic = None in tensor.shape
+    return schema.TensorT(
+        shape=[1 if size is None else size for size in tensor.shape],
+        shapeSignature=[-1 if size is None else size for size in tensor.shape] if dynamic else None,
+        type=TYPES[tensor.dtype],
+        buffer=buffer,
+        name=tensor.name,
+        quantization=None if tensor.quantization is None else _quantization(tensor.quantization),
+        hasRank=True,
+    )
+
+
+def _quantization(quantization: Quantization) -> Any:
+    return schema.QuantizationParametersT(
+        scale=list(quantization.scale),
+        zeroPoint=[quantization.zero_point] * len(quantization.scale),
+        quantizedDimension=quantization.axis,
+    )

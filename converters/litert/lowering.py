@@ -1,0 +1,134 @@
+"""From an ONNX graph to the bytes of a ``.tflite`` file: the walk over its nodes."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import onnx_ir as ir
+
+from converters.litert import operators as _operators  # registers all lowerings
+from converters.litert.call import ENGINE, LOWERINGS, Call, shape_of, type_of
+from converters.litert.flatbuffer import serialize
+from converters.litert.subgraph import Subgraph
+from converters.litert.tensors import Tensor
+from converters.litert.values import Held, Values, hold, narrowed
+from converters.passes.base import Context
+from converters.passes.graph_tools import constant
+from converters.passes.infer_shapes import InferShapes
+from edge_sdk.errors import ConversionError, UnsupportedOperatorError
+
+Weights = Literal["float32", "float16", "int8"]
+
+REMEDY = "leave this model on the onnx engine, or export it without this operator"
+
+__all__ = ["Weights", "lower"]
+assert _operators.__name__, "importing it registers the lowerings"
+
+
+def lower(model: ir.Model, *, weights: Weights = "float32") -> bytes:
+    """Brings a graph to TensorFlow Lite.
+
+    Names, element types, ranks and the order of axes of inputs and outputs stay as they
+    are; they are those of the signature ``serving_default``. Axes without a fixed size
+    can be resized.
+
+    Args:
+        model: The graph: of float operators, or quantized by ``static-qdq`` or
+            ``dynamic-int8``. It is not changed.
+        weights: How large constants of layers are stored that are not quantized yet.
+            ``int8`` has a scale per output channel and quantizes activations at run time.
+
+    Returns:
+        The file. The same graph gives the same bytes.
+
+    Raises:
+        UnsupportedOperatorError: A node cannot be brought to LiteRT.
+        ConversionError: An input or output cannot.
+    """
+    assert weights in get_args(Weights)
+    model = model.clone()
+    InferShapes(context=Context()).call(model)
+    graph = Subgraph("main")
+    values = Values(graph)
+    inputs = {str(value.name): _add_input(value, values) for value in _inputs(model.graph)}
+    lower_nodes(model.graph, values, weights)
+    outputs = {str(value.name): _add_output(value, values) for value in model.graph.outputs}
+    graph.prune()
+    return serialize([graph], inputs, outputs)
+
+
+def lower_nodes(graph: ir.Graph, values: Values, weights: Weights) -> None:
+    """Lowers the initializers and nodes of one graph, in order."""
+    for value in graph.initializers.values():
+        if value.uses() or value.is_graph_output():
+            _add_constant(value, values)
+    done: set[ir.Node] = set()
+    for node in graph:
+        if node in done:
+            continue
+        values.scope = str(node.outputs[0].name)
+        if node.op_type == "Constant" and not node.domain:
+            _add_constant(node.outputs[0], values)
+            continue
+        lowering = LOWERINGS.get((node.domain, node.op_type))
+        if lowering is None:
+            raise UnsupportedOperatorError(
+                f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
+                node.name or values.scope,
+                engine=ENGINE,
+                reason="no lowering of it is known",
+                remedy=REMEDY,
+            )
+        lowering(Call(node, values, weights, done))
+
+
+def _inputs(graph: ir.Graph) -> list[ir.Value]:
+    return [value for value in graph.inputs if value.name not in graph.initializers]
+
+
+def _add_input(value: ir.Value, values: Values) -> Tensor:
+    shape, dtype = shape_of(value), type_of(value)
+    if shape is None or dtype is None or value.dtype is None:
+        raise ConversionError(
+            "its rank or element type is not known", where=f"input {value.name!r}"
+        )
+    if value.dtype == ir.DataType.STRING:
+        raise ConversionError(
+            f"{ENGINE} has no text tensors here", where=f"input {value.name!r}", remedy=REMEDY
+        )
+    name = str(value.name)
+    tensor = Tensor(name, np.dtype(value.dtype.numpy()), shape)
+    values.graph.inputs.append(tensor)
+    values.scope = name
+    values[value] = hold(values.cast(tensor, dtype))
+    return tensor
+
+
+def _add_output(value: ir.Value, values: Values) -> Tensor:
+    """A tensor of its own, whatever else the value is used for."""
+    assert value.dtype is not None, "outputs of a model have a type"
+    values.scope = name = str(value.name)
+    tensor = values.form(values[value])
+    dtype = np.dtype(value.dtype.numpy())
+    graph = values.graph
+    taken = tensor in graph.inputs or tensor in graph.outputs or tensor.data is not None
+    if tensor.dtype != dtype:
+        tensor = values.cast(tensor, dtype)
+    elif taken:
+        tensor = values.copy(tensor)
+    tensor.name = name
+    graph.outputs.append(tensor)
+    return tensor
+
+
+def _add_constant(value: ir.Value, values: Values) -> None:
+    array = constant(value)
+    if array is None or value.dtype == ir.DataType.STRING:
+        return  # whoever needs it says so
+    inside = narrowed(array)
+    if inside is None:
+        raise ConversionError(
+            "it has integers past 32 bits", where=f"constant {value.name!r}", remedy=REMEDY
+        )
+    values[value] = Held(array.shape, array=inside)

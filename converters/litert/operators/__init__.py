@@ -1,0 +1,9 @@
+"""Lowerings of operators, grouped by theme; importing a module registers them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)

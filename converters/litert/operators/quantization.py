@@ -1,0 +1,79 @@
+"""Quantized values: pairs of ``QuantizeLinear`` and ``DequantizeLinear``, and fused forms."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.litert.call import Call, lowers, quantization_of
+from converters.litert.operators.dense import fully_connected
+from converters.litert.tensors import Array, Quantization
+from converters.litert.values import Held, hold
+from converters.litert.weights import Layer
+from converters.passes.graph_tools import CONTRIB
+
+
+@lowers("QuantizeLinear")
+def _quantize(call: Call) -> None:
+    target = _parameters(call)
+    data = call.held(0)
+    if len(target.scale) > 1:
+        raise call.unsupported("its activation has a scale per channel")
+    if data.codes is not None and data.codes.quantization == target:
+        codes = data.codes
+    else:
+        have = data.codes if data.codes is not None and not data.forms else data
+        tensor = call.values.requantize(call.values.form(have, have.perm), target)
+        codes = hold(tensor, have.perm)
+    # Whoever computes with real numbers reads those from before the rounding.
+    codes.codes = data if data.forms or data.array is not None else None
+    call.values[call.output] = codes
+
+
+@lowers("DequantizeLinear")
+def _dequantize(call: Call) -> None:
+    parameters = _parameters(call)
+    codes = call.held(0)
+    if codes.array is not None:
+        constant = Held(codes.shape, array=_signed(codes.array), quantization=parameters)
+        call.values[call.output] = Held(codes.shape, codes=constant)
+        return
+    if codes.quantization is None:
+        raise call.unsupported("its input is not the output of a QuantizeLinear")
+    if codes.quantization == parameters:
+        real = codes.codes
+        forms = dict(real.forms) if real is not None else {}
+        call.values[call.output] = Held(codes.shape, forms, codes=codes)
+        return
+    # The same codes, read at another scale.
+    tensor = call.values.form(codes, codes.perm)
+    shape = call.values.shape_tensor(tensor)
+    renamed = call.emit(
+        "RESHAPE", [tensor, shape], tensor.shape, tensor.dtype, quantization=parameters
+    )
+    call.values[call.output] = Held(codes.shape, codes=hold(renamed, codes.perm))
+
+
+@lowers("DynamicQuantizeMatMul", domain=CONTRIB)
+def _dynamic_matmul(call: Call) -> None:
+    codes, scale, zero_point = (call.constant(index) for index in (1, 2, 3))
+    if codes is None or scale is None or codes.dtype != np.int8:
+        raise call.unsupported("its weight is not constant int8")
+    if zero_point is not None and zero_point.any():
+        raise call.unsupported("its weight has a zero point")
+    channels = codes.shape[1]
+    layer = Layer(codes.T, np.broadcast_to(scale.reshape(-1), (channels,)), channels, 0)
+    fully_connected(call, call.tensor(0), layer, call.constant(4))
+
+
+def _parameters(call: Call) -> Quantization:
+    found = quantization_of(call.node)
+    if found is None:
+        raise call.unsupported("its scale or zero point is not constant, or not of 8 bits")
+    return found
+
+
+def _signed(codes: Array) -> Array:
+    """uint8 codes as those of int8, which stand for the same numbers at a zero point less 128."""
+    if codes.dtype != np.uint8:
+        return codes
+    return (codes.astype(np.int16) - 128).astype(np.int8)
