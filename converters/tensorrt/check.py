@@ -1,0 +1,133 @@
+"""A graph before TensorRT's own parser and builder, on a machine without a GPU.
+
+The toolchain ``tensorrt-rtx`` has both. What it accepts, the TensorRT of a Jetson is
+expected to accept; what it rejects would run beside TensorRT at best, so that such a
+candidate is rejected here, by node, operator and reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from converters import toolchains
+from converters.tensorrt.shapes import ShapeProfile
+from edge_sdk.errors import ConversionError, UnsupportedOperatorError
+
+TOOLCHAIN = "tensorrt-rtx"
+GPU = "SM86"
+TIMEOUT_S = 900.0
+NOT_VERIFIED = f"not verified: edge-sdk toolchain install {TOOLCHAIN}"
+_REMEDY = (
+    "replace it in the source by standard operators, or convert for a profile of this "
+    "board's CPU; a recipe given with --recipe ships as it is, and what TensorRT does not "
+    "take then runs on CUDA or the CPU"
+)
+
+Say = Callable[[str], None]
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that the parser does not take.
+
+    Attributes:
+        index: Its place in the graph; -1 for a graph input.
+        node: Its name.
+        op: Its operator.
+        reason: The parser's own words.
+    """
+
+    index: int
+    node: str
+    op: str
+    reason: str
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the toolchain found.
+
+    Attributes:
+        version: Of TensorRT for RTX.
+        rejected: Nodes that are not accepted.
+        seconds: What building the engine took.
+        error: Why none could be built; empty if one was.
+    """
+
+    version: str
+    rejected: tuple[Rejection, ...]
+    seconds: float
+    error: str
+
+
+def check(graph: Path, shapes: Mapping[str, ShapeProfile], workspace: int, say: Say) -> str:
+    """Verifies that TensorRT takes a graph as a whole and can build an engine of it.
+
+    Args:
+        graph: An ONNX file, its external data beside it.
+        shapes: Ranges of the inputs with dynamic dimensions.
+        workspace: Bytes that a kernel may take.
+        say: Told what happens.
+
+    Returns:
+        What was verified and what was not, in a sentence for the report.
+
+    Raises:
+        UnsupportedOperatorError: A node is rejected.
+        ConversionError: All nodes are accepted, but no engine can be built.
+        ToolchainError: The toolchain failed.
+    """
+    environment = toolchains.find(TOOLCHAIN)
+    if environment.state != "installed":
+        return NOT_VERIFIED
+    request = {
+        "graph": str(graph),
+        "profile": {name: vars(shape) for name, shape in shapes.items()},
+        "target": GPU,
+        "workspace": workspace,
+    }
+    answer = msgspec.convert(environment.call("check", request, say, timeout=TIMEOUT_S), Answer)
+    nodes = ir.load(graph).graph.num_nodes()
+    if answer.rejected:
+        raise _rejection(answer, nodes)
+    if answer.error:
+        raise ConversionError(
+            f"TensorRT-RTX {answer.version} accepts all {nodes} nodes, but cannot build an "
+            f"engine: {_plain(answer.error)}",
+            where=f"an engine for {GPU}",
+            remedy=_REMEDY,
+        )
+    return (
+        f"TensorRT-RTX {answer.version} accepts all {nodes} nodes and built an engine for {GPU} "
+        f"in {answer.seconds:.1f} s; latency, the engine for the device's own GPU and what its "
+        "kernels compute only the device can show"
+    )
+
+
+def _rejection(answer: Answer, nodes: int) -> UnsupportedOperatorError:
+    named = [r for r in answer.rejected if r.op] or list(answer.rejected)
+    first = named[0]
+    share = 1 - len({r.index for r in named if r.index >= 0}) / max(nodes, 1)
+    others = sorted({r.op for r in named[1:]} - {first.op})
+    also = f"; {', '.join(others)} neither" if others else ""
+    return UnsupportedOperatorError(
+        first.op or "an input's type",
+        first.node or "graph input",
+        engine=f"TensorRT (RTX {answer.version} accepts {share:.1%} of {nodes} nodes)",
+        reason=_plain(first.reason) + also,
+        remedy=_REMEDY,
+    )
+
+
+def _plain(reason: str) -> str:
+    """The parser's words without its source code: it reports failed assertions."""
+    if "Plugin not found" in reason or reason == "false":
+        return "TensorRT has no such operator"
+    quoted = re.findall(r'"([^"]+)"', reason)
+    if quoted:
+        return str(quoted[-1]).rstrip(".")
+    words = re.sub(r"^.*Assertion failed: (?:[\w.()>-]+: )?", "", reason)
+    return " ".join(words.split()).rstrip(".")
