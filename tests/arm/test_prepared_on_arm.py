@@ -6,56 +6,27 @@ Without dot product (Cortex-A53), with it (A76), and with int8 matrix products (
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_sdk.runtime.prepared.packing import TESTED
+from tests.arm.boards import A53, A76, NEWEST, Board
 from tests.arm.compare import FORMS
 
-REPOSITORY = Path(__file__).parents[2]
-QEMU = "qemu-aarch64-static"
-BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
-# qemu's name of the CPU, its part number and features as the kernel would show them.
-CPUS = {
-    "cortex-a53": ("0xd03", BASE),
-    "cortex-a76": ("0xd0b", f"{BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"),
-    # Its emulated SME computes wrong int8 products.
-    "max,sme=off": ("0xd4f", f"{BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp i8mm bf16"),
-}
-
-pytestmark = [pytest.mark.slow, pytest.mark.needs(QEMU, "qemu-user-static")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("qemu-aarch64-static", "qemu-user-static")]
+CORES = (A53, A76, NEWEST)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("arm64")
-    script = Path(__file__).with_name("make_root.sh")
-    subprocess.run([script, folder, TESTED[-1]], check=True, timeout=600)
-    return folder
-
-
-def run(root: Path, cpu: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """What ``compare.py`` prints on a CPU, by form."""
-    part, features = CPUS[cpu]
-    core = f"processor : 0\nFeatures : {features}\nCPU implementer : 0x41\nCPU part : {part}\n"
-    (root / "proc" / "cpuinfo").write_text(core.replace(" :", "\t:"))
-    [python] = root.glob("usr/bin/python3.[0-9]*")
-    command = [QEMU, "-cpu", cpu, "-L", root, python, "-m", "tests.arm.compare", folder]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
+def compare(board: Board, folder: Path) -> dict[str, dict[str, Any]]:
+    """What ``compare.py`` prints on a board, by form."""
+    done = board.run("-m", "tests.arm.compare", folder)
     return {found["form"]: found for found in map(json.loads, done.stdout.splitlines())}
 
 
-def test_prepared_weights_give_the_same_bits_on_every_class_of_cpu(root, tmp_path):
-    found = {cpu: run(root, cpu, tmp_path / cpu) for cpu in CPUS}
+def test_prepared_weights_give_the_same_bits_on_every_class_of_cpu(board, tmp_path):
+    found = {core.name: compare(board(core), tmp_path / core.name) for core in CORES}
     for cpu, forms in found.items():
         assert set(forms) == set(FORMS)
         for form, result in forms.items():
@@ -66,11 +37,11 @@ def test_prepared_weights_give_the_same_bits_on_every_class_of_cpu(root, tmp_pat
                 assert result["prepared"] == 3, (cpu, form)
                 assert result["notes"][1] == [], (cpu, form)
     layouts = {cpu: forms["int4-b32"]["layout"] for cpu, forms in found.items()}
-    assert len(set(layouts.values())) == len(CPUS)
+    assert len(set(layouts.values())) == len(CORES)
 
     # A card moved to another board: its packed weights do not serve there.
     moved = tmp_path / "moved"
     shutil.copytree(tmp_path / "cortex-a76", moved)
-    for form, result in run(root, "cortex-a53", moved).items():
+    for form, result in compare(board(A53), moved).items():
         assert result["logits"] == found["cortex-a53"][form]["logits"]
         assert result["layout"] == layouts["cortex-a53"]
