@@ -16,12 +16,12 @@ import onnx_ir as ir
 
 from converters import toolchains
 from converters.tensorrt.shapes import ShapeProfile
+from converters.tensorrt.toolchain import TENSORRT_RTX
 from edge_sdk.errors import ConversionError, UnsupportedOperatorError
 
-TOOLCHAIN = "tensorrt-rtx"
 GPU = "SM86"
 TIMEOUT_S = 900.0
-NOT_VERIFIED = f"not verified: edge-sdk toolchain install {TOOLCHAIN}"
+NOT_VERIFIED = f"not verified: edge-sdk toolchain install {TENSORRT_RTX.name}"
 _REMEDY = (
     "replace it in the source by standard operators, or convert for a profile of this "
     "board's CPU; a recipe given with --recipe ships as it is, and what TensorRT does not "
@@ -80,7 +80,7 @@ def check(graph: Path, shapes: Mapping[str, ShapeProfile], workspace: int, say: 
         ConversionError: All nodes are accepted, but no engine can be built.
         ToolchainError: The toolchain failed.
     """
-    environment = toolchains.find(TOOLCHAIN)
+    environment = toolchains.find(TENSORRT_RTX.name)
     if environment.state != "installed":
         return NOT_VERIFIED
     request = {
