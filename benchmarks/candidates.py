@@ -8,22 +8,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
-
 from benchmarks.models import MODELS
 from converters.costs import reference_dimensions
 from converters.data import split
 from converters.describe import graph_inputs
-from converters.materialize import open_path
 from converters.measure import peak_rss
-from converters.memory import memory_plan
+from converters.memory import candidate_plan
 from converters.recipes import families, prepare
 from converters.sampling import dataset_for, representative_calls
 from converters.source import Source, open_source
+from converters.target import Target, targets
 from converters.workshop import Workshop
-from device_profiles.schema import Profile
+from device_profiles.schema import Profile, RecipeFamily
+from edge_sdk.bundle.record import Recipe
 from edge_sdk.errors import EdgeSdkError
-from edge_sdk.runtime.engine import SessionOptions
+from edge_sdk.runtime.engine import Session, SessionOptions
 from edge_sdk.runtime.inputs import Array
 
 SAMPLES = 8
@@ -36,6 +35,7 @@ class Measured:
 
     Attributes:
         source: The model it was made of.
+        target: The engine it was made for.
         family: The recipe family.
         dimensions: Symbolic dimensions of the call that was measured.
         size_bytes: As it ships.
@@ -45,7 +45,8 @@ class Measured:
     """
 
     source: Source
-    family: str
+    target: Target
+    family: RecipeFamily
     dimensions: Mapping[str, int]
     size_bytes: int
     planned_bytes: int
@@ -73,26 +74,36 @@ def _measure(source: Source, profile: Profile, folder: Path, seconds: float) -> 
     call = representative_calls(source, evaluation)[0]
     dimensions = reference_dimensions(graph_inputs(source.model), [call])
     workshop = Workshop(source, calibration, evaluation, folder)
-    prepared = prepare(profile)
-    for family, recipes in families(profile, profile.quantization[source.kind], prepared).items():
+    for target, family, recipe in first_variants(profile, source):
         try:
-            built = workshop.build(recipes[0], prepared)
+            built = workshop.build(recipe, prepare(profile, target))
+            session = workshop.open(built, SessionOptions(threads=1))
         except EdgeSdkError:
-            continue  # a family that this model has nothing for
+            continue  # a family that this model has nothing for, or an operator the engine lacks
         yield Measured(
             source=source,
+            target=target,
             family=family,
             dimensions=dimensions,
             size_bytes=built.size_bytes,
-            planned_bytes=memory_plan(ir.load(built.path), dimensions).peak,
-            peak_bytes=peak_rss(built.path, call),
-            latency_ms=quickest_ms(built.path, call, seconds),
+            planned_bytes=candidate_plan(built, dimensions).peak,
+            peak_bytes=peak_rss(built.path, call, built.host_engine),
+            latency_ms=quickest_ms(session, call, seconds),
         )
 
 
-def quickest_ms(path: Path, call: Mapping[str, Array], seconds: float) -> float:
+def first_variants(
+    profile: Profile, source: Source
+) -> Iterator[tuple[Target, RecipeFamily, Recipe]]:
+    """The first recipe of every family, for every engine of a profile."""
+    rules = profile.quantization[source.kind]
+    for target in targets(profile):
+        found = families(profile, rules, target, prepare(profile, target))
+        yield from ((target, family, recipes[0]) for family, recipes in found.items())
+
+
+def quickest_ms(session: Session, call: Mapping[str, Array], seconds: float) -> float:
     """The quickest of as many calls as fit in some time, at least five."""
-    session = open_path(path, SessionOptions(threads=1))
     session.run(call)
     best, count, deadline = float("inf"), 0, time.perf_counter() + seconds
     while count < 5 or time.perf_counter() < deadline:

@@ -14,7 +14,7 @@ from converters.fit import family_fit, gather
 from converters.fit_report import SPREAD, Ratios, Spread, load_spread
 from converters.measure import machine
 from converters.predict import treatment
-from converters.recipes import families, prepare
+from converters.recipes import families
 from device_profiles.detect import detect
 from device_profiles.schema import Profile
 
@@ -28,9 +28,11 @@ def run(quick: bool) -> Outcome:
     models: dict[str, None] = {}
     for found in measure_all(profile, 0.2 if quick else 1.0):
         rules = profile.quantization[found.source.kind]
-        recipe = families(profile, rules, prepare(profile))[found.family][0]
+        recipe = families(profile, rules, found.target, ())[found.family][0]
         facts = gather(found.source, found.dimensions)
-        predicted = family_fit(facts, profile, found.family, treatment(recipe), load_spread())
+        predicted = family_fit(
+            facts, profile, found.target, found.family, treatment(recipe), load_spread()
+        )
         ratios["size"].append(found.size_bytes / predicted.size_bytes.value)
         ratios["peak"].append(found.peak_bytes / predicted.peak_bytes.value)
         ratios["latency"].append(found.latency_ms / predicted.latency_ms.value)

@@ -11,10 +11,10 @@ to win, and one that loses nothing keeps its full value.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from converters.workshop import Built
-from device_profiles.machine import Machine
 from device_profiles.schema import Profile
 from edge_sdk.bundle.record import Agreement
 
@@ -54,19 +54,30 @@ class Judged:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate must hold to ship."""
+    """What a candidate must hold to ship.
+
+    Attributes:
+        max_drop: Largest drop against the source.
+        budget_bytes: Largest peak memory.
+        source_bytes: Size of the source, which sizes are ratios to.
+        size_exponent: Weight of the size in a candidate's value.
+        engines: Engines that variants are made for; empty allows all.
+    """
 
     max_drop: float
     budget_bytes: int
     source_bytes: int
     size_exponent: float
+    engines: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, profile: Profile, max_drop: float, source_bytes: int) -> Limits:
+    def of(
+        cls, profile: Profile, max_drop: float, source_bytes: int, engines: Iterable[str] = ()
+    ) -> Limits:
         """The limits a profile sets."""
         return cls(
             max_drop, profile.memory.model_budget_mib << 20, source_bytes,
-            profile.objective.size_exponent,
+            profile.objective.size_exponent, tuple(engines),
         )  # fmt: skip
 
 
@@ -81,6 +92,9 @@ def value(candidate: Judged, limits: Limits, drop: float | None = None) -> float
 def objection(candidate: Judged, limits: Limits) -> str | None:
     """Why a candidate may not ship, or ``None`` if it may."""
     drop, peak = candidate.agreement.drop, candidate.peak_bytes
+    engine = candidate.built.recipe.engine
+    if limits.engines and engine not in limits.engines:
+        return f"no engine of the profile runs it: it is for {engine!r}"
     if not drop <= limits.max_drop:  # also true for NaN
         return f"{candidate.agreement.drop_of} {drop:.4g} exceeds --max-drop {limits.max_drop:g}"
     if peak > limits.budget_bytes:
@@ -123,20 +137,3 @@ def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str
     if closest is None:
         return None, "no candidate could be built"
     return None, f"closest is {closest.name}: {objection(closest, limits)}"
-
-
-def measurable(profile: Profile, here: Machine) -> bool:
-    """Whether latency measured here decides for a profile: its ISA and first provider are here.
-
-    Candidates are timed on ONNX Runtime, which says nothing about another engine.
-    """
-    first = profile.engines[0]
-    engine = next((e for e in here.engines if e.name == first.name), None)
-    same_cpu = profile.platform.architecture == here.platform.architecture
-    return (
-        engine is not None
-        and engine.name == "onnx"
-        and same_cpu
-        and set(profile.cpu.isa) <= here.isa
-        and (not first.providers or first.providers[0] in engine.providers)
-    )

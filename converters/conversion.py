@@ -22,7 +22,7 @@ from converters.report import Report, render_html
 from converters.request import Request
 from converters.sampling import dataset_for
 from converters.source import Source, open_source
-from converters.target import target_engine
+from converters.target import onnx_engine, targets
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile
 from edge_sdk.bundle import files
@@ -51,6 +51,9 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     metric = find_metric(request.metric) if request.metric else None
     say(f"reading {request.source}")
     source = open_source(request.source, states=request.states, task=request.task)
+    if isinstance(source, DecoderSource):
+        for profile in profiles:
+            onnx_engine(profile)
     with (
         files.writing(Path(tempfile.gettempdir())),
         tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder,
@@ -110,5 +113,5 @@ def _load_profiles(names: Sequence[str]) -> list[Profile]:
         )
     found = [load_profile(name) for name in dict.fromkeys(names)]
     for profile in found:
-        target_engine(profile)
+        targets(profile)
     return found

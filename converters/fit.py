@@ -24,6 +24,7 @@ from converters.fit_report import (
     ProfileFit,
     Spread,
     family_verdict,
+    known_targets,
     load_spread,
     profile_summary,
     ranged,
@@ -33,8 +34,9 @@ from converters.memory import memory_plan
 from converters.recipes import families, prepare
 from converters.shapes import bind
 from converters.source import Source, open_source
+from converters.target import Target
 from device_profiles.loader import load_profile
-from device_profiles.schema import Profile
+from device_profiles.schema import Profile, RecipeFamily
 from edge_sdk.bundle.record import MemoryPlan, NodeCost, TensorSpec
 from edge_sdk.errors import InputError
 
@@ -106,10 +108,10 @@ def gather(source: Source, dimensions: Mapping[str, int]) -> Facts:
 def profile_fit(facts: Facts, profile: Profile, spread: Spread) -> ProfileFit:
     """The predictions for one profile."""
     rules = profile.quantization[facts.source.kind]
-    recipes = families(profile, rules, prepare(profile))
     found = tuple(
-        family_fit(facts, profile, name, predict.treatment(variants[0]), spread)
-        for name, variants in recipes.items()
+        family_fit(facts, profile, target, name, predict.treatment(variants[0]), spread)
+        for target in known_targets(profile)
+        for name, variants in families(profile, rules, target, prepare(profile, target)).items()
     )
     return profile_summary(
         profile, found, lambda family: _value(family, facts, profile), uncovered(profile)
@@ -117,18 +119,23 @@ def profile_fit(facts: Facts, profile: Profile, spread: Spread) -> ProfileFit:
 
 
 def family_fit(
-    facts: Facts, profile: Profile, family: str, how: predict.Treatment, spread: Spread
+    facts: Facts,
+    profile: Profile,
+    target: Target,
+    family: RecipeFamily,
+    how: predict.Treatment,
+    spread: Spread,
 ) -> FamilyFit:
-    """The prediction for one recipe family."""
+    """The prediction for one recipe family on one of the profile's engines."""
     size = predict.shipped_bytes(facts.source.size_bytes, facts.weights, how)
     peak = predict.loaded(facts.plan, facts.weights, how).peak
-    expected = {str(name): value for name, value in profile.speedups.items()}.get(family, 1.0)
-    gain = predict.speedup(facts.weights, how, expected)
+    floats, expected = (profile.speedup(target.choice, name) for name in ("fp32", family))
+    gain = floats * predict.speedup(facts.weights, how, expected / floats)
     latency = predict.seconds(facts.costs, profile) * 1e3 / gain
     sizes, peaks = ranged(size, spread.size), ranged(peak, spread.peak)
     verdict, reason = family_verdict(sizes, peaks, profile)
     return FamilyFit(
-        recipe=family,
+        recipe=target.named(family),
         size_bytes=sizes,
         peak_bytes=peaks,
         latency_ms=ranged(latency, spread.latency),

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from converters.target import target_engine
+from converters.target import Target, targets
 from device_profiles.schema import Profile
 from edge_sdk.bundle.record import Frozen
 from edge_sdk.errors import ConversionError
@@ -160,11 +160,13 @@ def judge(predicted: Range, budget: int, what: str) -> tuple[Verdict, str]:
 
 def ranged(value: float, ratios: Ratios) -> Range:
     """A prediction with the range that a spread gives it."""
-    return Range(
-        value=round(value, 3),
-        low=round(value * min(ratios.p10, 1.0), 3),
-        high=round(value * max(ratios.p90, 1.0), 3),
-    )
+    low, high = value * min(ratios.p10, 1.0), value * max(ratios.p90, 1.0)
+    return Range(value=_digits(value), low=_digits(low), high=_digits(high))
+
+
+def _digits(value: float) -> float:
+    """Nine of them, enough for bytes, and something for microseconds too."""
+    return float(f"{value:.9g}")
 
 
 def family_verdict(size: Range, peak: Range, profile: Profile) -> tuple[Verdict, str]:
@@ -197,13 +199,22 @@ def profile_summary(
     )
 
 
+def known_targets(profile: Profile) -> tuple[Target, ...]:
+    """What to predict for; as for ONNX Runtime where no engine of the profile is known here."""
+    try:
+        return targets(profile)
+    except ConversionError:
+        return (Target(profile.engines[0], "onnx"),)
+
+
 def uncovered(profile: Profile) -> str:
     """What a prediction does not cover on a profile; empty if nothing."""
     try:
-        engine = target_engine(profile)
+        engines = targets(profile)
     except ConversionError as error:
         return f"{error.message}; predicted as for ONNX Runtime on the CPU"
-    accelerator = next((name for name in engine.providers if name != CPU), None)
+    providers = [name for target in engines for name in target.choice.providers]
+    accelerator = next((name for name in providers if name != CPU), None)
     return f"predicted for the CPU, without {accelerator}" if accelerator else ""
 
 

@@ -10,25 +10,24 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import msgspec
-import onnx_ir as ir
 
-from converters.choose import Judged, Limits, measurable
+from converters.choose import Judged, Limits
 from converters.costs import reference_dimensions
 from converters.data import split
 from converters.dataset import Dataset
 from converters.describe import graph_inputs
-from converters.materialize import open_path
 from converters.measure import machine, peak_rss
-from converters.memory import memory_plan
+from converters.memory import candidate_plan
 from converters.metrics import Metric
 from converters.package import Packing, base_statistics, pack
-from converters.recipes import SOURCE, completed, prepare, split_steps
+from converters.recipes import SOURCE, completed, split_steps
 from converters.report import VariantSummary
 from converters.request import Request
 from converters.sampling import TIMED_CALLS, representative_calls, seconds_per_sample
 from converters.search import Outcome, Search
 from converters.source import Source
 from converters.stopwatch import Stopwatch
+from converters.target import targets
 from converters.workshop import Built, Workshop
 from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile, Rules
@@ -93,15 +92,14 @@ class Job:
         """Searches, packs and adds one profile's variant."""
         started = time.monotonic()
         rules = profile.quantization[self.source.kind]
-        decisive = measurable(profile, self.machine)
-        outcome = self._search(profile, rules, decisive, forced, base)
+        outcome = self._search(profile, rules, forced, base)
         if outcome.chosen is None:
             raise ConversionError(
                 f"no variant holds the limits: {outcome.reason}",
                 where=f"profile {profile.name!r}",
                 remedy="raise --max-drop, give more --data, or choose a larger profile",
             )
-        report = self._report(profile, outcome, outcome.chosen, decisive, started)
+        report = self._report(profile, outcome, outcome.chosen, started)
         self.say(f"{profile.name}: packing {outcome.chosen.name}")
         record = pack(writer.blobs, outcome.chosen.built, self._packing(profile, outcome.chosen))
         return VariantSummary(
@@ -115,12 +113,13 @@ class Job:
         self,
         profile: Profile,
         rules: Rules,
-        decisive: bool,
         forced: Recipe | None,
         base: Bundle | None,
     ) -> Outcome:
-        prepared = prepare(profile, self.request.fixed)
-        limits = Limits.of(profile, self.max_drop, self.source.size_bytes)
+        engines, fixed = targets(profile), self.request.fixed
+        names = [target.choice.name for target in engines]
+        limits = Limits.of(profile, self.max_drop, self.source.size_bytes, names)
+        decisive = {t.choice.name for t in engines if t.decides(profile, self.machine)}
 
         def search(workshop: Workshop) -> Search:
             return Search(
@@ -128,17 +127,19 @@ class Job:
                 self.stopwatch,
                 profile,
                 rules,
-                prepared,
+                engines,
                 limits,
                 decisive=decisive,
                 peak_bytes=self._peak_within(limits.budget_bytes),
                 dimensions=self.dimensions,
+                fixed=fixed,
                 quick_samples=self.quick_samples,
                 say=self.say,
             )
 
         if forced is not None:
-            return search(self.workshop).run_only(completed(forced, profile, rules, prepared))
+            recipe = completed(forced, profile, rules, engines, fixed)
+            return search(self.workshop).run_only(recipe)
         if base is None or profile.name not in {variant.profile for variant in base.variants}:
             return search(self.workshop).run()
         kept = self._from_base(base.variant(profile.name), search)
@@ -170,7 +171,7 @@ class Job:
 
     def _peak(self, built: Built) -> int:
         if built.path not in self._peaks:
-            self._peaks[built.path] = memory_plan(ir.load(built.path), self.dimensions).peak
+            self._peaks[built.path] = candidate_plan(built, self.dimensions).peak
         return self._peaks[built.path]
 
     def _peak_within(self, budget_bytes: int) -> Callable[[Built], int]:
@@ -179,12 +180,12 @@ class Job:
         return self._peak if 2 * source > budget_bytes else lambda built: source
 
     def _report(
-        self, profile: Profile, outcome: Outcome, chosen: Judged, decisive: bool, started: float
+        self, profile: Profile, outcome: Outcome, chosen: Judged, started: float
     ) -> VariantReport:
         self.say(f"{profile.name}: measuring peak memory of {chosen.name}")
         call = self.calls[0]
         rss = {
-            chosen.name: peak_rss(chosen.built.path, call),
+            chosen.name: peak_rss(chosen.built.path, call, chosen.built.host_engine),
             "source": peak_rss(self.source.path, call),
         }
         rows = tuple(_with_rss(row, rss) for row in outcome.rows)
@@ -198,14 +199,14 @@ class Job:
             source_size_bytes=self.source.size_bytes,
             source_latency_ms=source.latency_ms or 0.0,
             threads=self.stopwatch.options.threads,
-            decisive=decisive,
+            decisive=chosen.measured,
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.data.origin,
         )
 
     def _packing(self, profile: Profile, chosen: Judged) -> Packing:
-        session = open_path(chosen.built.path, self.workshop.options)
+        session = self.workshop.open(chosen.built)
         return Packing(
             source=self.source,
             profile=profile,

@@ -113,9 +113,9 @@ def footprint(
     return msgspec.json.decode(done.stdout, type=Footprint)
 
 
-def peak_rss(graph: Path, feeds: Feeds, options: SessionOptions | None = None) -> int:
+def peak_rss(graph: Path, feeds: Feeds, engine: str = "onnx") -> int:
     """Peak resident memory in bytes of a fresh process that loads and runs a graph."""
-    return footprint(graph, feeds, options).peak_rss_bytes
+    return footprint(graph, feeds, engine=engine).peak_rss_bytes
 
 
 def machine() -> Machine:

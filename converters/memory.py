@@ -26,6 +26,7 @@ from converters.passes.base import each_graph
 from converters.passes.graph_tools import nbytes, producer, static_shape, subgraphs, tensor_of
 from converters.passes.store_small import RECURRENT
 from converters.shapes import bind
+from converters.workshop import Built
 from edge_sdk.bundle.record import MemoryPlan
 
 # Python, numpy, ONNX Runtime, this SDK and an empty session; then what each node adds.
@@ -79,6 +80,11 @@ def memory_plan(model: ir.Model, dimensions: Mapping[str, int]) -> MemoryPlan:
         engine=ENGINE_BYTES + NODE_BYTES * nodes,
         reference_shapes=dict(dimensions),
     )
+
+
+def candidate_plan(built: Built, dimensions: Mapping[str, int]) -> MemoryPlan:
+    """Peak memory of a process that loads a candidate with its engine and runs it."""
+    return memory_plan(ir.load(built.graph), dimensions)
 
 
 @dataclass

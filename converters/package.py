@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import onnx_ir as ir
 
@@ -17,11 +16,10 @@ from converters.costs import node_costs
 from converters.dataset import Array
 from converters.jsonl import token_inputs
 from converters.materialize import is_external
-from converters.memory import memory_plan
+from converters.memory import candidate_plan
 from converters.passes.base import each_graph
 from converters.recipes import family_of, split_steps
 from converters.source import Source
-from converters.target import target_engine
 from converters.workshop import Built
 from device_profiles.schema import Profile
 from edge_sdk.bundle.blobs import BlobStore
@@ -87,11 +85,11 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
         built: The candidate.
         packing: The rest.
     """
-    model = ir.load(built.path)
+    model = ir.load(built.graph)
     costs = node_costs(model, packing.dimensions)
-    memory = memory_plan(model, packing.dimensions)  # before the weights move to their blobs
+    memory = candidate_plan(built, packing.dimensions)
     profile, source = packing.profile, packing.source
-    engine = target_engine(profile)
+    engine = next(e for e in profile.engines if e.name == built.recipe.engine)
     family = family_of(built.recipe)
     preprocess, postprocess = processing(source, [outputs for _, outputs in packing.golden])
     return VariantRecord(
@@ -100,14 +98,14 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
         profile=profile.name,
         task=source.task,
         kind=source.kind,
-        graphs=(store_graph(blobs, model),),
+        graphs=(store_candidate(blobs, built),),
         engine=Engine(
             name=engine.name,
             providers=engine.providers,
             options=engine.options_for(family) if family else engine.options,
             version=find_engine(engine.name).version() or "",
         ),
-        recipe=msgspec.structs.replace(built.recipe, engine=engine.name),
+        recipe=built.recipe,
         memory=memory,
         agreement=packing.agreement,
         provenance=packing.provenance,
@@ -119,6 +117,26 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
         unquantized=built.unquantized,
         golden=_golden(blobs, built, packing.golden),
         notes=built.notes,
+    )
+
+
+def store_candidate(blobs: BlobStore, built: Built, name: str = "main") -> Graph:
+    """Stores the file that a candidate's engine opens; its signature is that of the source.
+
+    Args:
+        blobs: Where to.
+        built: The candidate.
+        name: The graph's name in the record.
+    """
+    model = ir.load(built.graph)
+    if built.format == "onnx":
+        return store_graph(blobs, model, name)
+    return Graph(
+        name=name,
+        format=built.format,
+        parts=(blobs.put([built.path.read_bytes()]),),
+        inputs=describe.graph_inputs(model),
+        outputs=describe.graph_outputs(model),
     )
 
 

@@ -1,7 +1,8 @@
 """The search for one profile: families, then mixtures, then refinements, then the choice.
 
-1. every family the profile's rules name is built; its most accurate variant stands for it;
-2. where the profile's engine and ISA are here, all are timed against the source in turn;
+1. every family the profile's rules name is built for every engine of the profile, in its
+   plainest variant, and timed against the source in turn where engine and ISA are here;
+2. families that could still win get their other variants built; the most accurate stays;
 3. a family that would win but misses ``--max-drop`` gets its worst nodes back (sensitivity);
 4. the leader is refined the same way while accuracy is worth more than the speed it costs;
 5. the finalists are compared on all data and timed again, and the best one is chosen.
@@ -9,23 +10,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 import msgspec
 
 from converters import sensitivity
-from converters.choose import Judged, Limits, choose, is_slower, objection, value
+from converters.choose import GLANCE, Judged, Limits, choose, is_slower, objection, value
 from converters.costs import node_costs
-from converters.recipes import SOURCE, families, family_of, split_steps
+from converters.recipes import SOURCE, families, family_of, prepare, split_steps
 from converters.share import quantized_share
 from converters.stopwatch import Stopwatch
+from converters.target import Target
 from converters.workshop import Built, Workshop
 from device_profiles.schema import Profile, Rules
 from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.record import Recipe, Step
+from edge_sdk.errors import EdgeSdkError
 
 FINALISTS = 3
 REFINE_GROUPS = 2
@@ -56,11 +58,12 @@ class Search:
         stopwatch: Times them against the source; shared between profiles.
         profile: The device.
         rules: Its rules for this kind of model.
-        prepared: The float rewrites all candidates share.
+        targets: The engines that candidates are made for, and the formats they read.
         limits: What a candidate must hold.
-        decisive: Whether measured latency decides: the profile's engine and ISA are here.
+        decisive: Engines for which measured latency decides: they and the ISA are here.
         peak_bytes: Predicts a candidate's peak memory on the device.
         dimensions: Symbolic dimension -> value, for the share of the work that is quantized.
+        fixed: Scalar inputs that the user fixed, which select branches.
         quick_samples: Evaluation samples while searching.
         say: Told what happens, for progress display.
     """
@@ -71,12 +74,13 @@ class Search:
         stopwatch: Stopwatch,
         profile: Profile,
         rules: Rules,
-        prepared: tuple[Step, ...],
+        targets: Sequence[Target],
         limits: Limits,
         *,
-        decisive: bool,
+        decisive: Collection[str],
         peak_bytes: Callable[[Built], int],
         dimensions: Mapping[str, int],
+        fixed: Mapping[str, float] | None,
         quick_samples: int,
         say: Say,
     ) -> None:
@@ -84,7 +88,8 @@ class Search:
         self.stopwatch = stopwatch
         self.profile = profile
         self.rules = rules
-        self.prepared = prepared
+        self.targets = {target.choice.name: target for target in targets}
+        self.prepared = {t.choice.name: prepare(profile, t, fixed) for t in targets}
         self.limits = limits
         self.decisive = decisive
         self.peak_bytes = peak_bytes
@@ -94,14 +99,20 @@ class Search:
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
         self.rescued: set[str] = set()
+        self.flops: dict[str, dict[str, int]] = {}
         self.rankings: dict[str, list[sensitivity.Sensitivity]] = {}
         self.origins: dict[str, Recipe] = {}
-        self.graphs: dict[bytes, str] = {}
+        self.graphs: dict[tuple[str, bytes], str] = {}
+        self.others: dict[str, list[Recipe]] = {}
+        onnx = next((name for name, t in self.targets.items() if t.format == "onnx"), SOURCE.engine)
+        self.source = workshop.source_candidate(msgspec.structs.replace(SOURCE, engine=onnx))
 
     def run(self) -> Outcome:
         """Runs the whole search."""
-        self._judge([self.workshop.source_candidate(SOURCE)])
-        self._judge(built for built in map(self._family, self._families()) if built)
+        self._judge([self.source])
+        self._judge(built for built in map(self._plainest, self._families()) if built)
+        for name, variants in self.others.items():
+            self._improve(self.judged[name], variants)
         self._rescue()
         self._refine()
         return self._decide()
@@ -111,7 +122,7 @@ class Search:
 
         A forced one ships whatever it is like, or raises; another must hold the limits.
         """
-        source = self.workshop.source_candidate(SOURCE)
+        source = self.source
         if not recipe.steps:
             built: Built | None = source
         elif recipe.forced:
@@ -128,36 +139,55 @@ class Search:
 
     def _families(self) -> Iterable[list[Recipe]]:
         """Families, plainest first: of recipes that come to the same, the plainest name stays."""
-        found = families(self.profile, self.rules, self.prepared)
-        return sorted(found.values(), key=lambda variants: len(variants[0].steps))
+        found: list[list[Recipe]] = []
+        for name, target in self.targets.items():
+            if target.runs_here:
+                found += families(self.profile, self.rules, target, self.prepared[name]).values()
+            else:
+                reason = f"{name} is not installed here, so nothing could be compared on it"
+                self._fail(target.named("*"), "failed", reason)
+        return sorted(found, key=lambda variants: len(variants[0].steps))
 
-    def _family(self, variants: list[Recipe]) -> Built | None:
-        """The most accurate variant of a family, or ``None`` if none could be built."""
-        best: Built | None = None
-        for recipe in variants:
-            built = self._try(recipe)
-            if built is None:
-                continue
-            twin = self._twin(built)
-            if twin is not None:
-                if recipe is variants[0]:  # its variants would say the same
-                    self._fail(recipe.name, "rejected", twin)
-                continue
-            if best is None or self._drop(built) < self._drop(best):
-                best = built
-        return best
+    def _plainest(self, variants: list[Recipe]) -> Built | None:
+        """The first variant of a family, or ``None`` if it could not be built or adds nothing."""
+        first, *others = variants
+        built = self._try(first)
+        if built is None:
+            return None
+        twin = self._twin(built)
+        if twin is not None:
+            self._fail(first.name, "rejected", twin)
+            return None
+        self.others[first.name] = others
+        return built
+
+    def _improve(self, first: Judged, others: list[Recipe]) -> None:
+        """Puts a family's most accurate variant in the place of its first, if that can matter.
+
+        All are as fast as the first; one that would not win without any loss cannot win.
+        """
+        best = max((value(c, self.limits) for c in self._allowed()), default=0.0)
+        if not others or value(first, self.limits, drop=0.0) * (1 + GLANCE) < best:
+            return
+        found = [built for built in map(self._try, others) if built and not self._twin(built)]
+        winner = min(found, key=self._drop, default=first.built)
+        if self._drop(winner) < self._drop(first.built):
+            del self.judged[first.name]
+            self._judge([winner])
 
     def _twin(self, built: Built) -> str | None:
         """Says so if this recipe comes down to one that was built before."""
-        if not built.effective and len(built.recipe.steps) > len(self.prepared):
+        prepared = self.prepared[built.recipe.engine]
+        if not built.effective and len(built.recipe.steps) > len(prepared):
             return "nothing in this model that it would change"
-        key = msgspec.json.encode(built.effective, order="deterministic")
+        key = built.format, msgspec.json.encode(built.effective, order="deterministic")
         first = self.graphs.setdefault(key, built.recipe.name)
         return None if first == built.recipe.name else f"comes down to {first} in this model"
 
     def _try(self, recipe: Recipe, prepared: tuple[Step, ...] | None = None) -> Built | None:
         self.say(f"{self.profile.name}: building {recipe.name}")
-        return self._attempt(recipe.name, self._built, recipe, prepared or self.prepared)
+        known = prepared or self.prepared.get(recipe.engine, ())
+        return self._attempt(recipe.name, self._built, recipe, known)
 
     def _built(self, recipe: Recipe, prepared: tuple[Step, ...]) -> Built:
         built = self.workshop.build(recipe, prepared)
@@ -170,12 +200,12 @@ class Search:
         except OSError:  # a full disk is no fault of the candidate's
             raise
         except Exception as error:  # noqa: BLE001 - candidate edge: recorded in the report
-            reason = str(error) or type(error).__name__
-            self._fail(name, "failed", reason.splitlines()[0])
+            self._fail(name, "failed", _sentence(error))
             return None
 
     def _fail(self, name: str, status: str, reason: str) -> None:
-        self.failed.append(Candidate(name=name, status=status, reason=reason))
+        engine = name.partition("@")[2] or self.source.recipe.engine
+        self.failed.append(Candidate(name=name, status=status, reason=reason, engine=engine))
 
     def _drop(self, built: Built) -> float:
         return self.workshop.agreement(built, self.quick_samples).drop
@@ -186,7 +216,7 @@ class Search:
         times = self.stopwatch.time(batch, thorough=thorough)
         for built in batch:
             latency = times.get(built.path)
-            measured = self.decisive and latency is not None
+            measured = built.recipe.engine in self.decisive and latency is not None
             self.judged[built.recipe.name] = Judged(
                 built,
                 self.workshop.agreement(built, None if thorough else self.quick_samples),
@@ -199,15 +229,21 @@ class Search:
 
     def _predicted(self, built: Built) -> float:
         """Speedup from the profile's rules, for the share of the work that is quantized."""
-        family = family_of(built.recipe)
-        share = quantized_share(self._flops, built.path) if built.effective else 0.0
-        predicted = self.profile.speedups.get(family, 1.0) if family else 1.0
-        return 1 / (1 - share + share / predicted)
+        family, engine = family_of(built.recipe), built.recipe.engine
+        target = self.targets.get(engine)
+        if target is None or not built.recipe.steps:
+            return 1.0
+        floats = self.profile.speedup(target.choice, "fp32")
+        expected = self.profile.speedup(target.choice, family) if family else floats
+        share = quantized_share(self._flops(engine), built.graph) if built.effective else 0.0
+        return 1 / ((1 - share) / floats + share / expected)
 
-    @cached_property
-    def _flops(self) -> dict[str, int]:
-        model, _ = self.workshop.prepared(self.prepared)
-        return {cost.node: cost.flops for cost in node_costs(model, self.dimensions)}
+    def _flops(self, engine: str) -> dict[str, int]:
+        if engine not in self.flops:
+            model, _ = self.workshop.prepared(self.prepared[engine])
+            costs = node_costs(model, self.dimensions)
+            self.flops[engine] = {cost.node: cost.flops for cost in costs}
+        return self.flops[engine]
 
     def _allowed(self) -> list[Judged]:
         return [c for c in self.judged.values() if objection(c, self.limits) is None]
@@ -241,8 +277,9 @@ class Search:
         ranked, limit = self._ranked(origin), self.limits.max_drop
         if not ranked:
             return None
+        prepared = self.prepared[origin.engine]
         mixed = sensitivity.hold_limit(
-            self.workshop, origin, self.prepared, ranked, limit, self.quick_samples
+            self.workshop, origin, prepared, ranked, limit, self.quick_samples
         )
         if mixed:
             self.origins[mixed.recipe.name] = origin
@@ -258,8 +295,11 @@ class Search:
             c for c in self._allowed() if not is_slower(c) and sensitivity.can_block(c.built.recipe)
         ]
         leader = max(mixable, key=lambda c: value(c, self.limits), default=None)
-        if leader is None or not self.decisive:
+        if leader is None or not leader.measured:
             return
+        best = max(value(c, self.limits) for c in self._allowed())
+        if value(leader, self.limits, drop=0.0) < best:
+            return  # it would not win if refining cost nothing
         if leader.agreement.drop < self.limits.max_drop / 20:
             return
         origin = self._origin(leader)
@@ -277,7 +317,7 @@ class Search:
             self.say(f"{self.profile.name}: measuring sensitivity of {recipe.name}")
             samples = max(4, self.quick_samples // 2)
             self.rankings[recipe.name] = sensitivity.measure(
-                self.workshop, recipe, self.prepared, samples
+                self.workshop, recipe, self.prepared[recipe.engine], samples
             )
         return self.rankings[recipe.name]
 
@@ -305,6 +345,9 @@ class Search:
         else:
             best, reason = choose(finalists or list(self.judged.values()), self.limits)
             chosen = best if best in finalists else None
+            failed = next((row for row in self.failed if row.status == "failed"), None)
+            if chosen is None and failed is not None:
+                reason = f"{reason}; {failed.name} failed: {failed.reason}"
         rows = [self._row(c, c is chosen, reason) for c in self.judged.values()]
         rows.sort(key=lambda row: (row.status != "chosen", row.status, row.name))
         return Outcome(chosen, reason, (*rows, *self.failed))
@@ -323,6 +366,7 @@ class Search:
             name=candidate.name,
             status=status,
             reason=why,
+            engine=candidate.built.recipe.engine,
             size_bytes=candidate.built.size_bytes,
             agreement=candidate.agreement,
             latency_ms=candidate.latency_ms,
@@ -330,3 +374,12 @@ class Search:
         if candidate.measured:
             return msgspec.structs.replace(row, speedup=round(candidate.speedup, 3))
         return msgspec.structs.replace(row, predicted_speedup=round(candidate.speedup, 3))
+
+
+def _sentence(error: Exception) -> str:
+    """What happened in one line: where, what, and what to do about it."""
+    if not isinstance(error, EdgeSdkError):
+        return (str(error) or type(error).__name__).splitlines()[0]
+    first, *rest = str(error).splitlines()
+    remedy = next((line.strip() for line in rest if line.strip().startswith("remedy:")), "")
+    return f"{first}; {remedy}" if remedy else first

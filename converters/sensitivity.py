@@ -18,6 +18,7 @@ import onnx_ir as ir
 from converters.passes.base import each_graph
 from converters.passes.graph_tools import tensor_of
 from converters.recipes import step, with_options
+from converters.target import format_of
 from converters.workshop import Built, Workshop
 from edge_sdk.bundle.record import Agreement, Recipe, Step
 
@@ -105,7 +106,8 @@ def in_blocks(recipe: Recipe, nodes: Sequence[str], suffix: str) -> Recipe:
 
 def can_block(recipe: Recipe) -> bool:
     """Whether the recipe's family mixes with 8-bit blocks (contrib ops, MatMul only)."""
-    return any(each.op == "dynamic-int8" for each in recipe.steps)
+    written = format_of(recipe.engine)
+    return written == "onnx" and any(each.op == "dynamic-int8" for each in recipe.steps)
 
 
 def measure(

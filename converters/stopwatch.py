@@ -34,6 +34,8 @@ class Timing:
 class Stopwatch:
     """Interleaved timing on this host; profiles that share a candidate share its figures.
 
+    The source runs on ONNX Runtime in every round, whatever engine a candidate runs on.
+
     Args:
         source: The source's graph file.
         source_bytes: Its size with weights.
@@ -64,12 +66,14 @@ class Stopwatch:
             Graph file -> timing.
         """
         known = self._thorough if thorough else self._quick
-        paths = [built.path for built in candidates if built.path not in known]
+        engines = {built.path: built.host_engine for built in candidates}
+        paths = [path for path in engines if path not in known]
         for start in range(0, len(paths), self.at_once):
             batch = paths[start : start + self.at_once]
             sessions = {str(self.source_path): self.source}
             for path in batch:
-                sessions.setdefault(str(path), open_path(path, self.options))
+                session = open_path(path, self.options, engines[path])
+                sessions.setdefault(str(path), session)
             seconds = _THOROUGH_SECONDS if thorough else _QUICK_SECONDS
             times = latency(sessions, self.calls, seconds * len(sessions))
             for path in batch:

@@ -21,6 +21,7 @@ from converters.materialize import complaint, is_external, open_path, save
 from converters.metrics import Metric
 from converters.passes.base import Context, GraphPass, build, each_graph
 from converters.source import Source
+from converters.target import HOST_ENGINES, Format, format_of
 from edge_sdk.bundle.record import Agreement, Recipe, Step, Unquantized
 from edge_sdk.errors import ConversionError, EdgeSdkError
 from edge_sdk.runtime.engine import Session, SessionOptions
@@ -36,8 +37,11 @@ class Built:
 
     Attributes:
         recipe: The recipe.
-        path: The graph file; large tensors are external, in the same folder.
+        path: The file that its engine opens; an ONNX graph's large tensors are external, in
+            the same folder.
         size_bytes: Graph and weights as they would ship.
+        format: Format of that file.
+        lowered_from: The ONNX graph that a file in another format was made of.
         effective: The steps after the preparation that changed something.
         unquantized: Nodes left in higher precision, with the reason.
         notes: What passes had to say.
@@ -47,10 +51,22 @@ class Built:
     recipe: Recipe
     path: Path
     size_bytes: int
+    format: Format = "onnx"
+    lowered_from: Path | None = None
     effective: tuple[Step, ...] = ()
     unquantized: tuple[Unquantized, ...] = ()
     notes: tuple[str, ...] = ()
     statistics: Statistics = field(default_factory=Statistics)
+
+    @property
+    def host_engine(self) -> str:
+        """The engine that runs it on this machine; ``recipe.engine`` does on the device."""
+        return HOST_ENGINES[self.format]
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX graph that it is, or was lowered from: for arithmetic over its nodes."""
+        return self.lowered_from or self.path
 
 
 class Workshop:
@@ -85,12 +101,21 @@ class Workshop:
         self._prepared: dict[bytes, tuple[ir.Model, Context]] = {}
         self._statistics: dict[bytes, Statistics] = {}
         self._smoothed: dict[bytes, tuple[ir.Model, Context, bool]] = {}
-        self._built: dict[bytes, Built] = {}
+        self._built: dict[tuple[Format, bytes], Built] = {}
         self._agreement: dict[tuple[Path, int], Agreement] = {}
 
     def source_candidate(self, recipe: Recipe) -> Built:
         """The source as it is, for the floor no candidate may fall below."""
         return Built(recipe, self.source.path, self.source.size_bytes)
+
+    def open(self, built: Built, options: SessionOptions | None = None) -> Session:
+        """Opens a candidate with the engine that runs its format here.
+
+        Raises:
+            MissingEngineError: That engine's library is not installed.
+            EngineError: The engine refused the candidate.
+        """
+        return open_path(built.path, options or self.options, built.host_engine)
 
     def use_statistics(self, prepared: tuple[Step, ...], statistics: Statistics) -> None:
         """Takes statistics from a base bundle instead of collecting them."""
@@ -114,14 +139,16 @@ class Workshop:
     def build(self, recipe: Recipe, prepared: tuple[Step, ...] = ()) -> Built:
         """Applies a recipe; ``prepared`` is the prefix of its steps that is shared.
 
-        Recipes of the same steps share one graph, whatever they are called.
+        Recipes of the same steps and format share one file, whatever they are called.
 
         Raises:
             EdgeSdkError: The recipe is wrong, or a pass could not do its work.
+            UnsupportedOperatorError: The recipe's engine cannot compute a node.
         """
-        key = _key(recipe.steps)
+        written = format_of(recipe.engine) or "onnx"
+        key = written, _key(recipe.steps)
         if key not in self._built:
-            self._built[key] = self._build(recipe, prepared)
+            self._built[key] = self._build(recipe, prepared, written)
         return replace(self._built[key], recipe=recipe)
 
     def agreement(self, built: Built, samples: int | None = None) -> Agreement:
@@ -129,11 +156,10 @@ class Workshop:
         count = min(samples or len(self.evaluation), len(self.evaluation))
         key = built.path, count
         if key not in self._agreement:
-            session = open_path(built.path, self.options)
-            self._agreement[key] = self._compare(session, count)
+            self._agreement[key] = self._compare(self.open(built), count)
         return self._agreement[key]
 
-    def _build(self, recipe: Recipe, prepared: tuple[Step, ...]) -> Built:
+    def _build(self, recipe: Recipe, prepared: tuple[Step, ...], written: Format) -> Built:
         steps = recipe.steps[len(prepared) :]
         shared = 1 if steps and steps[0].op == "smooth-quant" else 0
         model, context, effective = self._start(prepared, steps[:shared], recipe.name)
@@ -152,16 +178,17 @@ class Workshop:
         problem = complaint(path)
         if problem:
             raise ConversionError(f"the ONNX checker refuses it: {problem}", where=recipe.name)
-        return Built(
+        built = Built(
             recipe,
             path,
             shipped_bytes(model, path),
-            tuple(effective),
+            effective=tuple(effective),
             # A later pass may have quantized what an earlier one left alone.
-            tuple(u for u in context.unquantized if (u.node, u.op) in names),
-            tuple(dict.fromkeys(context.notes)),
-            context.statistics.used_only(),
+            unquantized=tuple(u for u in context.unquantized if (u.node, u.op) in names),
+            notes=tuple(dict.fromkeys(context.notes)),
+            statistics=context.statistics.used_only(),
         )
+        return built if written == "onnx" else _lowered(built)
 
     def _start(
         self, prepared: tuple[Step, ...], smoothing: tuple[Step, ...], name: str
@@ -231,6 +258,18 @@ class Workshop:
             metric=self.metric,
             task=self.source.task,
         )
+
+
+def _lowered(built: Built) -> Built:
+    """A candidate's graph as a file for LiteRT."""
+    from converters import litert
+
+    content = litert.lower(ir.load(built.path))
+    path = built.path.with_suffix(".tflite")
+    path.write_bytes(content)
+    return replace(
+        built, path=path, size_bytes=len(content), format="tflite", lowered_from=built.path
+    )
 
 
 def _strip_annotations(model: ir.Model) -> None:

@@ -95,12 +95,15 @@ class EngineChoice(Section, frozen=True, kw_only=True):
         providers: Execution providers in order of preference; empty means the engine's default.
         options: The engine's own options, in its own names.
         recipe_options: Further options that only one recipe family needs.
+        speedups: Recipe family -> expected speed on this engine over the fp32 source on
+            ONNX Runtime; families that are not in it have the profile's.
     """
 
     name: Name
     providers: tuple[str, ...] = ()
     options: dict[str, str] = {}
     recipe_options: dict[RecipeFamily, dict[str, str]] = {}
+    speedups: dict[RecipeFamily, Positive] = {}
 
     def options_for(self, family: RecipeFamily) -> dict[str, str]:
         """The options of a session for a variant of one recipe family."""
@@ -145,7 +148,7 @@ class Profile(Section, frozen=True, kw_only=True):
         cpu: Cores, instruction set, rates.
         memory: Total, model budget, bandwidth.
         storage: What bundles may take on disk.
-        engines: Engines in order of preference; at least one.
+        engines: Engines that variants are made for, in order of preference; at least one.
         quantization: Rules for every kind of model.
         objective: What "best" means on this device.
         power: Power mode that the figures hold for, where the device has modes.
@@ -166,3 +169,7 @@ class Profile(Section, frozen=True, kw_only=True):
     power: Power | None = None
     standard_ops_only: bool = False
     speedups: dict[RecipeFamily, Positive] = {}
+
+    def speedup(self, engine: EngineChoice, family: RecipeFamily) -> float:
+        """Expected speed of a family on one of the engines, over the fp32 source."""
+        return engine.speedups.get(family, self.speedups.get(family, 1.0))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from converters.choose import Limits, measurable
+from converters.choose import Limits
 from converters.decoder.adapters import read_adapter
 from converters.decoder.base import BaseWeights
 from converters.decoder.candidates import Spec, spec_from, specs_for, specs_of
@@ -31,6 +31,7 @@ from converters.measure import machine
 from converters.recipes import load_recipe
 from converters.report import VariantSummary
 from converters.request import Request
+from converters.target import Target, onnx_engine
 from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile
 from edge_sdk.bundle.measurements import VariantReport
@@ -170,7 +171,7 @@ class DecoderJob:
             stopwatch,
             profile,
             Limits.of(profile, self.max_drop, self.source.size_bytes),
-            decisive=measurable(profile, self.machine),
+            decisive=Target(onnx_engine(profile), "onnx").decides(profile, self.machine),
             memory=self._memory,
             say=self.say,
         )

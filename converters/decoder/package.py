@@ -25,7 +25,7 @@ from converters.package import (
     store_array,
     store_graph,
 )
-from converters.target import target_engine
+from converters.target import onnx_engine
 from device_profiles.schema import Profile
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import (
@@ -154,7 +154,7 @@ def _graph_files(
 
 def engine_for(profile: Profile) -> Engine:
     """The profile's engine, without the provider that cannot run decoders."""
-    choice = target_engine(profile)
+    choice = onnx_engine(profile)
     return Engine(
         name=choice.name,
         providers=tuple(name for name in choice.providers if name != UNFIT_PROVIDER),

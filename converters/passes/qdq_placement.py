@@ -56,7 +56,12 @@ class Placement:
 
 
 def place_for_onnxruntime(
-    nodes: Iterable[ir.Node], layers: Iterable[ir.Node], known: set[ir.Value], exclude: set[ir.Node]
+    nodes: Iterable[ir.Node],
+    layers: Iterable[ir.Node],
+    known: set[ir.Value],
+    exclude: set[ir.Node],
+    *,
+    dense_outputs: bool = False,
 ) -> Placement:
     """Places quantization so that ONNX Runtime's fusions find integer kernels.
 
@@ -66,6 +71,7 @@ def place_for_onnxruntime(
             (past a clamp), are known.
         known: Values with a range.
         exclude: Nodes that must compute in float.
+        dense_outputs: Whether dense layers give integers too, as LiteRT's must.
     """
     plan = Placement(layers=list(layers))
     chosen = set(plan.layers)
@@ -73,8 +79,8 @@ def place_for_onnxruntime(
     quantized: dict[ir.Value, None] = {}
     for node in nodes:
         if node in chosen:
-            if is_op(node, "Conv"):
-                quantized[after_clamp(node)] = None
+            if is_op(node, "Conv") or dense_outputs:
+                quantized[result_of(node)] = None
         elif node in exclude or node.domain:
             continue
         elif (multiple := _multiple(node)) is not None and multiple[0] in quantized:
@@ -108,14 +114,23 @@ def observable(nodes: Iterable[ir.Node]) -> list[ir.Value]:
         if is_op(node, *WEIGHTED) and not isinstance(weight_of(node), str):
             found[_first(node)] = None
         rescales = is_op(node, *RESCALING, "HardSwish") and reached & set(node.inputs)
-        if is_op(node, "Conv", "ConvTranspose") or rescales:
-            found[after_clamp(node)] = None
-            reached.add(after_clamp(node))
+        if is_op(node, *WEIGHTED) or rescales:
+            found[result_of(node)] = None
+            reached.add(result_of(node))
         elif is_op(node, *MOVING, "Div", "HardSigmoid") and _first(node) in reached:
             reached.update(node.outputs)
         if is_op(node, "Add") and not any(tensor_of(value) for value in node.inputs):
             found.update((value, None) for value in node.inputs if value is not None)
     return [value for value in found if tensor_of(value) is None]
+
+
+def result_of(node: ir.Node) -> ir.Value:
+    """What a node gives once its bias is added, where that is a node of its own, and clamped."""
+    add = only_consumer(node.outputs[0]) if is_op(node, "MatMul") else None
+    if add is None or add.graph is not node.graph or not is_op(add, "Add"):
+        return after_clamp(node)
+    is_biased = any((tensor := tensor_of(value)) and len(tensor.shape) <= 1 for value in add.inputs)
+    return after_clamp(add) if is_biased else after_clamp(node)
 
 
 def after_clamp(node: ir.Node) -> ir.Value:

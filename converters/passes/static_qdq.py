@@ -19,8 +19,8 @@ from converters.passes.qdq_placement import (
     LAYERS,
     WEIGHTED,
     Placement,
-    after_clamp,
     place_for_onnxruntime,
+    result_of,
     weight_of,
 )
 from converters.passes.qdq_tensorrt import place_for_tensorrt
@@ -40,6 +40,8 @@ class StaticQdqOptions(Options, frozen=True, kw_only=True):
         weight: Type of quantized weights.
         symmetric_activation: Zero is the middle code, and quantization stands where
             TensorRT wants it; otherwise where ONNX Runtime fuses it.
+        dense_outputs: Quantize the outputs of dense layers too: LiteRT has no integer kernel
+            that gives float.
         float_bias: Leave biases in float (TensorRT); otherwise int32.
         method: How ranges of activations are chosen.
         percentile: Share of values to keep in percent, for that method.
@@ -52,6 +54,7 @@ class StaticQdqOptions(Options, frozen=True, kw_only=True):
     activation: IntType = "uint8"
     weight: Literal["int8"] = "int8"
     symmetric_activation: bool = False
+    dense_outputs: bool = False
     float_bias: bool = False
     method: Method = "minmax"
     percentile: float = 99.99
@@ -107,7 +110,9 @@ class StaticQdq(GraphPass):
         if self.options.symmetric_activation:
             return place_for_tensorrt(nodes, layers, known)
         excluded = {node for node in nodes if node.name in self.options.exclude}
-        return place_for_onnxruntime(nodes, layers, known, excluded)
+        return place_for_onnxruntime(
+            nodes, layers, known, excluded, dense_outputs=self.options.dense_outputs
+        )
 
     def _is_eligible(self, node: ir.Node, known: set[ir.Value]) -> bool:
         reason = None
@@ -120,7 +125,7 @@ class StaticQdq(GraphPass):
             reason = weight
         elif node.inputs[0] not in known:
             reason = "its input was not calibrated"
-        elif self._quantizes_output(node) and after_clamp(node) not in known:
+        elif self._quantizes_output(node) and result_of(node) not in known:
             reason = "its output was not calibrated"
         if reason:
             self.context.skip(node, reason)
@@ -131,4 +136,6 @@ class StaticQdq(GraphPass):
         return reason is None
 
     def _quantizes_output(self, node: ir.Node) -> bool:
-        return is_op(node, "Conv") and not self.options.symmetric_activation
+        if self.options.symmetric_activation:
+            return False
+        return is_op(node, "Conv") or self.options.dense_outputs

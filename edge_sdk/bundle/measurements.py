@@ -54,6 +54,7 @@ class Candidate(Frozen, frozen=True, kw_only=True):
         peak_rss_bytes: Peak resident memory of a fresh process that loads and runs it.
         predicted_speedup: From the profile's cost model, where its ISA is not here.
         decoder: Perplexity and speed of text, for a decoder.
+        engine: The engine that it is for.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Candidate(Frozen, frozen=True, kw_only=True):
     peak_rss_bytes: int | None = None
     predicted_speedup: float | None = None
     decoder: DecoderFigures | None = None
+    engine: str = "onnx"
 
 
 class VariantReport(Frozen, frozen=True, kw_only=True):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.choose import Judged, Limits, choose, measurable, objection, value
+from converters.choose import Judged, Limits, choose, objection, value
+from converters.target import targets
 from converters.workshop import Built
 from device_profiles.loader import load_profile
 from device_profiles.machine import InstalledEngine, Machine
@@ -83,21 +85,26 @@ def test_choice_always_holds_the_limits(cases):
         assert objection(best, LIMITS) is None
 
 
-def test_latency_decides_only_where_isa_and_first_provider_are_here():
+def test_candidate_for_an_engine_that_the_profile_lacks_is_rejected():
+    only_litert = replace(LIMITS, engines=("litert",))
+    assert objection(judged("source"), LIMITS) is None
+    assert "'onnx'" in (objection(judged("source"), only_litert) or "")
+
+
+def test_latency_decides_per_engine_and_only_where_isa_and_first_provider_are_here():
     x86, jetson = load_profile("x86-64"), load_profile("jetson-orin-nano")
     engine = InstalledEngine(name="onnx", version="1", providers=("CPUExecutionProvider",))
 
-    def machine(profile, isa):
-        return Machine(
-            title="",
-            platform=profile.platform,
-            isa=isa,
-            cores=4,
-            memory_mib=4096,
-            engines=(engine,),
+    def deciding(profile, platform, isa, engines=(engine,)):
+        here = Machine(
+            title="", platform=platform, isa=isa, cores=4, memory_mib=4096, engines=engines
         )
+        return {t.choice.name for t in targets(profile) if t.decides(profile, here)}
 
-    assert measurable(x86, machine(x86, frozenset(x86.cpu.isa)))
-    assert not measurable(x86, machine(x86, frozenset()))
-    assert not measurable(load_profile("arm64"), machine(x86, frozenset(x86.cpu.isa)))
-    assert not measurable(jetson, machine(jetson, frozenset(jetson.cpu.isa)))
+    isa = frozenset(x86.cpu.isa)
+    litert = InstalledEngine(name="litert", version="2")
+    assert deciding(x86, x86.platform, isa) == {"onnx"}
+    assert deciding(x86, x86.platform, isa, (engine, litert)) == {"onnx", "litert"}
+    assert not deciding(x86, x86.platform, frozenset())
+    assert not deciding(load_profile("arm64"), x86.platform, isa)
+    assert not deciding(jetson, jetson.platform, frozenset(jetson.cpu.isa))

@@ -14,6 +14,7 @@ from converters.materialize import save
 from converters.passes.base import Context, build
 from converters.recipes import families
 from converters.source import open_source
+from converters.target import targets
 from converters.workshop import shipped_bytes
 from device_profiles.loader import load_profile
 from edge_sdk.bundle.record import Recipe, TensorSpec
@@ -33,7 +34,8 @@ def test_predicted_size_is_that_of_the_converted_graph(model, tmp_path):
     profile = load_profile("x86-64")
     source = open_source(model)
     facts = gather(source, {"batch": 1, "tokens": 16})
-    for family, variants in families(profile, profile.quantization["encoder"], ()).items():
+    onnx = targets(profile)[0]
+    for family, variants in families(profile, profile.quantization["encoder"], onnx, ()).items():
         recipe = variants[0]
         graph, context = source.model.clone(), Context()
         if "smooth" in family or "static" in family:
@@ -73,7 +75,9 @@ def test_convolutions_stay_float_under_dynamic_int8(tmp_path):
 def test_families_come_in_the_profiles_order_and_the_likely_one_fits(model):
     profile = load_profile("board-512mb")
     (found,) = fit(model, ["board-512mb"]).profiles
-    assert [f.recipe for f in found.families] == list(profile.quantization["encoder"].recipes)
+    recipes = profile.quantization["encoder"].recipes
+    on_litert = [f"{name}@litert" for name in recipes if name != "int8-stored"]
+    assert [f.recipe for f in found.families] == [*recipes, *on_litert]
     likely = next(f for f in found.families if f.recipe == found.likely)
     assert likely.verdict != "no"
     assert found.memory_headroom_bytes == found.memory_budget_bytes - int(likely.peak_bytes.value)

@@ -13,6 +13,7 @@ from converters.package import resolved
 from converters.recipes import prepare, step
 from converters.sampling import dataset_for, seconds_per_sample
 from converters.source import Source, open_source
+from converters.target import targets
 from converters.workshop import Workshop
 from device_profiles.loader import load_profile
 from edge_sdk.bundle.record import Recipe
@@ -42,7 +43,9 @@ def test_rewrites_are_judged_by_their_outputs_and_not_by_the_task(source, tmp_pa
         return 1.0
 
     metric = Metric("many", needs_many, needs_labels=False)
-    _, context = workshop(source, tmp_path, metric).prepared(prepare(load_profile("x86-64")))
+    profile = load_profile("x86-64")
+    steps = prepare(profile, targets(profile)[0])
+    _, context = workshop(source, tmp_path, metric).prepared(steps)
     assert context.notes == []
 
 
