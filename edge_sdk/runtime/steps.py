@@ -67,7 +67,6 @@ class Image(Options, frozen=True, kw_only=True):
         channels: What it takes: ``L`` is one grey channel (ITU-R 601).
         size: (height, width) that the picture is resized to.
         shorter: Pixels of the shorter side instead; the other keeps its proportion.
-        longer: Most pixels of the other side.
         resample: The filter; widened when shrinking, so that nothing aliases.
         crop: (height, width) cut from the middle; a smaller picture gets black around it.
         scale: Factor of the bytes 0-255.
@@ -82,7 +81,6 @@ class Image(Options, frozen=True, kw_only=True):
     channels: Channels = "RGB"
     size: Size | None = None
     shorter: Positive | None = None
-    longer: Positive | None = None
     resample: Filter = "bilinear"
     crop: Size | None = None
     scale: float = 1 / 255
