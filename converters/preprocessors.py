@@ -161,8 +161,9 @@ def _edge(kind: str, size: Size | None) -> int | None:
         return size if kind in SHORTER else None
     if not isinstance(size, dict):
         return None
-    square = size.get("height") == size.get("width")
-    return size.get("height") if kind == "PoolFormer" and square else size.get("shortest_edge")
+    if kind == "PoolFormer" and size.get("height") == size.get("width"):
+        return size.get("height") or size.get("shortest_edge")
+    return size.get("shortest_edge")
 
 
 def _pair(size: Size | None, where: str) -> Pair:

@@ -32,10 +32,8 @@ Scale = Annotated[float, Meta(gt=0)]
 Size = tuple[Positive, Positive]
 
 
-class Options(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
-):
-    """Options of one step. A record leaves defaults unsaid, so that older versions read it."""
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Options of one step."""
 
 
 class Tokenize(Options, frozen=True, kw_only=True):
@@ -314,9 +312,15 @@ Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
 
 def to_step(options: msgspec.Struct) -> Step:
-    """The record's form of typed step options."""
+    """The record's form of typed step options.
+
+    Defaults stay unsaid, so that a version without a new option runs what does not use it.
+    """
     op = next(op for op, kind in STEPS.items() if isinstance(options, kind))
-    return Step(op=op, options=msgspec.to_builtins(options))
+    defaults = {field.name: field.default for field in msgspec.structs.fields(options)}
+    said = {name for name, default in defaults.items() if getattr(options, name) != default}
+    values = msgspec.to_builtins(options)
+    return Step(op=op, options={name: value for name, value in values.items() if name in said})
 
 
 def parse_steps(steps: Sequence[Step]) -> tuple[Any, ...]:
