@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.generation.completion import Completion
     from edge_sdk.runtime.generation.generator import Generator
     from edge_sdk.runtime.generation.prompt import Prompt
+    from edge_sdk.runtime.seq2seq.writer import Writer
 
 __all__ = ["Model", "Stream", "load"]
 
@@ -86,6 +87,11 @@ def load(
         return Model(record, generator, variant.blobs, nan=nan)  # the plan has seen to the limit
     if verify:
         variant.verify()
+    if record.decoding is not None:
+        from edge_sdk.runtime.seq2seq.opening import open_writer
+
+        writer = open_writer(variant, threads, limit, context, streams)
+        return Model(record, writer, variant.blobs, memory_limit=limit, nan=nan)
     pipeline = sessions.open_pipeline(variant, threads, arena=limit is None)
     return Model(record, pipeline, variant.blobs, memory_limit=limit, nan=nan)
 
@@ -218,13 +224,14 @@ class Model:
         raw: bool = False,
         adapter: str | None = None,
     ) -> Completion:
-        """Answers a prompt; the text comes as it is generated.
+        """Answers a prompt, or rewrites a text; the text comes as it is generated.
 
         Calls may overlap: their streams are computed together, each as if alone.
 
         Args:
             prompt: What a user says, a conversation (each message with a role and a
-                content), or tokens as they are.
+                content), or tokens as they are; for an encoder-decoder model the text
+                to translate, to sum up or the like.
             max_new_tokens: Most tokens to draw; until the context is full by default.
             temperature: 0 takes the likeliest token. This and the following settings
                 replace the model's own (:class:`~edge_sdk.bundle.record.Sampling`).
@@ -244,10 +251,10 @@ class Model:
             ``max_new_tokens`` or the context ended it, or ``cancelled``.
 
         Raises:
-            InputError: The variant is no dialogue model, or a setting is out of its range.
+            InputError: The variant does not generate text, or a setting is out of its range.
             DataError: The prompt is empty, or longer than the context.
         """
-        return self._generator.generate(
+        return self._writes.generate(
             prompt,
             max_new_tokens=max_new_tokens,
             sampling={
@@ -274,9 +281,9 @@ class Model:
             Whether completions remain that need more steps.
 
         Raises:
-            InputError: The variant is no dialogue model.
+            InputError: The variant does not generate text.
         """
-        return self._generator.scheduler.step()
+        return self._writes.scheduler.step()
 
     def logits(self, tokens: Sequence[int]) -> Float32:
         """Logits after every one of these tokens: teacher forcing.
@@ -314,13 +321,23 @@ class Model:
         return self._runner
 
     @property
+    def _writes(self) -> Generator | Writer:
+        if self.record.decoding is None:
+            return self._generator
+        from edge_sdk.runtime.seq2seq.writer import Writer
+
+        assert isinstance(self._runner, Writer)
+        return self._runner
+
+    @property
     def context(self) -> int:
-        """Tokens that each stream has room for, prompt and answer together.
+        """Tokens that each stream has room for, prompt and answer together; the output alone
+        of an encoder-decoder model.
 
         Raises:
-            InputError: The variant is no dialogue model.
+            InputError: The variant does not generate text.
         """
-        return self._generator.plan.capacity
+        return self._writes.plan.capacity
 
     @property
     def labels(self) -> tuple[str, ...]:

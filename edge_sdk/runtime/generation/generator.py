@@ -111,15 +111,15 @@ class Generator:
         if adapter is not None and adapter not in self._adapters:
             known = ", ".join(sorted(self._adapters)) or "none"
             raise InputError(f"no adapter {adapter!r}; there are: {known}", where="adapter")
-        texts = _all_of(str, (stop,) if isinstance(stop, str) else stop, "stop")
+        texts = all_of(str, (stop,) if isinstance(stop, str) else stop, "stop")
         stops = (*texts, *encoded.stop)
         request = Request(
             prompt=tokens,
-            sampler=Sampler(_overridden(self._generation.sampling, sampling), tokens),
+            sampler=Sampler(overridden(self._generation.sampling, sampling), tokens),
             text=TextStream(self.tokenizer, stops, after=() if encoded.answers else tokens),
             limit=min(room, max_new_tokens or room),
             stop_tokens=frozenset(
-                (*self._generation.eos, *_all_of(Integral, stop_tokens, "stop_tokens"))
+                (*self._generation.eos, *all_of(Integral, stop_tokens, "stop_tokens"))
             ),
             adapter=adapter,
         )
@@ -183,13 +183,19 @@ class Generator:
             )
 
 
-def _overridden(sampling: Sampling, given: Mapping[str, float | None]) -> Sampling:
+def overridden(sampling: Sampling, given: Mapping[str, float | None]) -> Sampling:
+    """A model's own settings with those of a request in their place."""
     return msgspec.structs.replace(
         sampling, **{field: value for field, value in given.items() if value is not None}
     )
 
 
-def _all_of(kind: type, given: Any, where: str) -> Iterable[Any]:
+def all_of(kind: type, given: Any, where: str) -> Iterable[Any]:
+    """``given``, if it is a list of that kind.
+
+    Raises:
+        InputError: It is something else.
+    """
     if isinstance(given, Iterable) and all(isinstance(item, kind) for item in given):
         return given
     raise InputError(f"{given!r} is no list of {'texts' if kind is str else 'tokens'}", where=where)

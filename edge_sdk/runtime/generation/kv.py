@@ -35,7 +35,7 @@ class KVCache:
         self.capacity = capacity
         shape = (rows, generation.kv_heads, capacity, generation.head_dim)
         self._buffers: dict[str, Array] = {
-            f"{layer}.{kind}": _zeros(shape, dtype)
+            f"{layer}.{kind}": pages(shape, dtype)
             for layer in range(generation.layers)
             for kind in ("key", "value")
         }
@@ -62,7 +62,7 @@ class KVCache:
             buffer[other, :, :tokens] = kept
 
 
-def _zeros(shape: tuple[int, ...], dtype: str) -> Array:
+def pages(shape: tuple[int, ...], dtype: str) -> Array:
     """Zeros whose memory comes page by page, as it is written.
 
     ``np.zeros`` asks the kernel for huge pages, and the first token of a row would

@@ -159,19 +159,24 @@ def generation_of(record: VariantRecord) -> Generation:
 
 
 def _read_text_side(record: VariantRecord, blobs: BlobStore) -> Tokenizer:
-    """The variant's tokenizer; whatever else takes time before a first answer is done too.
-
-    Raises:
-        BundleError: It has no tokenizer, or it cannot be read.
-    """
-    from tokenizers import Tokenizer
-
+    """The variant's tokenizer; whatever else takes time before a first answer is done too."""
     from edge_sdk.runtime.generation import chat_template, generator  # noqa: F401 - takes time
 
     template = generation_of(record).chat_template
     if template:
         with suppress(BundleError):  # it is said when it is to be used
             chat_template.compiled(template)
+    return read_tokenizer(record, blobs)
+
+
+def read_tokenizer(record: VariantRecord, blobs: BlobStore) -> Tokenizer:
+    """The variant's tokenizer, without padding or truncation.
+
+    Raises:
+        BundleError: It has no tokenizer, or it cannot be read.
+    """
+    from tokenizers import Tokenizer
+
     for file in record.files:
         if file.path == TOKENIZER:
             data = blobs.read(file.blob, TOKENIZER_LIMIT)
