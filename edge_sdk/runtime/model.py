@@ -331,8 +331,9 @@ class Model:
 
     @property
     def context(self) -> int:
-        """Tokens that each stream has room for, prompt and answer together; the output alone
-        of an encoder-decoder model.
+        """Tokens that each stream has room for, prompt and answer together.
+
+        Of an encoder-decoder model the output alone.
 
         Raises:
             InputError: The variant does not generate text.
