@@ -15,6 +15,7 @@ from converters.calibration.statistics import Statistics, TensorStatistics, deco
 from converters.costs import node_costs
 from converters.dataset import Array
 from converters.jsonl import token_inputs
+from converters.litert_file import parts
 from converters.materialize import is_external
 from converters.memory import candidate_plan
 from converters.passes.base import each_graph
@@ -121,7 +122,7 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
 
 
 def store_candidate(blobs: BlobStore, built: Built, name: str = "main") -> Graph:
-    """Stores the file that a candidate's engine opens; its signature is that of the source.
+    """Stores the file that a candidate's engine opens; its signature is that of its graph.
 
     Args:
         blobs: Where to.
@@ -134,7 +135,7 @@ def store_candidate(blobs: BlobStore, built: Built, name: str = "main") -> Graph
     return Graph(
         name=name,
         format=built.format,
-        parts=(blobs.put([built.path.read_bytes()]),),
+        parts=tuple(blobs.put([part]) for part in parts(built.path.read_bytes())),
         inputs=describe.graph_inputs(model),
         outputs=describe.graph_outputs(model),
     )

@@ -106,7 +106,7 @@ def _table(report: VariantReport) -> str:
     candidates = model.ordered(report)
     figures = [_figures(candidate, report) for candidate in candidates]
     kept = [i for i in range(len(_FIGURES)) if any(row[i] != "-" for row in figures)]
-    names = ("#", "candidate", "status", *(_FIGURES[i] for i in kept), "why")
+    names = ("#", "candidate", "engine", "status", *(_FIGURES[i] for i in kept), "why")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     rows = "\n".join(
         _row(number, candidate, [row[i] for i in kept])
@@ -142,7 +142,8 @@ def _row(number: int, candidate: Candidate, figures: Iterable[str]) -> str:
     status = escape(candidate.status, quote=True)
     return (
         f'<tr class="{status}"><td class="n">{number}</td>'
-        f'<th scope="row">{escape(candidate.name)}</th><td class="status">{status}</td>'
+        f'<th scope="row">{escape(candidate.name)}</th><td>{escape(candidate.engine)}</td>'
+        f'<td class="status">{status}</td>'
         + "".join(f'<td class="n">{escape(cell)}</td>' for cell in figures)
         + f'<td class="why">{escape(candidate.reason)}</td></tr>'
     )
@@ -173,8 +174,8 @@ def _reasons(variant: VariantSummary) -> Iterator[str]:
 
 _HOW_TO_READ = """<section><h2>How to read this</h2><dl class="words">
 <dt>speed</dt><dd>Median over rounds of the source's time over the candidate's, both run in turn on
-the same inputs; above 1 is faster. A <b>~</b> marks a prediction for a processor that is not
-here.</dd>
+the same inputs, the source on ONNX Runtime and the candidate on its own engine; above 1 is
+faster. A <b>~</b> marks a prediction for a processor or engine that is not here.</dd>
 <dt>drop</dt><dd>What <code>--max-drop</code> limits: the task metric's loss where the data has
 labels, else the worst output's 1 − similarity or the share of decisions that changed, whichever
 is larger. A decision on which the source itself was undecided (within one point of probability)

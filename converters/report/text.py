@@ -9,14 +9,14 @@ from converters.report.model import Report, VariantSummary
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 
 HEADER = (
-    "candidate", "status", "size", "ratio", "speedup", "drop", "cosine", "top1", "peak RSS",
-    "reason",
+    "candidate", "engine", "status", "size", "ratio", "speedup", "drop", "cosine", "top1",
+    "peak RSS", "reason",
 )  # fmt: skip
 DECODER_HEADER = (
     "candidate", "status", "size", "ratio", "speedup", "tok/s", "TTFT", "perplexity", "increase",
     "top1", "peak RSS", "reason",
 )  # fmt: skip
-_TEXT_COLUMNS = ("candidate", "status", "reason")
+_TEXT_COLUMNS = ("candidate", "engine", "status", "reason")
 
 
 def render_text(report: Report) -> str:
@@ -72,6 +72,7 @@ def _cells(candidate: Candidate, report: VariantReport) -> dict[str, str]:
     drop = model.figure(agreement.drop if agreement else None)
     return {
         "candidate": candidate.name,
+        "engine": candidate.engine,
         "status": candidate.status,
         "size": model.size(candidate.size_bytes),
         "ratio": model.times(ratio),

@@ -129,8 +129,8 @@ def _variant_view(bundle: Bundle, variant: Variant, users: Counter[Blob]) -> Var
 
 def _overview(variants: Sequence[VariantView]) -> str:
     header = (
-        "profile", "platform", "recipe", "size", "own", "shared", "drop", "cosine", "speedup",
-        "peak memory",
+        "profile", "platform", "engine", "recipe", "size", "own", "shared", "drop", "cosine",
+        "speedup", "peak memory",
     )  # fmt: skip
     return table(header, [_overview_row(variant) for variant in variants])
 
@@ -142,6 +142,7 @@ def _overview_row(view: VariantView) -> tuple[str, ...]:
     return (
         view.profile,
         view.platform or "-",
+        record.engine.name,
         record.recipe.name + (" (forced)" if record.recipe.forced else ""),
         human_bytes(view.size),
         human_bytes(view.own),
@@ -265,7 +266,7 @@ def _agreement(agreement: Agreement) -> str:
 
 def _report_title(report: VariantReport) -> str:
     machine = report.machine
-    decisive = "" if report.decisive else ", not decisive: another ISA than the profile's"
+    decisive = "" if report.decisive else ", not decisive: engine or ISA of the profile is not here"
     return (
         f"Candidates: {report.chosen}, because {report.reason}\n"
         f"  measured on {machine.cpu} ({machine.architecture}), threads: {report.threads}{decisive}"
@@ -273,14 +274,17 @@ def _report_title(report: VariantReport) -> str:
 
 
 def _candidates(report: VariantReport) -> str:
-    header = ("candidate", "status", "size", "ms", "speedup", "drop", "cosine", "peak", "reason")
+    header = (
+        "candidate", "engine", "status", "size", "ms", "speedup", "drop", "cosine", "peak",
+        "reason",
+    )  # fmt: skip
     rows = [_candidate_row(candidate) for candidate in report.candidates]
     if not any(candidate.decoder for candidate in report.candidates):
         return table(header, rows)
     figures = [_decoder_figures(candidate) for candidate in report.candidates]
     return table(
-        (*header[:4], "tok/s", "perplexity", *header[4:]),
-        [(*row[:4], *own, *row[4:]) for row, own in zip(rows, figures, strict=True)],
+        (*header[:5], "tok/s", "perplexity", *header[5:]),
+        [(*row[:5], *own, *row[5:]) for row, own in zip(rows, figures, strict=True)],
     )
 
 
@@ -295,6 +299,7 @@ def _candidate_row(candidate: Candidate) -> tuple[str, ...]:
     rss = candidate.peak_rss_bytes
     return (
         candidate.name,
+        candidate.engine,
         candidate.status,
         human_bytes(candidate.size_bytes) if candidate.size_bytes else "-",
         _number(candidate.latency_ms, ".3g"),

@@ -97,7 +97,9 @@ def test_text_lists_every_candidate_with_the_chosen_one_first() -> None:
     lines = render_text(report()).splitlines()
     table = lines[next(i for i, line in enumerate(lines) if "candidate" in line) + 1 :]
     assert [line.split()[0] for line in table] == ["smooth", "source", "naive", "broken"]
-    assert table[0].split()[1:8] == ["chosen", "23", "MiB", "3.91x", "2.66x", "0.001", "0.99900"]
+    assert table[0].split()[1:9] == [
+        *("onnx", "chosen", "23", "MiB", "3.91x", "2.66x", "0.001", "0.99900")
+    ]
     assert "because of naive" in table[2]
 
 
