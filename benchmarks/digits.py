@@ -32,7 +32,8 @@ def run(quick: bool) -> Outcome:
     return Outcome(
         rows=(
             Row(
-                f"digits CNN, {chosen.name} against fp32 as ONNX Runtime optimizes it, one thread",
+                f"digits CNN, chosen by the converter: {chosen.name} on {chosen.engine}, "
+                "against fp32 as ONNX Runtime optimizes it, one thread",
                 f"{smaller:.1f}× smaller, {timed.speedup:.2f}× the speed, "
                 f"accuracy {after:.1%} (fp32 {before:.1%})",
             ),
@@ -40,6 +41,7 @@ def run(quick: bool) -> Outcome:
         figures={
             "source_bytes": variant.source_size_bytes,
             "variant_bytes": chosen.size_bytes,
+            **{f"speedup_of_{row.name}": row.speedup for row in variant.candidates if row.speedup},
             "speedup": timed.speedup or 0.0,
             "source_p50_ms": round(timed.against.latency.p50_ms, 4) if timed.against else 0.0,
             "variant_p50_ms": round(timed.bundle.latency.p50_ms, 4),

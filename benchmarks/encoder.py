@@ -48,10 +48,12 @@ def run(quick: bool) -> Outcome:
     return Outcome(
         rows=(
             Row(
-                f"MiniLM-L6 sentence encoder, {chosen.name} against fp32 as ONNX Runtime "
-                f"optimizes it, one thread, {' / '.join(map(str, LENGTHS))} tokens",
+                f"MiniLM-L6 sentence encoder, chosen by the converter: {chosen.name} on "
+                f"{chosen.engine}, against fp32 as ONNX Runtime optimizes it, one thread, "
+                f"{' / '.join(map(str, LENGTHS))} tokens",
                 f"{variant.source_size_bytes / chosen.size_bytes:.1f}× smaller "
-                f"({chosen.size_bytes / 1e6:.0f} MB), {ratios} the speed",
+                f"({chosen.size_bytes / 1e6:.0f} MB), {ratios} the speed, "
+                f"{(chosen.peak_rss_bytes or 0) / 1e6:.0f} MB peak memory",
             ),
             Row(
                 f"the same on {found.samples} held-out sentences",
@@ -64,6 +66,8 @@ def run(quick: bool) -> Outcome:
         figures={
             "source_bytes": variant.source_size_bytes,
             "variant_bytes": chosen.size_bytes,
+            "variant_peak_rss_bytes": chosen.peak_rss_bytes or 0,
+            **{f"speedup_of_{row.name}": row.speedup for row in variant.candidates if row.speedup},
             **{f"speedup_{length}": speedups[length] for length in LENGTHS},
             "cosine": found.cosine,
             "nearest": found.nearest or 0.0,

@@ -12,7 +12,7 @@ from converters.measure import machine
 from edge_sdk.bundle.measurements import Machine
 
 RESULTS = Path(__file__).with_name("results")
-PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
+PACKAGES = ("ai-edge-litert", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -39,7 +39,9 @@ from edge_sdk.errors import ConversionError
 
 Say = Callable[[str], None]
 
-TOOLS = frozenset({"edge-sdk", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy"})
+TOOLS = frozenset(
+    {"ai-edge-litert", "edge-sdk", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript"}
+)
 DEFAULT_MAX_DROP = 0.01
 QUICK_SECONDS = 0.4
 EVALUATION_SECONDS = 4.0
