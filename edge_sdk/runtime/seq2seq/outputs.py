@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_sdk.runtime.generation.sampling import likeliest
 from edge_sdk.runtime.generation.stream import Request, Stream
 from edge_sdk.runtime.generation.turns import Turns
 from edge_sdk.runtime.seq2seq.network import Logits, Network, Output
+from edge_sdk.runtime.seq2seq.prompt import Start, begin
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Feeds
@@ -20,8 +20,8 @@ class Reading(Request):
 
     Attributes:
         feeds: The encoder's inputs, of batch 1.
-        languages: Of these tokens the likeliest one follows the first token of ``prompt``,
-            for which ``prompt`` has a place.
+        languages: Where not empty, the likeliest of these tokens takes the second place of
+            ``prompt``.
     """
 
     feeds: Feeds
@@ -66,11 +66,7 @@ class Outputs(Turns):
         network = self._network
         assert network is not None and isinstance(request, Reading)
         output = network.write(network.read(request.feeds), self._capacity)
-        if not request.languages:
-            output.append(request.prompt)
-            return output
-        scores = output.append(request.prompt[:1])[-1][list(request.languages)]
-        output.append((request.languages[likeliest(scores)], *request.prompt[2:]))
+        begin(output, Start(request.prompt, request.languages))
         return output
 
     def _retire(self) -> None:

@@ -20,6 +20,7 @@ from edge_sdk.runtime.inputs import check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Pipeline
 from edge_sdk.runtime.seq2seq.network import DECODER, ENCODER, Network
 from edge_sdk.runtime.seq2seq.outputs import Outputs, Reading
+from edge_sdk.runtime.seq2seq.prompt import start_of
 from edge_sdk.runtime.seq2seq.rules import RuledSampler
 from edge_sdk.runtime.steps import Tokenize, find_step, parse_steps
 
@@ -130,19 +131,19 @@ class Writer:
             MemoryLimitError: Reading it is predicted not to fit the memory limit.
         """
         checked = self._checked(feeds)
-        start, languages = self._start(language, task)
+        start = start_of(self._decoding, language, task)
         rules = self._decoding
-        sampler = Sampler(overridden(rules.sampling, sampling or {}), start)
+        sampler = Sampler(overridden(rules.sampling, sampling or {}), start.tokens)
         texts = all_of(str, (stop,) if isinstance(stop, str) else stop, "stop")
         eos = (*rules.eos, *all_of(Integral, stop_tokens, "stop_tokens"))
         request = Reading(
-            prompt=start,
-            sampler=RuledSampler(rules, sampler, start),
+            prompt=start.tokens,
+            sampler=RuledSampler(rules, sampler, start.tokens),
             text=TextStream(self._tokenizer.get(), tuple(texts)),
-            limit=self._room(max_new_tokens, len(start)),
+            limit=self._room(max_new_tokens, len(start.tokens)),
             stop_tokens=frozenset(eos),
             feeds=checked,
-            languages=languages,
+            languages=start.languages,
         )
         return Completion(self.scheduler, request)
 
@@ -154,26 +155,6 @@ class Writer:
         """Ends all completions as cancelled, and lets go of sessions and memory."""
         self.scheduler.close()
         self._pipeline.close()
-
-    def _start(
-        self, language: str | None, task: str | None
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the output begins with, and the tokens to choose its second one from."""
-        rules = self._decoding
-        if not rules.languages:
-            if language is not None or task is not None:
-                raise InputError(
-                    "this model is not told language or task",
-                    where="language" if language is not None else "task",
-                    remedy="leave it out",
-                )
-            return rules.start, ()
-        spoken = _one_of(rules.languages, language, "language")
-        wanted = _one_of(rules.tasks, task or next(iter(rules.tasks), None), "task")
-        # The first language stands for the one that will be chosen.
-        known = () if language is None else (spoken,)
-        tokens = (*rules.start, spoken, *((wanted,) if rules.tasks else ()), *rules.end_of_start)
-        return tokens, () if known else tuple(rules.languages.values())
 
     def _tokens(self, prompt: object) -> dict[str, Array]:
         """The encoder's inputs for a text, cut at the variant's ``max_length``."""
@@ -232,15 +213,3 @@ class Writer:
                 where="max_new_tokens",
             )
         return min(room, max_new_tokens)
-
-
-def _one_of(table: Mapping[str, int], name: str | None, where: str) -> int:
-    if name is None:
-        return next(iter(table.values()), 0)
-    if name not in table:
-        raise InputError(
-            f"{name!r} is none that the model knows",
-            where=where,
-            remedy=f"give one of: {', '.join(sorted(table))}",
-        )
-    return table[name]
