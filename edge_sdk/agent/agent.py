@@ -13,7 +13,7 @@ starts no thread of its own, so that a month passes in a test in no time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,7 +24,8 @@ from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.execute import Executor, serving
 from edge_sdk.agent.postman import Postman
 from edge_sdk.agent.presence import Presence
-from edge_sdk.agent.shadow_client import ShadowClient, Wish
+from edge_sdk.agent.shadow_client import ShadowClient, Wish, read_wish
+from edge_sdk.agent.trials import Trials
 from edge_sdk.agent.watch import health_of
 from edge_sdk.errors import WorkError
 from edge_sdk.runtime import process
@@ -49,6 +50,8 @@ class Agent:
         shadow: Its side of the shadow.
         presence: Signs of life.
         postman: Tells what happened.
+        trials: Measures candidates.
+        trial_shadow: The shadow that asks for that.
         around: What it gets from the world.
     """
 
@@ -61,6 +64,8 @@ class Agent:
         shadow: ShadowClient,
         presence: Presence,
         postman: Postman,
+        trials: Trials,
+        trial_shadow: ShadowClient,
         around: Surroundings,
     ) -> None:
         self._config = config
@@ -70,9 +75,12 @@ class Agent:
         self._shadow = shadow
         self._presence = presence
         self._postman = postman
+        self._trials = trials
+        self._trial_shadow = trial_shadow
         self._around = around
         self._clock = around.clock
         self._busy = threading.Event()
+        self._trying = False
         self._begun = around.clock()
         self._about = ReportedAgent()
         self._measure_at = self._begun
@@ -88,6 +96,7 @@ class Agent:
     def stop(self) -> None:
         """Says farewell; what is under way is taken up again at the next start."""
         self._executor.cancel()
+        self._trials.cancel()
         self._link.close(self._presence.farewell())
         self._postman.end()
 
@@ -101,15 +110,23 @@ class Agent:
         Returns:
             Seconds until something is due though nothing comes; ``None`` for never.
         """
-        wish = self._shadow.take()
-        if wish is not None:
-            self._desire(wish)
+        desired = self._shadow.take()
+        # A shadow that says nothing of models leaves everything as it is.
+        if desired is not None and isinstance(models := desired.get("models"), dict):
+            self._desire(read_wish(models))
+        asked = self._trial_shadow.take()
+        if asked is not None:
+            self._trials.desire(asked, self._trial_shadow.reported)
         self._presence.attend(self._link)
         self._shadow.attend()
+        self._trial_shadow.attend()
         self._postman.attend()
         stepped = self._act()
         self._measure()
         self._reported = self._shadow.report(self._state())
+        tried = self._trials.result
+        if tried is not None or "trial" in self._trial_shadow.reported:
+            self._trial_shadow.report({"trial": tried and msgspec.to_builtins(tried)})
         return 0.0 if stepped else self._idle_seconds()
 
     @property
@@ -120,7 +137,7 @@ class Agent:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do, and the cloud knows."""
-        return self._reported and self.idle and self._postman.settled
+        return self._reported and self.idle and not self._trials.ready and self._postman.settled
 
     @property
     def heard(self) -> bool:
@@ -146,6 +163,7 @@ class Agent:
     def _connection_changed(self, connected: bool) -> None:
         self._presence.connection_changed(connected)
         self._shadow.connection_changed(connected)
+        self._trial_shadow.connection_changed(connected)
         self._postman.connection_changed(connected)
 
     def _act(self) -> bool:
@@ -153,20 +171,30 @@ class Agent:
         if self._busy.is_set():
             if plan.is_stale(self._executor.journal, self._executor.step):
                 self._executor.cancel()
+            if self._trying and self._next_step() is not None:
+                self._trials.cancel()  # it waits until there is nothing better to do
             return False
         step = self._next_step()
         journal = self._executor.journal
         self._router.expect(name for name, entry in journal.models.items() if entry.running)
-        if step is None:
-            return False
+        if step is not None:
+            return self._begin(lambda: self._executor.perform(step))
+        if self._trials.ready:
+            self._trying = True
+            return self._begin(self._trials.perform)
+        return False
+
+    def _begin(self, work: Callable[[], None]) -> bool:
+        """Has something done; whether it is done already."""
         self._busy.set()
-        self._around.perform(lambda: self._do(step))
+        self._around.perform(lambda: self._do(work))
         return not self._busy.is_set()
 
-    def _do(self, step: plan.Step) -> None:
+    def _do(self, work: Callable[[], None]) -> None:
         try:
-            self._executor.perform(step)
+            work()
         finally:
+            self._trying = False
             self._busy.clear()
             self._around.wake()
 
@@ -197,7 +225,7 @@ class Agent:
                 ReportedAgent(
                     version=__version__,
                     profile=self._around.profile,
-                    memory=_memory(),
+                    memory=memory_in_use(),
                     uptime=int(now - self._begun),
                     labels=self._config.labels,
                 ),
@@ -216,15 +244,17 @@ class Agent:
         moments = [
             self._presence.due(self._link),
             self._shadow.due(),
+            self._trial_shadow.due(),
             self._postman.due(),
             self._executor.due,
+            self._trials.due,
             self._health_at if self._router.routes and self._link.connected else None,
         ]
         known = [moment for moment in moments if moment is not None]
         return max(0.0, min(known) - self._clock()) if known else None
 
 
-def _memory() -> int:
+def memory_in_use() -> int:
     """Memory in use, in bytes; shared pages in full where the kernel does not tell shares."""
     try:
         return process.pss()

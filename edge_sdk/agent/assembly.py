@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_sdk.agent.agent import Agent
+from device_profiles.machine import detect_machine
+from edge_sdk.agent.agent import Agent, memory_in_use
 from edge_sdk.agent.config import AgentConfig
 from edge_sdk.agent.delivery import Delivery
 from edge_sdk.agent.execute import Executor, Observer
@@ -17,11 +18,12 @@ from edge_sdk.agent.outbox import Outbox
 from edge_sdk.agent.postman import Postman
 from edge_sdk.agent.presence import Presence
 from edge_sdk.agent.shadow_client import ShadowClient
+from edge_sdk.agent.trials import Trials
 from edge_sdk.bundle import oci
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import BundleError
 from edge_sdk.serving.router import Router
-from edge_sdk.shadow.models import SHADOW
+from edge_sdk.shadow import models, trials
 from edge_sdk.shadow.topics import Address
 from edge_sdk.transport.backoff import Backoff
 from edge_sdk.transport.link import Link, Message
@@ -80,27 +82,50 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
     clock, source = around.clock, around.random
     presence = Presence(config.thing, config.report.heartbeat, clock=clock, source=source)
     link = around.open_link(presence.will)
+    delivery = around.open_delivery(link)
     executor = Executor(
         config,
         journal,
         outbox,
         store,
         router,
-        around.open_delivery(link),
+        delivery,
         clock=clock,
         backoff=lambda: Backoff(source=source),
         observer=around.observer,
     )
-    shadow = ShadowClient(
-        link,
-        Address(config.broker.shadow_root, config.thing, SHADOW),
-        clock=clock,
-        source=source,
-        wake=around.wake,
-        shortest=config.report.shortest,
+    shadow, asked = (
+        ShadowClient(
+            link,
+            Address(config.broker.shadow_root, config.thing, name),
+            clock=clock,
+            source=source,
+            wake=around.wake,
+            shortest=config.report.shortest,
+        )
+        for name in (models.SHADOW, trials.SHADOW)
     )
     postman = Postman(link, config.thing, outbox, clock=clock, source=source, wake=around.wake)
-    return Agent(config, link, executor, router, shadow, presence, postman, around)
+    tried = Trials(
+        store.root / FOLDER / "trials",
+        delivery,
+        clock=clock,
+        memory=lambda: _memory_left(config),
+        about=_about,
+    )
+    return Agent(config, link, executor, router, shadow, presence, postman, tried, asked, around)
+
+
+def _memory_left(config: AgentConfig) -> int:
+    """Bytes that a process beside this one may use."""
+    total = config.memory or detect_machine(engines=False).memory_mib << 20
+    return total - memory_in_use()
+
+
+def _about() -> tuple[str, dict[str, str]]:
+    """What this device is, and the versions of its engines."""
+    here = detect_machine()
+    return here.title, {engine.name: engine.version for engine in here.engines}
 
 
 def set_damage_aside(store: Store) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from device_profiles.select import select_here
 from edge_sdk.agent.config import AgentConfig, DeliveryConfig
 from edge_sdk.agent.plan import Target
+from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.errors import TransferError
 from edge_sdk.shadow.topics import ROOTS
 from edge_sdk.transport.fetch import Fetched, ProfileChoice, fetch
@@ -48,8 +49,17 @@ class Delivery:
         target: Target,
         progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
+        *,
+        into: Path | None = None,
     ) -> Fetched:
         """Brings what is missing of a version.
+
+        Args:
+            target: The version.
+            progress: Told of every piece.
+            cancelled: Asked all the time.
+            into: A store of its own, for all variants there are; blobs of the device's
+                store are linked and not fetched.
 
         Raises:
             EdgeSdkError: As :func:`edge_sdk.transport.fetch.fetch`; of several sources that
@@ -62,8 +72,9 @@ class Delivery:
                 fetched = fetch(
                     source,
                     reference,
-                    self._store,
-                    profile=self._profile,
+                    into or self._store,
+                    profile=None if into else self._profile,
+                    reuse=(BlobStore(self._store),) if into else (),
                     parallel=self._config.delivery.parallel,
                     rate_limit=self._config.rate_limit,
                     retry=self._retry,

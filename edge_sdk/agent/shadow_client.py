@@ -118,12 +118,16 @@ class ShadowClient:
         """Whether the copy follows the shadow."""
         return self._view.current and self._link.connected
 
-    def take(self) -> Wish | None:
+    @property
+    def reported(self) -> Mapping[str, Any]:
+        """What the shadow says is reported, as far as is known."""
+        return self._view.reported
+
+    def take(self) -> Mapping[str, Any] | None:
         """Takes in what has come since.
 
         Returns:
-            What is desired, where something has come that may have changed it; a shadow that
-            says nothing of models leaves everything as it is.
+            What is desired, where something has come that may have changed it.
         """
         news = False
         while True:
@@ -135,10 +139,7 @@ class ShadowClient:
                 self._connection(item)
             else:
                 news = self._message(item) or news
-        models = self._view.desired.get("models")
-        if not news or not self._view.current or not isinstance(models, dict):
-            return None
-        return read_wish(models)
+        return self._view.desired if news and self._view.current else None
 
     def due(self) -> float | None:
         """When something is to be done though nothing comes, by the clock; ``None`` for never."""

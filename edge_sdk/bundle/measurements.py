@@ -8,6 +8,8 @@ the image index, which every OCI tool copies byte for byte.
 
 from __future__ import annotations
 
+import msgspec
+
 from edge_sdk.bundle.record import Agreement, Frozen
 
 SCHEMA = "org.edge-sdk.report/1"
@@ -20,6 +22,30 @@ class Machine(Frozen, frozen=True, kw_only=True):
     cores: int
     architecture: str
     engines: dict[str, str]
+
+
+class DeviceFigures(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False
+):
+    """What a device measured of one candidate, or why it could not; sent over its shadow.
+
+    Attributes:
+        error: Why there are no figures.
+        p50_ms: Median of single calls, after warm-up.
+        p95_ms: 95th percentile of the same.
+        calls: Number of calls.
+        load_ms: From the path to a loaded model.
+        peak_rss_bytes: Largest resident memory of the process, loading included.
+        notes: Where the device differs from what the variant asks for.
+    """
+
+    error: str | None = None
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    calls: int = 0
+    load_ms: float = 0.0
+    peak_rss_bytes: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class DecoderFigures(Frozen, frozen=True, kw_only=True):

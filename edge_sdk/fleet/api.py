@@ -4,6 +4,7 @@
 
     GET   /devices?selector=…      GET   /devices/{thing}      PATCH /devices/{thing}/labels
                                    DELETE /devices/{thing}
+    GET, POST, DELETE /devices/{thing}/trial
     GET   /rollouts                POST  /rollouts
     GET   /rollouts/{id}           POST  /rollouts/{id}/{pause|resume|approve|abort|rollback}
     GET   /rollouts/{id}/progress  server-sent events: the rollout, after every change
@@ -45,7 +46,7 @@ from edge_sdk.errors import (
     NotKnownError,
     TransferError,
 )
-from edge_sdk.fleet import audit, views
+from edge_sdk.fleet import audit, trials, views
 from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.devices import PRESENCE, Devices
@@ -58,6 +59,8 @@ from edge_sdk.fleet.rollout.gates import Gates, changed
 from edge_sdk.fleet.rollout.selector import ALL, Selector
 from edge_sdk.fleet.rollout.state import Plan, Rollout
 from edge_sdk.fleet.rollout_engine import RolloutEngine
+from edge_sdk.fleet.shadow_service import ShadowService
+from edge_sdk.shadow.trials import TrialCandidate
 from edge_sdk.transport.link import Message
 
 PREFIX = "/api/v1"
@@ -78,6 +81,7 @@ class Api:
         devices: What is known of devices.
         bus: The connection to the broker.
         engine: Runs rollouts.
+        shadows: What devices follow.
         store: The server's own bundles.
         public: ``host:port`` by which devices reach them; the request's own unless given.
         token: What every request must show; ``None`` lets everyone in.
@@ -87,6 +91,7 @@ class Api:
     devices: Devices
     bus: FleetBus
     engine: RolloutEngine
+    shadows: ShadowService
     store: Path
     public: str | None = None
     token: str | None = None
@@ -98,6 +103,9 @@ class Api:
             self._route("GET", "/devices/{thing}", self._show_device),
             self._route("DELETE", "/devices/{thing}", self._forget),
             self._route("PATCH", "/devices/{thing}/labels", self._label),
+            self._route("GET", "/devices/{thing}/trial", self._show_trial),
+            self._route("POST", "/devices/{thing}/trial", self._begin_trial),
+            self._route("DELETE", "/devices/{thing}/trial", self._end_trial),
             self._route("GET", "/rollouts", self._list_rollouts),
             self._route("POST", "/rollouts", self._deploy),
             self._route("GET", "/rollouts/{id:int}", self._show_rollout),
@@ -175,11 +183,46 @@ class Api:
         await self.bus.publish([Message(PRESENCE.replace("+", device.thing), b"", retain=True)])
         return await self._detail(device)
 
+    async def _begin_trial(self, request: Request) -> Response:
+        asked, device = await _body(request, views.TrialRequest), self._device(request)
+        candidates = {}
+        for name, ref in asked.candidates.items():
+            found = await asyncio.to_thread(resolve, ref, self.store, self._own(request))
+            candidates[name] = TrialCandidate(ref=found.ref, digest=found.digest)
+        trial = await trials.begin(
+            self.shadows, device.thing, candidates, seconds=asked.seconds, threads=asked.threads
+        )
+        return answer(
+            views.TrialView(thing=device.thing, online=device.online, id=trial.id),
+            HTTPStatus.CREATED,
+        )
+
+    async def _show_trial(self, request: Request) -> Response:
+        device = self._device(request)
+        found = await trials.result(self.shadows, device.thing)
+        return answer(
+            views.TrialView(
+                thing=device.thing,
+                online=device.online,
+                id=found.id if found else "",
+                result=found,
+            )
+        )
+
+    async def _end_trial(self, request: Request) -> Response:
+        device = self._device(request)
+        await trials.end(self.shadows, device.thing)
+        return answer(views.TrialView(thing=device.thing, online=device.online))
+
     async def _detail(self, device: Device) -> Response:
         history = await self.database.read(
             lambda db: audit.entries(db, thing=device.thing, limit=_LISTED)
         )
         return answer(views.DeviceDetail(device=views.device_view(device), history=history))
+
+    def _own(self, request: Request) -> str:
+        """By which devices reach this server's own bundles."""
+        return self.public or f"{request.url.scheme}://{request.headers.get('host', '')}"
 
     def _device(self, request: Request) -> Device:
         thing = request.path_params["thing"]
@@ -215,9 +258,8 @@ class Api:
 
     async def _deploy(self, request: Request) -> Response:
         asked = await _body(request, views.DeployRequest)
-        own = self.public or f"{request.url.scheme}://{request.headers.get('host', '')}"
         found = await asyncio.to_thread(
-            resolve, asked.ref, self.store, own, plain_http=asked.plain_http
+            resolve, asked.ref, self.store, self._own(request), plain_http=asked.plain_http
         )
         plan = _plan(asked, found)
         layout = self.engine.lay_out(plan, found.profiles)

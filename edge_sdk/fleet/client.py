@@ -66,6 +66,18 @@ class FleetClient:
         path = f"/devices/{quote(thing, safe='')}"
         return self._send("DELETE", path, views.View(), views.DeviceDetail)
 
+    def begin_trial(self, thing: str, request: views.TrialRequest) -> views.TrialView:
+        """Asks a device to measure candidates, in place of what it was asked before."""
+        return self._send("POST", _trial(thing), request, views.TrialView)
+
+    def trial(self, thing: str) -> views.TrialView:
+        """How far a device is with measuring."""
+        return self._get(_trial(thing), views.TrialView)
+
+    def end_trial(self, thing: str) -> views.TrialView:
+        """Asks a device for no measurement any more."""
+        return self._send("DELETE", _trial(thing), views.View(), views.TrialView)
+
     def deploy(self, request: views.DeployRequest) -> views.Deployment:
         """Begins a rollout, or says what it would do."""
         return self._send("POST", "/rollouts", request, views.Deployment)
@@ -156,6 +168,10 @@ def _error(response: urllib3.BaseHTTPResponse, server: str) -> EdgeSdkError:
     if not (isinstance(kind, type) and issubclass(kind, EdgeSdkError)):
         kind = FleetError
     return kind(problem.message, where=problem.where, remedy=problem.remedy)
+
+
+def _trial(thing: str) -> str:
+    return f"/devices/{quote(thing, safe='')}/trial"
 
 
 def _user() -> str:

@@ -50,6 +50,7 @@ class Control:
             self._devices,
             bus,
             self._engine,
+            shadows,
             store=config.store_folder,
             public=config.http.public,
             token=config.http.token,

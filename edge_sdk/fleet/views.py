@@ -11,6 +11,7 @@ from edge_sdk.fleet.rollout.device import Device
 from edge_sdk.fleet.rollout.events import AuditEntry
 from edge_sdk.fleet.rollout.state import Member, Plan, Rollout, Status
 from edge_sdk.shadow.models import DesiredModel, ReportedAgent, ReportedModel
+from edge_sdk.shadow.trials import TrialResult
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +155,36 @@ class LabelRequest(View, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``fleet label`` asks for: labels to give, and those to take away as ``None``."""
 
     labels: dict[str, str | None]
+
+
+class TrialRequest(View, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``convert --on`` asks for: that a device measures candidates.
+
+    Attributes:
+        candidates: Name -> reference of its bundle, as in :class:`DeployRequest`.
+        seconds: Time to measure each for.
+        threads: Threads of each session; 0 for as many as its profile says.
+    """
+
+    candidates: dict[str, str]
+    seconds: float = 3.0
+    threads: int = 0
+
+
+class TrialView(View, frozen=True, kw_only=True):
+    """A trial that a device was asked for.
+
+    Attributes:
+        thing: The device.
+        online: Whether it is.
+        id: Of the trial; empty where none is asked for.
+        result: What the device says of it; ``None`` until it has heard.
+    """
+
+    thing: str
+    online: bool
+    id: str = ""
+    result: TrialResult | None = None
 
 
 class AuditList(View, frozen=True, kw_only=True):
