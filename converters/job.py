@@ -94,7 +94,7 @@ class Job:
         """Searches, packs and adds one profile's variant."""
         started = time.monotonic()
         rules = profile.quantization[self.source.kind]
-        outcome = self._search(profile, rules, forced, base)
+        outcome = self.search(profile, rules, forced, base)
         if outcome.chosen is None:
             raise ConversionError(
                 f"no variant holds the limits: {outcome.reason}",
@@ -111,13 +111,21 @@ class Job:
             notes=record.notes,
         )
 
-    def _search(
+    def search(
         self,
         profile: Profile,
         rules: Rules,
         forced: Recipe | None,
         base: Bundle | None,
     ) -> Outcome:
+        """Searches one profile's best candidate.
+
+        Args:
+            profile: The device.
+            rules: Its rules for this model.
+            forced: The only recipe to try.
+            base: A bundle whose recipe and scales are kept if they hold the limits.
+        """
         engines, fixed = targets(profile), self.request.fixed
         names = [target.choice.name for target in engines]
         limits = Limits.of(profile, self.max_drop, self.source.size_bytes, names)
