@@ -8,7 +8,7 @@ on first use and import their library lazily.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -122,6 +122,52 @@ class Engine(Protocol):
         Raises:
             MissingEngineError: The library is not installed.
             EngineError: The engine refused the graph.
+        """
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What an engine has to do once on a device, before it runs as fast as it can.
+
+    Attributes:
+        identity: What the result depends on beside graph and options: versions of the
+            compiler and its drivers, the accelerator.
+        meanwhile: Options of a session that runs at once, without what is to be compiled.
+        budget_s: Seconds that it may take.
+    """
+
+    identity: Mapping[str, str]
+    meanwhile: SessionOptions
+    budget_s: float
+
+
+@runtime_checkable
+class CompilingEngine(Engine, Protocol):
+    """An engine that compiles graphs on the device, for minutes or with options only."""
+
+    def compilation(self, options: SessionOptions) -> Compilation | None:
+        """What is to be compiled for a session with these options; ``None`` if nothing is."""
+
+    def compile(
+        self, graph: Path, options: SessionOptions, folder: Path, calls: Sequence[Feeds]
+    ) -> None:
+        """Compiles a graph; runs in a process of its own, which may be killed at any time.
+
+        Args:
+            graph: The graph file.
+            options: Those of the sessions that will use the result.
+            folder: An empty folder for the result.
+            calls: Inputs as they will come.
+
+        Raises:
+            EngineError: It cannot be compiled.
+        """
+
+    def open_compiled(self, graph: Path, options: SessionOptions, folder: Path) -> Session:
+        """Opens what :meth:`compile` has left in ``folder``.
+
+        Raises:
+            EngineError: It cannot be opened.
         """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from edge_sdk.bundle.record import State, VariantRecord
 from edge_sdk.errors import InputError
 from edge_sdk.runtime import golden, memory, process, sessions
 from edge_sdk.runtime.arrays import read_array
+from edge_sdk.runtime.compiled import SwitchingSession
 from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Runner
 from edge_sdk.runtime.prepared import Verify
@@ -105,7 +107,6 @@ class Model:
         record: What the variant is: signature, recipe, memory plan, provenance.
         inputs: What :meth:`run` takes; recurrent states are optional.
         outputs: What :meth:`run` returns.
-        notes: Where this machine differs from what the variant asks for.
     """
 
     def __init__(
@@ -120,7 +121,6 @@ class Model:
         self.record = record
         self.inputs = runner.inputs
         self.outputs = runner.outputs
-        self.notes = runner.notes
         self._open_runner: Runner | None = runner
         self._blobs = blobs
         self._memory_limit = memory_limit
@@ -299,6 +299,27 @@ class Model:
             DataError: Too many tokens, or one that the model does not know.
         """
         return self._generator.logits(tokens)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where this machine differs from what the variant asks for, at this moment."""
+        return self._open_runner.notes if self._open_runner is not None else ()
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Waits for what goes on in the background: an engine that is compiled for this device.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it has ended; ``notes`` say how.
+        """
+        compiling = [s for s in self._runner.sessions.values() if isinstance(s, SwitchingSession)]
+        until = None if timeout is None else time.monotonic() + timeout
+        return all(
+            session.settled.wait(None if until is None else max(0.0, until - time.monotonic()))
+            for session in compiling
+        )
 
     @property
     def _runner(self) -> Runner:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_sdk.bundle.record import TensorSpec, VariantRecord, Wire
 from edge_sdk.errors import BundleError
+from edge_sdk.runtime.compiled import SwitchingSession
 from edge_sdk.runtime.engine import Session
 
 if TYPE_CHECKING:
@@ -109,7 +110,10 @@ class Pipeline:
         return outputs
 
     def close(self) -> None:
-        """Nothing: a session ends with the last run that uses it."""
+        """Ends what goes on beside the sessions; they end with the last run that uses them."""
+        for session in self.sessions.values():
+            if isinstance(session, SwitchingSession):
+                session.close()
 
 
 def stages(record: VariantRecord) -> tuple[Stage, ...]:

@@ -7,14 +7,15 @@ Engine options (:attr:`SessionOptions.options`) are ONNX Runtime's own names:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import EngineError, MissingEngineError
-from edge_sdk.runtime.engine import SessionOptions
+from edge_sdk.runtime.engine import Compilation, SessionOptions
+from edge_sdk.runtime.engines import tensorrt
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Array, Feeds, Outputs
@@ -56,6 +57,44 @@ class OnnxEngine:
             EngineError: onnxruntime refused the graph or an option.
         """
         return self._open(str(graph), str(graph), options, {})
+
+    def compilation(self, options: SessionOptions) -> Compilation | None:
+        """An engine of TensorRT, where its provider was asked for and is here."""
+        if tensorrt.PROVIDER not in options.providers or find_spec("onnxruntime") is None:
+            return None
+        import onnxruntime
+
+        if tensorrt.PROVIDER not in onnxruntime.get_available_providers():
+            return None
+        return tensorrt.compilation(options, onnxruntime.__version__)
+
+    def compile(
+        self, graph: Path, options: SessionOptions, folder: Path, calls: Sequence[Feeds]
+    ) -> None:
+        """Builds TensorRT's engine of a graph into ``folder``.
+
+        Raises:
+            EngineError: TensorRT is not in use, or failed.
+        """
+        session = self.open(graph, tensorrt.building(options, folder))
+        for feeds in calls:  # without ranges of shapes, engines are built at the first call
+            session.run(feeds)
+        if tensorrt.PROVIDER not in session.providers:
+            raise EngineError("ONNX Runtime could not load TensorRT", where=str(graph))
+        del session  # what it leaves behind may be written as late as now
+        if not tensorrt.is_built(folder):
+            raise EngineError("TensorRT took no part of the graph", where=str(graph))
+
+    def open_compiled(self, graph: Path, options: SessionOptions, folder: Path) -> OnnxSession:
+        """Opens a graph with the engine that :meth:`compile` built.
+
+        Raises:
+            EngineError: TensorRT is not in use, or refused the engine.
+        """
+        session = self.open(*tensorrt.built(graph, options, folder))
+        if tensorrt.PROVIDER not in session.providers:
+            raise EngineError("ONNX Runtime could not load TensorRT", where=str(graph))
+        return session
 
     def open_bytes(self, model: bytes, folder: Path, options: SessionOptions) -> OnnxSession:
         """Opens a graph held in memory; its external data are found relative to ``folder``.

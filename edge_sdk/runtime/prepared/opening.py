@@ -12,8 +12,8 @@ from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Graph, VariantRecord
 from edge_sdk.errors import BundleError, EdgeSdkError, EngineError
-from edge_sdk.runtime import golden, process
-from edge_sdk.runtime.engine import Engine, Session, SessionOptions
+from edge_sdk.runtime import compiled, golden, process
+from edge_sdk.runtime.engine import CompilingEngine, Engine, Session, SessionOptions
 from edge_sdk.runtime.engines.onnx import CPU, OnnxEngine, OnnxSession
 from edge_sdk.runtime.prepared import witness
 from edge_sdk.runtime.prepared.artefact import Index, Place, Preparation
@@ -74,6 +74,10 @@ def open_graph(
     with graph_file(graph, variant.blobs, folder) as path:
         if meanwhile:
             meanwhile()
+        if isinstance(engine, CompilingEngine) and variant.record.generation is None:
+            compilation = engine.compilation(options)
+            if compilation is not None and len(graph.parts) == 1:
+                return compiled.open_graph(engine, compilation, graph, variant, path, options)
         plain = engine.open(path, options)
     return plain if note is None else _noted(plain, note)
 
