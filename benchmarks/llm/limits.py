@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from benchmarks.cgroup import evict, limited, unavailable
 from benchmarks.llm import assets
-from benchmarks.llm.cgroup import evict, limited, unavailable
 from benchmarks.llm.contest import Contestant, DiedError, Worker, prompt_of
 from benchmarks.llm.memory import RECIPE
 from benchmarks.llm.model import SHAPES

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from statistics import median
 
+from benchmarks.cgroup import evict, limited, unavailable
 from benchmarks.llm import assets
-from benchmarks.llm.cgroup import evict, limited, unavailable
 from benchmarks.llm.contest import SETTLE_SECONDS, Contestant, Worker, prompt_of
 from benchmarks.llm.memory import RECIPE
 from benchmarks.llm.model import SHAPES

@@ -10,7 +10,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from tokenizers import Tokenizer
 
-from benchmarks.llm import cgroup
+from benchmarks import cgroup
 from benchmarks.llm.contest import (
     Contestant,
     DiedError,
