@@ -143,6 +143,13 @@ class Call:
         assert axis is not None
         return axis % rank if rank else 0
 
+    def last(self, axis: int) -> Perm:
+        """A permutation of the first input with ``axis`` last: as it is held, if that fits."""
+        held = self.held(0).perm
+        if held[-1] == axis:
+            return held
+        return (*(other for other in identity(len(held)) if other != axis), axis)
+
     # Results
 
     @property

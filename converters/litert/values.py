@@ -192,9 +192,15 @@ class Values:
         return self.add("CAST", [tensor], tensor.shape, tensor.dtype, options)
 
     def shape_tensor(self, tensor: Tensor) -> Tensor:
-        """The shape of a tensor as a tensor of int32."""
+        """What ``RESHAPE`` must be told to keep the shape of a tensor."""
         if tensor.shape.count(None) <= 1:
             return self.integers([-1 if size is None else size for size in tensor.shape])
+        return self.run_time_shape(tensor)
+
+    def run_time_shape(self, tensor: Tensor) -> Tensor:
+        """The shape of a tensor as a tensor of int32."""
+        if None not in tensor.shape:
+            return self.integers(tensor.shape)
         options = schema.ShapeOptionsT(outType=schema.TensorType.INT32)
         return self.add("SHAPE", [tensor], (tensor.rank,), INT32, options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -92,6 +92,29 @@ class Window:
             found.append(steps + 1)
         return tuple(found)
 
+    def grown_to(self, output: Shape) -> Window:
+        """The window with so much padding behind that it gives these sizes."""
+        columns = (output, self.sizes, self.begin, self.end, self.reach, self.strides)
+        end = tuple(
+            have
+            if size is None or count is None
+            else max(have, (count - 1) * step + reach - size - b)
+            for count, size, b, have, reach, step in zip(*columns, strict=True)
+        )
+        return replace(self, end=end)
+
+    def taps_inside(self, begin: Sequence[int], end: Sequence[int]) -> list[Array] | None:
+        """Per axis, how many taps of each step lie inside the input with some of its padding."""
+        found: list[Array] = []
+        columns = (self.output(), self.sizes, self.kernel, self.strides, self.begin, begin, end)
+        for count, size, kernel, step, first, before, behind in zip(*columns, strict=True):
+            if count is None or size is None:
+                return None
+            starts = np.arange(count) * step - first
+            stops = np.minimum(starts + kernel, size + behind)
+            found.append(stops - np.maximum(starts, -before))
+        return found
+
     def _same_total(self) -> tuple[int, ...] | None:
         """The padding per axis that keeps sizes (divided by the stride)."""
         found = []
@@ -115,14 +138,14 @@ def _conv(call: Call) -> None:
     window = Window.of(call, kernel)
     data = call.tensor(0, channels_last(spatial + 2))
     if spatial == 1:
-        _conv2d(call, *_widened(call, data, window), line=True)
+        _conv2d(call, *widened(call, data, window), line=True)
     elif spatial == 2:
         _conv2d(call, data, window)
     else:
         _conv3d(call, data, window)
 
 
-def _widened(call: Call, data: Tensor, window: Window) -> tuple[Tensor, Window]:
+def widened(call: Call, data: Tensor, window: Window) -> tuple[Tensor, Window]:
     """A sequence as an image of one row."""
     wide = Window(
         (1, *window.kernel),
@@ -195,34 +218,41 @@ def _conv3d(call: Call, data: Tensor, window: Window) -> None:
 
 
 def padded(
-    call: Call, data: Tensor, window: Window, fill: float | None = None
+    call: Call, data: Tensor, window: Window, fill: float = 0, own_scheme: bool = True
 ) -> tuple[Tensor, int]:
     """The data of a window, padded by an operator where the kernel's own scheme differs.
+
+    Args:
+        call: The node.
+        data: Channels last.
+        window: The window.
+        fill: What to pad with, where the kernel does not.
+        own_scheme: Whether the kernel may do it.
 
     Returns:
         The data, and the padding scheme of the kernel.
     """
     if not window.is_padded:
         return data, VALID
-    if fill is None and window.is_same:
+    if own_scheme and window.is_same:
         return data, SAME
     sides = [(0, 0), *zip(window.begin, window.end, strict=True), (0, 0)]
     return pad(call, data, sides, fill), VALID
 
 
-def pad(
-    call: Call, data: Tensor, sides: Sequence[tuple[int, int]], fill: float | None = None
-) -> Tensor:
-    """``data`` with further elements around it: zeros, or ``fill``."""
+def pad(call: Call, data: Tensor, sides: Sequence[tuple[int, int]], fill: float = 0) -> Tensor:
+    """``data`` with further elements around it; codes of zero stand for zeros."""
     if not any(map(any, sides)):
         return data
     shape = tuple(
         None if size is None else size + sum(side)
         for size, side in zip(data.shape, sides, strict=True)
     )
-    amounts = call.values.integers(np.array(sides, np.int32))
-    if fill is None or fill == 0:
+    amounts = call.values.integers(sides)
+    if not fill:
         return call.emit("PAD", [data, amounts], shape)
-    array: Array = np.array(fill, data.dtype)
+    lowest = np.iinfo(np.int8).min
+    number = fill if data.quantization is None else lowest
+    array = np.array(max(number, np.finfo(np.float32).min), data.dtype)
     constant = call.values.graph.constant(array, quantization=data.quantization)
     return call.emit("PADV2", [data, amounts, constant], shape)

@@ -1,0 +1,307 @@
+"""Operators that cut values, put them together or surround them."""
+
+from __future__ import annotations
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from converters.litert import sizes
+from converters.litert.call import Call, lowers
+from converters.litert.operators.convolution import pad
+from converters.litert.tensors import INT32, Shape, Tensor, identity
+
+END = np.iinfo(np.int32).max
+
+
+@lowers("Concat", codes="rescaling")
+def _concat(call: Call) -> None:
+    rank = max(len(call.shape(index)) for index in range(len(call.node.inputs)))
+    axis = call.axis(rank=rank)
+    operands = [call.held(index) for index in range(len(call.node.inputs))]
+    moved = [held.perm for held in operands if not held.is_constant and held.perm != identity(rank)]
+    perm = moved[0] if moved else identity(rank)
+    place = perm.index(axis)
+    tensors = [call.values.form(held, perm) for held in operands if held.shape[axis] != 0]
+    if call.target is not None:
+        tensors = [call.values.requantize(tensor, call.target) for tensor in tensors]
+    sizes_there = [tensor.shape[place] for tensor in tensors]
+    total = None if None in sizes_there else sum(size or 0 for size in sizes_there)
+    shape = tuple(
+        total if at == place else next((s for s in column if s is not None), None)
+        for at, column in enumerate(zip(*(tensor.shape for tensor in tensors), strict=True))
+    )
+    if len(tensors) == 1:
+        call.give(tensors[0], perm)
+        return
+    options = schema.ConcatenationOptionsT(axis=place)
+    call.give(call.emit("CONCATENATION", tensors, shape, options=options), perm)
+
+
+@lowers("Split", codes="moving")
+def _split(call: Call) -> None:
+    axis, perm = call.axis(0), call.held(0).perm
+    data, place = call.tensor(0, perm), perm.index(axis)
+    outputs = call.node.outputs
+    lengths = call.known("split", 1)
+    size = data.shape[place]
+    if lengths is None and size is None:
+        raise call.unsupported("the axis it cuts has a size known only at run time")
+    if lengths is None and size is not None:
+        whole = -(-size // len(outputs))
+        lengths = (*(whole,) * (len(outputs) - 1), size - whole * (len(outputs) - 1))
+    assert lengths is not None, "given or computed"
+    parts = [
+        Tensor(str(output.name), data.dtype, _with(data.shape, place, length), data.quantization)
+        for output, length in zip(outputs, lengths, strict=True)
+    ]
+    graph, integers = call.values.graph, call.values.integers
+    if len(set(lengths)) == 1:
+        options = schema.SplitOptionsT(numSplits=len(parts))
+        graph.emit("SPLIT", [integers(place), data], parts, options)
+    else:
+        options = schema.SplitVOptionsT(numSplits=len(parts))
+        graph.emit("SPLIT_V", [data, integers(lengths), integers(place)], parts, options)
+    for index, result in enumerate(parts):
+        call.give(result, perm, index)
+
+
+def _with(shape: Shape, axis: int, size: int | None) -> Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+@lowers("Slice", codes="moving")
+def _slice(call: Call) -> None:
+    rank = len(call.shape())
+    starts, ends = call.integers("starts", 1), call.integers("ends", 2)
+    steps = call.known("steps", 4)
+    count = len(starts or ends or ()) or _length(call)
+    axes = call.known("axes", 3) or tuple(range(count))
+    axes = tuple(axis % rank for axis in axes)
+    steps = steps or (1,) * count
+    perm = call.held(0).perm
+    data = call.tensor(0, perm)
+    begin, end = [0] * rank, [0] * rank
+    shape, full = list(data.shape), (1 << rank) - 1
+    stride, untouched = [1] * rank, full
+    for index, axis in enumerate(axes):
+        place = perm.index(axis)
+        stride[place] = steps[index]
+        untouched &= ~(1 << place)
+        size = data.shape[place]
+        first = None if starts is None else _clipped(starts[index])
+        last = None if ends is None else _clipped(ends[index])
+        begin[place], end[place] = first or 0, last or 0
+        shape[place] = _sliced(size, first, last, steps[index])
+    masks = [untouched, untouched]
+    for bit in range(rank):
+        # "To the front" while walking backwards has no number: a mask says it.
+        if not untouched & (1 << bit) and stride[bit] < 0 and end[bit] <= -END:
+            masks[1] |= 1 << bit
+    bounds = [
+        _bounds(call, known, index, given, [perm.index(axis) for axis in axes])
+        for known, index, given in ((begin, 1, starts), (end, 2, ends))
+    ]
+    options = schema.StridedSliceOptionsT(beginMask=masks[0], endMask=masks[1])
+    inputs = [data, *bounds, call.values.integers(stride)]
+    call.give(call.emit("STRIDED_SLICE", inputs, tuple(shape), options=options), perm)
+
+
+def _length(call: Call) -> int:
+    length = call.shape(1)[0]
+    if length is None:
+        raise call.unsupported("how many axes it cuts is known only at run time")
+    return length
+
+
+def _clipped(bound: int) -> int:
+    return max(-END, min(END, bound))
+
+
+def _sliced(size: int | None, first: int | None, last: int | None, step: int) -> int | None:
+    if first is None or last is None:
+        return None
+    if size is None:
+        # Counted from the same side, the length does not depend on the size, if that suffices.
+        backwards = first < 0 and last == END and step == 1
+        return -first if backwards else None
+    return len(range(size)[first:last:step])
+
+
+def _bounds(call: Call, known: list[int], index: int, given: object, places: list[int]) -> Tensor:
+    """Bounds of all axes in the order they are held; those of masked axes do not matter."""
+    if given is not None:
+        return call.values.integers(known)
+    asked = call.tensor(index)
+    parts = []
+    for place in range(len(known)):
+        if place in places:
+            parts.append(sizes.picked(call, asked, places.index(place), 1))
+        else:
+            parts.append(call.values.integers([0]))
+    return sizes.concatenated(call, parts)
+
+
+@lowers("Pad", codes="moving")
+def _pad(call: Call) -> None:
+    rank, perm = len(call.shape()), call.held(0).perm
+    amounts = call.known("pads", 1)
+    if amounts is None:
+        raise call.unsupported("its amounts are known only at run time")
+    axes = call.known("axes", 3) or tuple(range(rank))
+    sides = [(0, 0)] * rank
+    for index, axis in enumerate(axes):
+        sides[perm.index(axis % rank)] = (amounts[index], amounts[index + len(axes)])
+    mode = call.node.attributes.get_string("mode", "constant")
+    number = call.number(2, call.node.attributes.get_float("value", 0.0))
+    if mode == "constant" and number is None:
+        raise call.unsupported("what it pads with is known only at run time")
+    if number:
+        call.refuse_codes()
+    data = _cropped(call, call.tensor(0, perm), sides)
+    sides = [(max(0, before), max(0, behind)) for before, behind in sides]
+    if mode == "constant":
+        call.give(pad(call, data, sides, number or 0), perm)
+    else:
+        call.give(_repeated(call, data, sides, mode), perm)
+
+
+def _cropped(call: Call, data: Tensor, sides: list[tuple[int, int]]) -> Tensor:
+    """``data`` without what negative amounts take away."""
+    begin = [max(0, -before) for before, _ in sides]
+    if not any(before < 0 or behind < 0 for before, behind in sides):
+        return data
+    end = [min(0, behind) for _, behind in sides]
+    mask = sum(1 << axis for axis, behind in enumerate(end) if behind == 0)
+    shape = tuple(
+        None if size is None else size - before + behind
+        for size, before, behind in zip(data.shape, begin, end, strict=True)
+    )
+    bounds = [call.values.integers(items) for items in (begin, end, [1] * len(sides))]
+    options = schema.StridedSliceOptionsT(endMask=mask)
+    return call.emit("STRIDED_SLICE", [data, *bounds], shape, options=options)
+
+
+def _repeated(call: Call, data: Tensor, sides: list[tuple[int, int]], mode: str) -> Tensor:
+    """Padding with elements of the value itself, axis by axis."""
+    modes = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+    if mode not in modes:
+        raise call.unsupported(f"its mode {mode!r} is not known")
+    for axis, side in enumerate(sides):
+        size = data.shape[axis]
+        if not any(side):
+            continue
+        if size is None:
+            raise call.unsupported("it repeats an axis of a size known only at run time")
+        indices = np.pad(np.arange(size, dtype=np.int32), side, mode=mode)  # type: ignore[call-overload]
+        data = gathered(call, data, indices, axis)
+    return data
+
+
+def gathered(call: Call, data: Tensor, indices: np.ndarray, axis: int) -> Tensor:
+    """Elements of a tensor along an axis, by constant indices."""
+    inputs = [data, call.values.integers(indices)]
+    shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    return call.emit("GATHER", inputs, shape, options=schema.GatherOptionsT(axis=axis))
+
+
+@lowers("Gather", codes="moving")
+def _gather(call: Call) -> None:
+    axis = call.axis(0)
+    data = call.tensor(0)
+    size = data.shape[axis]
+    number = call.number(1)
+    known = call.constant(1)
+    if known is not None and known.ndim == 0 and number is not None and size is None:
+        call.give(_at(call, data, axis, int(number)))
+        return
+    if known is not None and (known < 0).any():
+        if size is None:
+            raise call.unsupported("it counts from the end of an axis known only at run time")
+        indices = call.values.integers(np.where(known < 0, known + size, known))
+    else:
+        indices = call.tensor(1)
+    shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    options = schema.GatherOptionsT(axis=axis)
+    call.give(call.emit("GATHER", [data, indices], shape, options=options))
+
+
+def _at(call: Call, data: Tensor, axis: int, index: int) -> Tensor:
+    """One place of an axis, which is dropped."""
+    bounds = []
+    for edge in (index, index + 1):
+        item = [0] * data.rank
+        item[axis] = edge
+        bounds.append(call.values.integers(item))
+    others = ((1 << data.rank) - 1) & ~(1 << axis)
+    end = others | (1 << axis if index == -1 else 0)
+    options = schema.StridedSliceOptionsT(beginMask=others, endMask=end)
+    inputs = [data, *bounds, call.values.integers([1] * data.rank)]
+    shape = _with(data.shape, axis, 1)
+    return call.squeeze(call.emit("STRIDED_SLICE", inputs, shape, options=options), (axis,))
+
+
+@lowers("GatherND")
+def _gather_nd(call: Call) -> None:
+    if call.node.attributes.get_int("batch_dims", 0):
+        raise call.unsupported("it gathers within batches")
+    data, indices = call.tensor(0), call.tensor(1)
+    depth = indices.shape[-1]
+    if depth is None:
+        raise call.unsupported("how deep it indexes is known only at run time")
+    shape = (*indices.shape[:-1], *data.shape[depth:])
+    call.give(call.emit("GATHER_ND", [data, indices], shape, options=schema.GatherNdOptionsT()))
+
+
+@lowers("OneHot")
+def _one_hot(call: Call) -> None:
+    rank = len(call.shape()) + 1
+    axis = call.axis(-1, rank)
+    on_off = call.constant(2)
+    if on_off is None:
+        raise call.unsupported("its values are known only at run time")
+    depth = call.number(1)
+    shape = list(call.shape())
+    shape.insert(axis, None if depth is None else int(depth))
+    graph = call.values.graph
+    on, off = (graph.constant(np.array(on_off[i])) for i in (1, 0))
+    count = call.values.reshape(call.values.cast(call.tensor(1), INT32), ())
+    indices = call.values.cast(call.tensor(0), INT32)
+    options = schema.OneHotOptionsT(axis=axis if axis < rank - 1 else -1)
+    call.give(call.emit("ONE_HOT", [indices, count, on, off], tuple(shape), on.dtype, options))
+
+
+@lowers("CumSum")
+def _cumsum(call: Call) -> None:
+    axis = call.number(1)
+    if axis is None:
+        raise call.unsupported("its axis is known only at run time")
+    attributes = call.node.attributes
+    options = schema.CumsumOptionsT(
+        exclusive=bool(attributes.get_int("exclusive", 0)),
+        reverse=bool(attributes.get_int("reverse", 0)),
+    )
+    place = call.values.integers(int(axis) % len(call.shape()))
+    call.give(call.emit("CUMSUM", [call.tensor(0), place], options=options))
+
+
+@lowers("NonZero")
+def _non_zero(call: Call) -> None:
+    data = call.tensor(0)
+    found = call.emit("WHERE", [data], (None, data.rank), np.dtype(np.int64))
+    call.give(call.values.cast(found, INT32), (1, 0))
+
+
+@lowers("Trilu")
+def _trilu(call: Call) -> None:
+    data = call.tensor(0)
+    rows, columns = data.shape[-2:]
+    k = call.number(1, 0.0)
+    if rows is None or columns is None or k is None:
+        raise call.unsupported("its sizes are known only at run time")
+    keep = np.tri(
+        rows, columns, int(k) if not call.node.attributes.get_int("upper", 1) else int(k) - 1
+    )
+    keep = keep if not call.node.attributes.get_int("upper", 1) else 1 - keep
+    mask = call.values.graph.constant(keep.astype(bool))
+    inputs = [mask, data, call.number_tensor(0, data)]
+    call.give(call.emit("SELECT_V2", inputs, data.shape, data.dtype))

@@ -1,0 +1,228 @@
+"""Operators that say the same elements in another shape, or speak about shapes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from converters.litert import sizes
+from converters.litert.call import Call, lowers, type_of
+from converters.litert.tensors import INT32, Shape, Tensor, identity, size_of
+from converters.litert.values import Held, computed
+
+
+@lowers("Transpose", codes="moving")
+def _transpose(call: Call) -> None:
+    """Costs nothing: the same tensors, read in another order."""
+    held = call.held(0)
+    rank = len(held.shape)
+    order = call.node.attributes.get_ints("perm", tuple(reversed(range(rank))))
+    if held.array is not None:
+        array = np.transpose(held.array, order)
+        call.give_held(Held(array.shape, array=array, quantization=held.quantization))
+        return
+    if not held.forms:
+        call.values.form(held, held.perm)
+    forms = {
+        tuple(order.index(axis) for axis in perm): tensor for perm, tensor in held.forms.items()
+    }
+    shape = tuple(held.shape[axis] for axis in order)
+    call.give_held(Held(shape, forms, quantization=held.quantization))
+
+
+@lowers("Reshape", codes="moving")
+def _reshape(call: Call) -> None:
+    data = call.shape()
+    rank = len(call.output_shape()) if call.output.shape is not None else None
+    asked, at_run_time = sizes.vector(call, 1, _length(call, 1, rank))
+    if not call.node.attributes.get_int("allowzero", 0):
+        # 0 copies an axis: its size, or what a lowered shape must look up.
+        asked = tuple(
+            data[axis] if size == 0 and axis < len(data) else size
+            for axis, size in enumerate(asked)
+        )
+        at_run_time = _with_copies(call, asked, at_run_time)
+    shape = tuple(None if size == -1 else size for size in asked)
+    shape = call.output_shape(_resolved(data, shape))
+    call.give(sizes.reshaped(call, call.tensor(0), shape, at_run_time))
+
+
+def _with_copies(call: Call, asked: Shape, at_run_time: Tensor | None) -> Tensor | None:
+    """The tensor of sizes, where several axes are copied or unknown."""
+    written = call.integers("shape", 1)
+    if written is None or at_run_time is not None:
+        return at_run_time
+    if sum(size is None or size == -1 for size in asked) <= 1:
+        return None
+    source = call.node.inputs[0]
+    assert source is not None
+    parts = [
+        sizes.size_at(call, source, axis) if asked[axis] is None else call.values.integers([size])
+        for axis, size in enumerate(asked)
+    ]
+    return sizes.concatenated(call, parts)
+
+
+def _resolved(data: Shape, shape: Shape) -> Shape:
+    """The shape with its one unknown axis computed, if all else is known."""
+    total = size_of(data)
+    if shape.count(None) != 1 or total is None:
+        return shape
+    rest = math.prod(size for size in shape if size is not None)
+    return tuple(total // rest if size is None else size for size in shape) if rest else shape
+
+
+def _length(call: Call, index: int, default: int | None) -> int:
+    """How many sizes an input lists."""
+    shape = call.shape(index)
+    length = shape[0] if shape else None
+    length = default if length is None else length
+    if length is None:
+        raise call.unsupported("the rank of its result is known only at run time")
+    return length
+
+
+@lowers("Flatten", codes="moving")
+def _flatten(call: Call) -> None:
+    shape = call.shape()
+    axis = call.node.attributes.get_int("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    halves = (size_of(shape[:axis]), size_of(shape[axis:]))
+    if halves.count(None) == 2:
+        raise call.unsupported("both of its axes are known only at run time")
+    call.give(call.values.reshape(call.tensor(0), halves))
+
+
+@lowers("Squeeze", codes="moving")
+def _squeeze(call: Call) -> None:
+    shape, perm = call.shape(), call.held(0).perm
+    axes = call.known("axes", 1)
+    if axes is None:
+        axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    dropped = {axis % len(shape) for axis in axes}
+    left = [axis for axis in range(len(shape)) if axis not in dropped]
+    tensor = call.squeeze(call.tensor(0, perm), [perm.index(axis) for axis in dropped])
+    call.give(tensor, tuple(left.index(axis) for axis in perm if axis not in dropped))
+
+
+@lowers("Unsqueeze", codes="moving")
+def _unsqueeze(call: Call) -> None:
+    axes = call.known("axes", 1)
+    assert axes is not None, "the schema asks for axes"
+    held = call.held(0)
+    rank = len(held.shape) + len(axes)
+    added = sorted(axis % rank for axis in axes)
+    if held.array is not None:
+        array = np.expand_dims(held.array, tuple(added))
+        call.give_held(Held(array.shape, array=array))
+        return
+    kept = [axis for axis in range(rank) if axis not in added]
+    # Axes of the result in the order they are held, new ones first.
+    order = [kept[axis] for axis in held.perm]
+    perm = tuple(order)
+    for axis in added:
+        place = axis if held.perm == identity(len(held.perm)) else 0
+        perm = (*perm[:place], axis, *perm[place:])
+    places = [place for place, axis in enumerate(perm) if axis in added]
+    call.give(call.unsqueeze(call.tensor(0, held.perm), places), perm)
+
+
+@lowers("Shape")
+def _shape(call: Call) -> None:
+    shape = call.shape()
+    start = call.node.attributes.get_int("start", 0)
+    end = call.node.attributes.get_int("end", len(shape))
+    wanted = range(len(shape))[start:end]
+    if all(shape[axis] is not None for axis in wanted):
+        array = np.array([shape[axis] for axis in wanted], np.int32)
+        call.give_held(Held(array.shape, array=array))
+        return
+    held = call.held(0)
+    found = call.values.run_time_shape(call.values.form(held, held.perm))
+    order = call.values.integers([held.perm.index(axis) for axis in wanted])
+    if list(wanted) != list(held.perm):
+        options = schema.GatherOptionsT(axis=0)
+        found = call.emit("GATHER", [found, order], (len(wanted),), options=options)
+    call.give(found)
+
+
+@lowers("Size")
+def _size(call: Call) -> None:
+    total = size_of(call.shape())
+    if total is not None:
+        call.give_held(Held((), array=np.array(total, np.int32)))
+        return
+    held = call.held(0)
+    found = call.values.run_time_shape(call.values.form(held, held.perm))
+    inputs = [found, call.values.integers([0])]
+    call.give(call.emit("REDUCE_PROD", inputs, (), options=schema.ReducerOptionsT()))
+
+
+@lowers("ConstantOfShape")
+def _constant_of_shape(call: Call) -> None:
+    attribute = call.node.attributes.get_tensor("value", None)
+    value = np.zeros(1, np.float32) if attribute is None else attribute.numpy()
+    dtype = computed(value.dtype)
+    asked, at_run_time = sizes.vector(call, 0, _length(call, 0, None))
+    number = call.values.graph.constant(value.reshape(()).astype(dtype))
+    if at_run_time is None:
+        at_run_time = call.values.integers([size or 0 for size in asked])
+    inputs = [at_run_time, number]
+    shape = call.output_shape(asked)
+    call.give(call.emit("FILL", inputs, shape, dtype, schema.FillOptionsT()))
+
+
+@lowers("Range")
+def _range(call: Call) -> None:
+    inputs = [call.values.reshape(call.tensor(index), ()) for index in range(3)]
+    options = schema.RangeOptionsT()
+    call.give(call.emit("RANGE", inputs, call.output_shape((None,)), options=options))
+
+
+@lowers("Expand")
+def _expand(call: Call) -> None:
+    data = call.shape()
+    rank = len(call.output_shape())
+    length = _length(call, 1, rank)
+    asked, at_run_time = sizes.vector(call, 1, length)
+    shape = call.output_shape(sizes.broadcast_to(data, asked))
+    if at_run_time is None and None not in shape:
+        target = call.values.integers(shape)
+    else:
+        if at_run_time is None:
+            at_run_time = call.values.integers([size or 1 for size in asked])
+        have = call.values.run_time_shape(call.tensor(0))
+        target = call.emit("BROADCAST_ARGS", [have, at_run_time], (rank,), INT32)
+    tensor = call.tensor(0)
+    call.give(
+        call.emit("BROADCAST_TO", [tensor, target], shape, options=schema.BroadcastToOptionsT())
+    )
+
+
+@lowers("Tile")
+def _tile(call: Call) -> None:
+    data = call.shape()
+    counts = call.integers("repeats", 1)
+    shape: Shape = (None,) * len(data)
+    if counts is not None:
+        columns = zip(data, counts, strict=True)
+        shape = tuple(None if size is None else size * count for size, count in columns)
+    inputs = [call.tensor(0), call.tensor(1)]
+    call.give(call.emit("TILE", inputs, call.output_shape(shape), options=schema.TileOptionsT()))
+
+
+@lowers("Cast", "CastLike")
+def _cast(call: Call) -> None:
+    held, dtype = call.held(0), type_of(call.output)
+    if dtype is None:
+        raise call.unsupported("the type of its result is not known")
+    if held.array is not None:
+        call.give_held(Held(held.shape, array=held.array.astype(dtype)))
+        return
+    tensor = call.tensor(0, held.perm)
+    if tensor.dtype == dtype:
+        call.give_held(held)
+    else:
+        call.give(call.values.cast(tensor, dtype), held.perm)
