@@ -32,8 +32,7 @@ class Group:
     @property
     def hits(self) -> int:
         """How often the memory limit was reached and pages had to go."""
-        first = [self._counter(f"memory.{kind}failcnt") for kind in ("", "memsw.")]
-        return sum(map(int, filter(None, first))) + int(self._counter("memory.events", "max") or 0)
+        return int(self._counter("memory.failcnt") or self._counter("memory.events", "max"))
 
     @property
     def peak(self) -> int:
@@ -115,9 +114,7 @@ def _settings(
     found: dict[str, dict[str, object]] = {}
     if _first_version():
         if memory is not None:
-            files = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-            there = [file for file in files if (ROOT / "memory" / file).exists()]
-            found["memory"] = {"memory.swappiness": 0} | dict.fromkeys(there, memory)
+            found["memory"] = {"memory.limit_in_bytes": memory, "memory.swappiness": 0}
         if read_bytes_per_second is not None:
             rule = f"{number} {read_bytes_per_second}"
             found["blkio"] = {"blkio.throttle.read_bps_device": rule}
