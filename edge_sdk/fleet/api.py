@@ -18,17 +18,14 @@ name stand for it (DNS rebinding).
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
@@ -50,6 +47,7 @@ from edge_sdk.fleet import audit, trials, views
 from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.devices import PRESENCE, Devices
+from edge_sdk.fleet.door import Door
 from edge_sdk.fleet.resolve import Resolved, resolve
 from edge_sdk.fleet.rollout import operate
 from edge_sdk.fleet.rollout.decide import Decision
@@ -83,8 +81,7 @@ class Api:
         engine: Runs rollouts.
         shadows: What devices follow.
         store: The server's own bundles.
-        public: ``host:port`` by which devices reach them; the request's own unless given.
-        token: What every request must show; ``None`` lets everyone in.
+        door: Who may come in, and by which name devices reach the server.
     """
 
     database: Database
@@ -93,8 +90,7 @@ class Api:
     engine: RolloutEngine
     shadows: ShadowService
     store: Path
-    public: str | None = None
-    token: str | None = None
+    door: Door
 
     def routes(self) -> list[Route]:
         """What to serve."""
@@ -129,23 +125,12 @@ class Api:
 
     def _refuse(self, request: Request) -> Response | None:
         """An answer to who may not come in, or was sent here by a page in a browser."""
-        kind, _, shown = request.headers.get("authorization", "").partition(" ")
-        if self.token is not None and not (
-            kind.lower() == "bearer" and hmac.compare_digest(shown.encode(), self.token.encode())
-        ):
-            error = ConfigError(
-                "this server asks for a token" if not shown else "the token is not this server's",
-                remedy="give --token, or set EDGE_SDK_TOKEN",
-            )
-            response = problem(error, HTTPStatus.UNAUTHORIZED)
-            response.headers["WWW-Authenticate"] = 'Bearer realm="edge-sdk"'
+        refusal = self.door.refuse(request)
+        if refusal is not None:
+            response = problem(refusal.error, refusal.status)
+            if refusal.status == HTTPStatus.UNAUTHORIZED:
+                response.headers["WWW-Authenticate"] = 'Bearer realm="edge-sdk"'
             return response
-        if self.token is None and not _is_meant(request.url.hostname or "", self.public):
-            error = ConfigError(
-                f"a server without a token is not reached as {request.url.hostname!r}",
-                remedy="use its address, set http.public to this name, or set http.token",
-            )
-            return problem(error, HTTPStatus.FORBIDDEN)
         content = request.headers.get("content-type", "").partition(";")[0].strip()
         if request.method not in ("GET", "HEAD") and content != "application/json":
             error = ConfigError("must be application/json", where="Content-Type")
@@ -222,7 +207,7 @@ class Api:
 
     def _own(self, request: Request) -> str:
         """By which devices reach this server's own bundles."""
-        return self.public or f"{request.url.scheme}://{request.headers.get('host', '')}"
+        return self.door.public or f"{request.url.scheme}://{request.headers.get('host', '')}"
 
     def _device(self, request: Request) -> Device:
         thing = request.path_params["thing"]
@@ -351,20 +336,6 @@ def _by(request: Request) -> str:
     claimed = request.headers.get("x-edge-sdk-by", "")
     host = request.client.host if request.client else ""
     return "".join(filter(str.isprintable, claimed))[:64] or host
-
-
-def _is_meant(host: str, public: str | None) -> bool:
-    """Whether nobody else can have made this name stand for this server.
-
-    Names without a dot are those of the local network.
-    """
-    if public is not None and host == urlsplit(f"//{public.rpartition('//')[2]}").hostname:
-        return True
-    try:
-        ip_address(host)
-    except ValueError:
-        return "." not in host
-    return True
 
 
 def _number(request: Request, name: str) -> int | None:

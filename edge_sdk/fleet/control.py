@@ -13,6 +13,7 @@ from edge_sdk.fleet.config import FleetConfig
 from edge_sdk.fleet.database.engine import Database
 from edge_sdk.fleet.device_events import DeviceEvents
 from edge_sdk.fleet.devices import PRESENCE, Devices
+from edge_sdk.fleet.door import Door
 from edge_sdk.fleet.rollout_engine import RolloutEngine
 from edge_sdk.fleet.shadow_service import Change, ShadowService
 from edge_sdk.fleet.tasks import together
@@ -52,8 +53,7 @@ class Control:
             self._engine,
             shadows,
             store=config.store_folder,
-            public=config.http.public,
-            token=config.http.token,
+            door=Door(config.http.token, config.http.public),
         )
         bus.subscribe(PRESENCE, self._devices.receive)
         self._events = DeviceEvents(bus, database, self._webhooks, clock)

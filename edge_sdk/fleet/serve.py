@@ -20,6 +20,7 @@ from edge_sdk.fleet.bus import FleetBus
 from edge_sdk.fleet.config import FleetConfig
 from edge_sdk.fleet.control import Control
 from edge_sdk.fleet.database.engine import Database
+from edge_sdk.fleet.door import Door
 from edge_sdk.fleet.mqtt_blobs import MqttBlobs
 from edge_sdk.fleet.shadow_service import ShadowService
 from edge_sdk.fleet.tasks import together
@@ -89,7 +90,9 @@ async def serve(
         await control.load()
         blobs = MqttBlobs(bus, config.store_folder, ROOTS[0])
         health = Route("/health", _health(bus, database))
-        bundles = blob_endpoint.routes(config.store_folder)
+        bundles = blob_endpoint.routes(
+            config.store_folder, Door(config.http.token, config.http.public)
+        )
         app = Starlette(routes=[health, *control.routes, *bundles])
         await together(
             _until(stop, bus, lambda: started(serving)),
