@@ -134,14 +134,22 @@ def _file(path: Path, data: mmap.mmap, model: Any) -> File:
             remedy="update ai-edge-litert, or export for a released version",
         )
     graph = model.subgraphs[0]
-    tensors = tuple(_tensor(tensor, model, data) for tensor in graph.tensors)
+    made = {
+        int(i)
+        for ends in (graph.inputs, *(n.outputs for n in _list(graph.operators)))
+        for i in ends
+    }
+    tensors = tuple(
+        _tensor(tensor, model, data, made=index in made)
+        for index, tensor in enumerate(graph.tensors)
+    )
     codes = [_operator(code, path) for code in model.operatorCodes]
     nodes = tuple(_node(node, codes, tensors) for node in _list(graph.operators))
     inputs, outputs = _names(model, graph, tensors)
     return File(path, tensors, nodes, inputs, outputs)
 
 
-def _tensor(tensor: Any, model: Any, data: mmap.mmap) -> Tensor:
+def _tensor(tensor: Any, model: Any, data: mmap.mmap, *, made: bool) -> Tensor:
     name = (tensor.name or b"").decode("utf-8", "replace")
     shape = tuple(int(size) for size in _list(tensor.shape))
     signature = tuple(int(size) for size in _list(tensor.shapeSignature))
@@ -151,6 +159,8 @@ def _tensor(tensor: Any, model: Any, data: mmap.mmap) -> Tensor:
             "is sparse", where=f"tensor {name!r}", remedy="export it with dense weights"
         )
     values = _values(dtype, shape, _bytes(model.buffers[tensor.buffer], data), name)
+    if values is None and not made and 0 in shape:
+        values = np.zeros(shape, dtype)  # a constant of no elements has no bytes
     return Tensor(
         name=name,
         dtype="int8" if dtype in ("int4", "int2") else dtype,

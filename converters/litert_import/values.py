@@ -209,7 +209,7 @@ class Values:
         )
 
     def _initializer(self, name: str, values: Array) -> ir.Value:
-        value = ir.Value(name=name, const_value=ir.Tensor(np.ascontiguousarray(values), name=name))
+        value = ir.Value(name=name, const_value=ir.Tensor(np.asarray(values, order="C"), name=name))
         value.dtype = ir.DataType.from_numpy(values.dtype)
         value.shape = ir.Shape(values.shape)
         self.initializers.append(value)

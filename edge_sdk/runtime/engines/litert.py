@@ -102,7 +102,7 @@ class LiteRtSession:
         self._outputs = {name: detail["index"] for name, detail in outputs}
         self._input_specs = tuple(tensor_spec(*item) for item in inputs)
         self._output_specs = tuple(tensor_spec(*item) for item in outputs)
-        self._shapes = {name: tuple(map(int, detail["shape"])) for name, detail in inputs}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of the call before
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -214,7 +214,13 @@ def _interpreter(
         experimental_delegates=list(delegates),
         experimental_op_resolver_type=native.OpResolverType[resolver],
     )
-    interpreter.allocate_tensors()
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError:
+        details = interpreter.get_input_details()
+        if all(min(detail["shape_signature"], default=0) >= 0 for detail in details):
+            raise
+        # The ones that the file has for free dimensions may be too few: a call will say.
     return interpreter
 
 
