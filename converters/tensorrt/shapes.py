@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from converters.dataset import Feeds
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.runtime.inputs import dimensions
-from edge_sdk.runtime.text_tasks import DEFAULT_BATCH
+from edge_sdk.runtime.tasks.texts import DEFAULT_BATCH
 
 Shape = tuple[int, ...]
 

@@ -16,7 +16,7 @@ from edge_sdk.cli.arguments import thread_count
 from edge_sdk.cli.output import emit_json, note, table
 from edge_sdk.errors import DataError, InputError, WorkError
 from edge_sdk.runtime.generation.stats import Stats
-from edge_sdk.runtime.steps import Classification
+from edge_sdk.runtime.tasks.results import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,14 +21,22 @@ from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Runner
 from edge_sdk.runtime.prepared import Verify
 from edge_sdk.runtime.scores import Float32
-from edge_sdk.runtime.steps import Classification
-from edge_sdk.runtime.text_tasks import DEFAULT_BATCH, TextTasks
+from edge_sdk.runtime.tasks.texts import DEFAULT_BATCH
+from edge_sdk.runtime.tasks.variant import Variant
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.generation.completion import Completion
     from edge_sdk.runtime.generation.generator import Generator
     from edge_sdk.runtime.generation.prompt import Prompt
     from edge_sdk.runtime.seq2seq.writer import Writer
+    from edge_sdk.runtime.tasks.results import (
+        Answer,
+        Classification,
+        Entity,
+        Filling,
+        Transcription,
+    )
+    from edge_sdk.runtime.text import Text
 
 __all__ = ["Model", "Stream", "load"]
 
@@ -125,7 +133,7 @@ class Model:
         self._blobs = blobs
         self._memory_limit = memory_limit
         self._nan = nan
-        self._text = TextTasks(record, blobs, self.inputs, self.run)
+        self._tasks = Variant(record, blobs, self.inputs, self.run)
 
     def close(self) -> None:
         """Frees sessions and caches, once the calls that run have ended.
@@ -179,11 +187,12 @@ class Model:
         """A sequence of calls that carries the recurrent states forward."""
         return Stream(self)
 
-    def embed(self, texts: str | Sequence[str], batch: int = DEFAULT_BATCH) -> Float32:
+    def embed(self, texts: Text | Sequence[Text], batch: int = DEFAULT_BATCH) -> Float32:
         """One vector per text.
 
         Args:
-            texts: A text or several; each is cut at the variant's ``max_length``.
+            texts: A text or several; each is cut at the variant's ``max_length``. A
+                tuple of two texts is one pair.
             batch: Largest number of texts run at once.
 
         Returns:
@@ -192,21 +201,93 @@ class Model:
         Raises:
             InputError: The variant does not embed texts.
         """
-        return self._text.embed(texts, batch)
+        from edge_sdk.runtime.tasks.vectors import embed
+
+        return embed(self._tasks, texts, batch)
 
     def classify(
-        self, given: str | Sequence[str] | Mapping[str, Any], top: int = 5
+        self,
+        given: Text | Sequence[Any] | Array | Path | Mapping[str, Any],
+        top: int = 5,
+        *,
+        rate: int | None = None,
     ) -> list[list[Classification]]:
-        """The best classes of each text, or of each row of a batch of inputs.
+        """The best classes of each text, picture or sound, or of each row of a batch of inputs.
 
         Args:
-            given: A text or several, or inputs as for :meth:`run`.
+            given: What the variant takes, one or several. Text: a str, or a tuple of two as
+                a pair. Pictures: uint8 ``[height, width, 3]`` in RGB (``[height, width]``
+                in grey), or a file. Sound: samples from -1 to 1, ``[samples]`` or
+                ``[samples, channels]``, or a WAV file. Or inputs as for :meth:`run`.
             top: Number of classes per row, best first.
+            rate: Samples per second of sound given as arrays; the model's by default.
 
         Raises:
-            InputError: The variant has no labels, or takes no text.
+            InputError: The variant has no labels, or does not take what is given.
+            DataError: A file cannot be read, or an array is no picture or sound.
         """
-        return self._text.classify(given, top)
+        from edge_sdk.runtime.tasks.classes import classify
+
+        return classify(self._tasks, given, top, rate)
+
+    def tag(self, texts: str | Sequence[str]) -> list[list[Entity]]:
+        """The labelled stretches of each text (named entities, parts of speech), in its order.
+
+        Args:
+            texts: A text or several.
+
+        Raises:
+            InputError: The variant does not tag texts.
+        """
+        from edge_sdk.runtime.tasks.entities import tag
+
+        return tag(self._tasks, texts)
+
+    def answer(self, question: str, context: str, top: int = 1) -> list[Answer]:
+        """The stretches of a context that best answer a question, best first.
+
+        Args:
+            question: What is asked.
+            context: Where the answer stands; a long one is read in overlapping windows.
+            top: Most answers.
+
+        Raises:
+            InputError: The variant does not answer questions.
+            DataError: A text is empty, or the question too long.
+        """
+        from edge_sdk.runtime.tasks.spans import answer
+
+        return answer(self._tasks, question, context, top)
+
+    def fill(self, text: str, top: int = 5) -> list[list[Filling]]:
+        """What may stand in each gap of a text, likeliest first.
+
+        Args:
+            text: It has the model's mask token (``[MASK]``, ``<mask>``) where words are missing.
+            top: Number of fillings per gap.
+
+        Raises:
+            InputError: The variant does not fill gaps.
+            DataError: The text has no gap.
+        """
+        from edge_sdk.runtime.tasks.gaps import fill
+
+        return fill(self._tasks, text, top)
+
+    def transcribe(self, audio: Array | str | Path, *, rate: int | None = None) -> Transcription:
+        """What is said in a clip; a long one is read in overlapping windows.
+
+        Args:
+            audio: Samples from -1 to 1, ``[samples]`` or ``[samples, channels]``, or a WAV file.
+            rate: Samples per second of an array; the model's by default. Files say theirs.
+
+        Raises:
+            InputError: The variant does not transcribe sound.
+            DataError: The file cannot be read, or the array is no sound.
+        """
+        from edge_sdk.runtime.tasks.speech import transcribe
+
+        return transcribe(self._tasks, audio, rate)
 
     def generate(
         self,
@@ -363,8 +444,8 @@ class Model:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes, in order; none where the variant does not classify."""
-        return self._text.labels
+        """Names of the classes, in order; none where the variant does not classify or tag."""
+        return self._tasks.labels
 
     def self_test(self) -> golden.SelfTest:
         """Runs the variant's golden inputs and compares with its golden outputs.

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edge_sdk.errors import DataError
 from edge_sdk.runtime.inputs import Array
-from edge_sdk.runtime.steps import Classification, Pool
+from edge_sdk.runtime.steps import Pool
+from edge_sdk.runtime.tasks.results import Classification
 
 Float32 = NDArray[np.float32]
 
@@ -52,6 +53,13 @@ def softmax(logits: Array) -> Float32:
     values = logits.astype(np.float32, copy=False)
     shifted = np.exp(values - values.max(axis=-1, keepdims=True))
     result: Float32 = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result
+
+
+def sigmoid(logits: Array) -> Float32:
+    """One probability each; by the half argument's tanh, so nothing overflows."""
+    values = logits.astype(np.float32, copy=False)
+    result: Float32 = np.float32(0.5) * (np.tanh(values * np.float32(0.5)) + np.float32(1))
     return result
 
 

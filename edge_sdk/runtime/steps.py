@@ -33,7 +33,11 @@ Size = tuple[Positive, Positive]
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Options of one step."""
+    """Options of one step.
+
+    Fields named ``input``, ``inputs`` and ``mask`` name inputs of the model; ``output``,
+    ``start`` and ``end`` name outputs.
+    """
 
 
 class Tokenize(Options, frozen=True, kw_only=True):
@@ -48,7 +52,7 @@ class Tokenize(Options, frozen=True, kw_only=True):
             and a text to tag. 0 reads a tagged text's first window only.
     """
 
-    inputs: dict[str, Encoding]
+    inputs: Annotated[dict[str, Encoding], Meta(min_length=1)]
     max_length: Positive
     file: str = "tokenizer.json"
     stride: Count = 0
@@ -260,11 +264,11 @@ class Fill(Options, frozen=True, kw_only=True):
 
     Attributes:
         output: Model output, ``[batch, sequence, vocabulary]``.
-        mask: The token that marks the gap.
+        gap: The token that stands for what is missing.
     """
 
     output: str
-    mask: str = "[MASK]"
+    gap: str = "[MASK]"
 
 
 class Ctc(Options, frozen=True, kw_only=True):
@@ -273,6 +277,8 @@ class Ctc(Options, frozen=True, kw_only=True):
     Attributes:
         output: Model output, ``[batch, frames, tokens]``.
         seconds: Of sound per frame.
+        window: Most seconds of sound read at a time; a longer clip is read in windows
+            of which neighbours share a third.
         file: Tokens and their ids, ``{"token": id}``, among the variant's files.
         blank: The token that says "none".
         delimiter: The token between words.
@@ -281,17 +287,11 @@ class Ctc(Options, frozen=True, kw_only=True):
 
     output: str
     seconds: Scale = 0.02
+    window: Scale = 30.0
     file: str = "vocab.json"
     blank: str = "<pad>"
     delimiter: str = "|"
     repeats: bool = True
-
-
-class Classification(msgspec.Struct, frozen=True):
-    """One class with its score: a probability where the variant has a softmax step."""
-
-    label: str
-    score: float
 
 
 STEPS: dict[str, type[msgspec.Struct]] = {

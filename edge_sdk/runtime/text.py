@@ -1,4 +1,4 @@
-"""Text to token arrays, in batches of similar length so that little is padded."""
+"""Texts and pairs of texts to token arrays, in batches of similar length: little is padded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.errors import BundleError
+from edge_sdk.errors import BundleError, DataError
 from edge_sdk.runtime.steps import Encoding
 
 Ids = NDArray[np.int64]
+Text = str | tuple[str, str]
 # Texts encoded at a time: enough to sort by length, few enough to hold in memory.
 WINDOW = 1024
 
@@ -22,18 +23,24 @@ class Batch:
     """Token arrays of some texts, padded to one length.
 
     Attributes:
-        rows: Which of the given texts these are.
+        rows: Which of the given texts these are; several rows may be windows of one.
         arrays: ``ids``, ``mask`` and ``types``, each int64 ``[batch, sequence]``.
+        encodings: The tokenizers library's encoding of each row.
     """
 
     rows: tuple[int, ...]
     arrays: dict[Encoding, Ids]
+    encodings: tuple[Any, ...] = ()
 
     def halves(self) -> tuple[Batch, Batch]:
         """The batch in two."""
         middle = len(self.rows) // 2
         first, second = (
-            Batch(self.rows[cut], {kind: array[cut] for kind, array in self.arrays.items()})
+            Batch(
+                self.rows[cut],
+                {kind: array[cut] for kind, array in self.arrays.items()},
+                self.encodings[cut],
+            )
             for cut in (slice(middle), slice(middle, None))
         )
         return first, second
@@ -46,27 +53,28 @@ class TextEncoder:
         data: Content of ``tokenizer.json``.
         max_length: Tokens kept of each text, special tokens included.
         where: Where the file comes from, for errors.
+        stride: Tokens that neighbouring windows of a longer text share.
 
     Raises:
-        BundleError: The tokenizers library cannot read it.
+        BundleError: The tokenizers library cannot read it, or the stride fills a window.
     """
 
-    def __init__(self, data: bytes, max_length: int, where: str) -> None:
-        from tokenizers import Tokenizer
-
+    def __init__(self, data: bytes, max_length: int, where: str, stride: int = 0) -> None:
+        self._tokenizer, self._pad_id = _load(data, where)
         try:
-            self._tokenizer: Any = Tokenizer.from_buffer(data)
+            self._tokenizer.enable_truncation(max_length, stride=stride)
         except ValueError as error:
-            raise BundleError(f"not a readable tokenizer: {error}", where=where) from error
-        padding = self._tokenizer.padding or {}
-        self._pad_id = int(padding.get("pad_id", 0))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+            raise BundleError(str(error), where=where) from error
 
     def batches(
-        self, texts: Sequence[str], size: int, length: int | None = None, pads: bool = True
+        self,
+        texts: Sequence[Text],
+        size: int,
+        length: int | None = None,
+        pads: bool = True,
+        windows: bool = False,
     ) -> Iterator[Batch]:
-        """Encodes texts and groups them by length.
+        """Encodes texts, or pairs of texts, and groups them by length.
 
         Args:
             texts: What to encode.
@@ -75,24 +83,107 @@ class TextEncoder:
                 longest text of the batch otherwise.
             pads: Whether shorter texts may be padded; a model without a mask would
                 read the padding as text, so its batches hold one length only.
+            windows: Whether the rest of a text that is too long follows in rows of its own.
         """
         for start in range(0, len(texts), WINDOW):
-            encodings = [self._tokenizer.encode(text) for text in texts[start : start + WINDOW]]
+            rows, encodings = [], []
+            for row, text in enumerate(texts[start : start + WINDOW], start):
+                pair = (text,) if isinstance(text, str) else text
+                first = self._tokenizer.encode(*pair)
+                encoded = [first, *(first.overflowing if windows else ())]
+                rows += [row] * len(encoded)
+                encodings += encoded
             for picked in _chunks([len(e.ids) for e in encodings], size, pads):
-                arrays = self._pad([encodings[i] for i in picked], length)
-                yield Batch(tuple(start + i for i in picked), arrays)
+                chosen = [encodings[i] for i in picked]
+                arrays = _pad(chosen, length, self._pad_id)
+                yield Batch(tuple(rows[i] for i in picked), arrays, tuple(chosen))
 
-    def _pad(self, encodings: Sequence[Any], length: int | None) -> dict[Encoding, Ids]:
-        width = max(length or 0, *(len(encoding.ids) for encoding in encodings))
-        ids = np.full((len(encodings), width), self._pad_id, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        types = np.zeros_like(ids)
-        for i, encoding in enumerate(encodings):
-            used = len(encoding.ids)
-            ids[i, :used] = encoding.ids
-            mask[i, :used] = encoding.attention_mask
-            types[i, :used] = encoding.type_ids
-        return {"ids": ids, "mask": mask, "types": types}
+    def token(self, text: str) -> int | None:
+        """The id of a token, if there is such a one."""
+        found: int | None = self._tokenizer.token_to_id(text)
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        return str(self._tokenizer.decode(list(ids)))
+
+    @property
+    def marks_subwords(self) -> bool:
+        """Whether a token says by its form that it continues a word, as in WordPiece."""
+        return bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
+
+
+class PairEncoder:
+    """A ``tokenizer.json`` for a short text and the windows of a long one beside it.
+
+    Args:
+        data: Content of ``tokenizer.json``.
+        max_length: Tokens of both texts together, special tokens included.
+        where: Where the file comes from, for errors.
+        stride: Tokens that neighbouring windows share.
+
+    Raises:
+        BundleError: The tokenizers library cannot read it.
+    """
+
+    def __init__(self, data: bytes, max_length: int, where: str, stride: int) -> None:
+        self._tokenizer, self._pad_id = _load(data, where)
+        self._tokenizer.no_truncation()
+        self._max_length = max_length
+        self._stride = stride
+
+    def batches(
+        self, short: str, long: str, size: int, length: int | None = None, pads: bool = True
+    ) -> Iterator[Batch]:
+        """The short text with each window of the long one; see :meth:`TextEncoder.batches`.
+
+        Raises:
+            DataError: The short text leaves no room for the long one.
+        """
+        first, second = (
+            self._tokenizer.encode(text, add_special_tokens=False) for text in (short, long)
+        )
+        used = len(first.ids) + self._tokenizer.num_special_tokens_to_add(True)
+        room = self._max_length - used
+        if room <= self._stride:
+            raise DataError(
+                f"{len(first.ids)} tokens leave room for {max(room, 0)} beside them, "
+                f"of which windows share {self._stride}",
+                where="question",
+                remedy="ask more briefly",
+            )
+        second.truncate(room, stride=self._stride)
+        windows = [second, *second.overflowing]
+        encodings = [self._tokenizer.post_process(first, window) for window in windows]
+        for picked in _chunks([len(e.ids) for e in encodings], size, pads):
+            chosen = [encodings[i] for i in picked]
+            yield Batch((0,) * len(picked), _pad(chosen, length, self._pad_id), tuple(chosen))
+
+
+def _load(data: bytes, where: str) -> tuple[Any, int]:
+    """The tokenizer without padding, and the token to pad with."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer: Any = Tokenizer.from_buffer(data)
+    except ValueError as error:
+        raise BundleError(f"not a readable tokenizer: {error}", where=where) from error
+    padding = tokenizer.padding or {}
+    tokenizer.no_padding()
+    return tokenizer, int(padding.get("pad_id", 0))
+
+
+def _pad(encodings: Sequence[Any], length: int | None, pad_id: int) -> dict[Encoding, Ids]:
+    width = max(length or 0, *(len(encoding.ids) for encoding in encodings))
+    ids = np.full((len(encodings), width), pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    types = np.zeros_like(ids)
+    for i, encoding in enumerate(encodings):
+        used = len(encoding.ids)
+        ids[i, :used] = encoding.ids
+        mask[i, :used] = encoding.attention_mask
+        types[i, :used] = encoding.type_ids
+    return {"ids": ids, "mask": mask, "types": types}
 
 
 def _chunks(lengths: Sequence[int], size: int, pads: bool) -> Iterator[tuple[int, ...]]:

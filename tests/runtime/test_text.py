@@ -7,15 +7,8 @@ import edge_sdk
 from edge_sdk.bundle import record as rec
 from edge_sdk.errors import BundleError, DataError, InputError, MemoryLimitError
 from edge_sdk.runtime.scores import pool, rank, softmax
-from edge_sdk.runtime.steps import (
-    Classification,
-    Labels,
-    Pool,
-    Softmax,
-    Tokenize,
-    parse_steps,
-    to_step,
-)
+from edge_sdk.runtime.steps import Labels, Pool, Softmax, Tokenize, parse_steps, to_step
+from edge_sdk.runtime.tasks.results import Classification
 from edge_sdk.runtime.text import TextEncoder
 from tests.runtime import onnx_bytes as ob
 from tests.runtime.bundles import HERE, WORDS, Builder, plan, spec, tokenizer_json
@@ -74,8 +67,8 @@ def test_batches_shrink_to_the_memory_limit(tmp_path):
     fits_two = plan(2**20, batch=1)
     model = embedder(tmp_path / "b", memory=fits_two, limit="62MiB")
     sizes = []
-    run = model._text._run
-    model._text._run = lambda feeds: sizes.append(len(feeds["ids"])) or run(feeds)
+    run = model._tasks.run
+    model._tasks.run = lambda feeds: sizes.append(len(feeds["ids"])) or run(feeds)
     np.testing.assert_allclose(model.embed(TEXTS), [expected(t) for t in TEXTS], rtol=1e-6)
     assert sizes == [5, 2, 3, 1, 2]
 

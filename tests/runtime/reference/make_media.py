@@ -9,38 +9,65 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).parent
 
-PICTURES = {
-    "vit": ("ViTImageProcessor", {"size": {"height": 16, "width": 20}, "resample": 2}),
-    "vit-old": ("ViTImageProcessor", {"size": 12, "resample": 3}),
-    "deit": ("DeiTImageProcessor", {"size": {"height": 20, "width": 20}, "crop_size": 14}),
-    "beit-small-crop": ("BeitImageProcessor", {"size": {"height": 9, "width": 17}, "crop_size": 15, "do_center_crop": True}),
-    "convnext": ("ConvNextImageProcessor", {"size": {"shortest_edge": 14}, "crop_pct": 0.875, "resample": 3}),
-    "mobilenet": ("MobileNetV2ImageProcessor", {"size": {"shortest_edge": 18}, "crop_size": {"height": 14, "width": 16}}),
-    "mobilevit": ("MobileViTImageProcessor", {"size": {"shortest_edge": 16}, "crop_size": {"height": 14, "width": 14}}),
-    "efficientnet": ("EfficientNetImageProcessor", {"size": {"height": 13, "width": 13}, "resample": 0}),
-    "efficientnet-offset": ("EfficientNetImageProcessor", {"size": {"height": 13, "width": 13}, "resample": 1, "rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False}),
-    "poolformer": ("PoolFormerImageProcessor", {"size": {"shortest_edge": 14}, "crop_pct": 0.9, "crop_size": {"height": 14, "width": 14}}),
-    "poolformer-square": ("PoolFormerImageProcessor", {"size": {"height": 12, "width": 12}, "crop_size": {"height": 12, "width": 12}}),
-    "levit": ("LevitImageProcessor", {"size": {"shortest_edge": 14}, "crop_size": {"height": 14, "width": 14}}),
-    "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 15}, "crop_size": {"height": 13, "width": 13}}),
-    "siglip": ("SiglipImageProcessor", {"size": {"height": 14, "width": 14}}),
-    "bit": ("BitImageProcessor", {"size": {"shortest_edge": 16}, "crop_size": {"height": 14, "width": 14}}),
-    "no-resize": ("ViTImageProcessor", {"do_resize": False, "do_normalize": False}),
-    "raw": ("ViTImageProcessor", {"size": {"height": 8, "width": 8}, "do_rescale": False, "do_normalize": False, "resample": 5}),
-}  # fmt: skip
-SOUNDS = {
-    "wav2vec2": ("Wav2Vec2FeatureExtractor", {"do_normalize": True}),
-    "wav2vec2-plain": ("Wav2Vec2FeatureExtractor", {"do_normalize": False}),
-    "whisper": ("WhisperFeatureExtractor", {"chunk_length": 1}),
-    "whisper-large": ("WhisperFeatureExtractor", {"chunk_length": 1, "feature_size": 128}),
-    "ast": ("ASTFeatureExtractor", {"num_mel_bins": 64, "max_length": 60}),
-    "ast-cut": ("ASTFeatureExtractor", {"num_mel_bins": 64, "max_length": 20, "do_normalize": False}),
-}  # fmt: skip
+
+def square(side: int) -> dict[str, int]:
+    """A size in the words of the configurations."""
+    return {"height": side, "width": side}
+
+
+def shorter(side: int) -> dict[str, int]:
+    """A size that keeps proportions."""
+    return {"shortest_edge": side}
+
+
+PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("ViT", {"size": {"height": 16, "width": 20}, "resample": 2}),
+    "vit-old": ("ViT", {"size": 12, "resample": 3}),
+    "deit": ("DeiT", {"size": square(20), "crop_size": 14}),
+    "beit": ("Beit", {"size": {"height": 9, "width": 17}, "crop_size": 15, "do_center_crop": True}),
+    "convnext": ("ConvNext", {"size": shorter(14), "crop_pct": 0.875, "resample": 3}),
+    "mobilenet": ("MobileNetV2", {"size": shorter(18), "crop_size": {"height": 14, "width": 16}}),
+    "mobilevit": ("MobileViT", {"size": shorter(16), "crop_size": square(14)}),
+    "efficientnet": ("EfficientNet", {"size": square(13), "resample": 0}),
+    "efficientnet-offset": (
+        "EfficientNet",
+        {
+            "size": square(13),
+            "resample": 1,
+            "rescale_factor": 1 / 127.5,
+            "rescale_offset": True,
+            "include_top": False,
+        },
+    ),
+    "poolformer": (
+        "PoolFormer",
+        {"size": shorter(14), "crop_pct": 0.9, "crop_size": square(14)},
+    ),
+    "poolformer-square": ("PoolFormer", {"size": square(12), "crop_size": square(12)}),
+    "levit": ("Levit", {"size": shorter(14), "crop_size": square(14)}),
+    "clip": ("CLIP", {"size": shorter(15), "crop_size": square(13)}),
+    "siglip": ("Siglip", {"size": square(14)}),
+    "bit": ("Bit", {"size": shorter(16), "crop_size": square(14)}),
+    "no-resize": ("ViT", {"do_resize": False, "do_normalize": False}),
+    "raw": (
+        "ViT",
+        {"size": square(8), "do_rescale": False, "do_normalize": False, "resample": 5},
+    ),
+}
+SOUNDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wav2vec2": ("Wav2Vec2", {"do_normalize": True}),
+    "wav2vec2-plain": ("Wav2Vec2", {"do_normalize": False}),
+    "whisper": ("Whisper", {"chunk_length": 1}),
+    "whisper-large": ("Whisper", {"chunk_length": 1, "feature_size": 128}),
+    "ast": ("AST", {"num_mel_bins": 64, "max_length": 60}),
+    "ast-cut": ("AST", {"num_mel_bins": 64, "max_length": 20, "do_normalize": False}),
+}
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 SIZES = ((7, 50), (61, 13), (25, 31), (90, 80))
 RATES = ((44_100, 16_000), (8_000, 16_000), (48_000, 16_000), (16_000, 22_050))
@@ -71,7 +98,7 @@ def main() -> None:
 
     expected: dict[str, np.ndarray] = {}
     for name, (kind, options) in PICTURES.items():
-        processor = getattr(transformers, kind)(**options)
+        processor = getattr(transformers, f"{kind}ImageProcessor")(**options)
         expected[f"{name}.values"] = processor(picture(), return_tensors="np")["pixel_values"]
         expected[f"{name}.config"] = np.array(json.dumps(processor.to_dict()))
     for number, name in enumerate(FILTERS):
@@ -83,7 +110,7 @@ def main() -> None:
 
     expected = {}
     for name, (kind, options) in SOUNDS.items():
-        extractor = getattr(transformers, kind)(**options)
+        extractor = getattr(transformers, f"{kind}FeatureExtractor")(**options)
         found = extractor(sound(), sampling_rate=16_000, return_tensors="np")
         expected[f"{name}.values"] = next(iter(found.values()))
         config = {key: value for key, value in extractor.to_dict().items() if key != "mel_filters"}
