@@ -21,7 +21,9 @@ from converters.recipes import load_recipe
 from converters.report import Report, render_html
 from converters.request import Request
 from converters.sampling import dataset_for
-from converters.source import Source, open_source
+from converters.seq2seq.job import Seq2SeqJob
+from converters.seq2seq.source import Seq2SeqSource
+from converters.source import AnySource, open_source
 from converters.target import onnx_engine, targets
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile
@@ -51,7 +53,7 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     metric = find_metric(request.metric) if request.metric else None
     say(f"reading {request.source}")
     source = open_source(request.source, states=request.states, task=request.task)
-    if isinstance(source, DecoderSource):
+    if isinstance(source, DecoderSource | Seq2SeqSource):
         for profile in profiles:
             onnx_engine(profile)
     with (
@@ -76,10 +78,12 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
 
 
 def _job(
-    request: Request, source: Source | DecoderSource, metric: Metric | None, folder: Path, say: Say
-) -> Job | DecoderJob:
+    request: Request, source: AnySource, metric: Metric | None, folder: Path, say: Say
+) -> Job | DecoderJob | Seq2SeqJob:
     if isinstance(source, DecoderSource):
         return DecoderJob(request, limited(source, request.context), folder, say)
+    if isinstance(source, Seq2SeqSource):
+        return Seq2SeqJob(request, source, metric, folder, say)
     for option, value, remedy in (
         ("--adapter", request.adapters, "merge the adapter into the model before it is exported"),
         ("--context", request.context, "leave it out"),
@@ -92,7 +96,7 @@ def _job(
 
 
 @contextmanager
-def _source_runs(source: Source | DecoderSource) -> Iterator[None]:
+def _source_runs(source: AnySource) -> Iterator[None]:
     """What an engine says here, it says of the user's own model or data."""
     try:
         yield

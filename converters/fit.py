@@ -32,6 +32,7 @@ from converters.fit_report import (
 )
 from converters.memory import memory_plan
 from converters.recipes import families, prepare
+from converters.seq2seq.source import Seq2SeqSource
 from converters.shapes import bind
 from converters.source import Source, open_source
 from converters.target import Target
@@ -76,6 +77,12 @@ def fit(
     source = open_source(path)
     if isinstance(source, DecoderSource):
         return fit_decoder(source, known, dimensions or {}, started)
+    if isinstance(source, Seq2SeqSource):
+        raise InputError(
+            "what an encoder-decoder model would need is not predicted",
+            where=str(path),
+            remedy="convert it: the report says what each of its graphs needs",
+        )
     sizes = {**default_dimensions(source.inputs), **(dimensions or {})}
     _check_dimensions(source, sizes)
     facts, spread = gather(source, sizes), load_spread()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import onnx_ir as ir
 
@@ -17,6 +17,9 @@ from device_profiles.schema import Kind
 from edge_sdk.bundle.record import State, Step, TensorSpec
 from edge_sdk.errors import SourceError
 from edge_sdk.plugins import load_plugin
+
+if TYPE_CHECKING:
+    from converters.seq2seq.source import Seq2SeqSource
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Source:
             packaging to guess them from the task and the tokenizer.
         postprocess: Steps after it; none asks packaging to guess them too.
         files: What the steps read, path in the variant -> file here.
+        licence: Its licence, where known.
+        tools: Versions of what made the graph, where something did.
     """
 
     path: Path
@@ -57,6 +62,11 @@ class Source:
     preprocess: tuple[Step, ...] = ()
     postprocess: tuple[Step, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    licence: str | None = None
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+AnySource: TypeAlias = "Source | DecoderSource | Seq2SeqSource"
 
 
 class SourceReader(Protocol):
@@ -67,13 +77,14 @@ class SourceReader(Protocol):
 
     def read(
         self, path: Path, *, states: tuple[State, ...] | None, task: str | None
-    ) -> Source | DecoderSource:
+    ) -> AnySource:
         """Reads the model.
 
         Args:
             path: File or folder.
             states: Recurrences the user named; ``None`` asks the reader to find them.
             task: The task the user named; ``None`` asks the reader to find it.
+            say: Told what happens, where reading takes long.
 
         Raises:
             SourceError: The model is damaged or uses something that is not supported.
@@ -82,7 +93,7 @@ class SourceReader(Protocol):
 
 def open_source(
     path: Path, *, states: tuple[State, ...] | None = None, task: str | None = None
-) -> Source | DecoderSource:
+) -> AnySource:
     """Finds the reader that accepts ``path`` and reads it.
 
     Raises:
@@ -95,7 +106,7 @@ def open_source(
         names.append(entry.name)
         reader: SourceReader = load_plugin(entry, SourceError)()
         if reader.accepts(path):
-            return reader.read(path, states=states, task=task)
+            return reader.read(path, states=states, task=task, say=say)
     raise SourceError(
         "not a model format that an installed reader accepts",
         where=str(path),

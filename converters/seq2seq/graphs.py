@@ -11,6 +11,7 @@ from edge_sdk.errors import SourceError
 HIDDEN = "encoder_hidden_states"
 TOKENS = "decoder_input_ids"
 MASK = "attention_mask"
+PAST, PRESENT = "past_key_values", "present"
 # What the exporter calls them in the decoder's graph.
 _EXPORTED = {"input_ids": TOKENS, "encoder_attention_mask": MASK}
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from converters import describe
 from converters.decoder.checkpoint import read_json
 from converters.materialize import save
-from converters.seq2seq.graphs import encoder_with_cross, step_decoder
+from converters.seq2seq.graphs import PAST, PRESENT, encoder_with_cross, step_decoder
 from converters.seq2seq.settings import beams, read_decoding
 from converters.source import Source, digest_files
 from converters.workshop import shipped_bytes
@@ -24,7 +24,6 @@ from edge_sdk.runtime import steps
 TEXT_TASK, SPEECH_TASK = "text2text-generation", "automatic-speech-recognition"
 EXPORTED = ("encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx")
 TOKENIZER_FILE = "tokenizer.json"
-PAST, PRESENT = "past_key_values", "present"
 MAX_TOKENS = 512
 
 

@@ -30,6 +30,11 @@ Logits = NDArray[np.float32]
 class Network:
     """The two graphs of an encoder-decoder model. Safe to use from several threads.
 
+    Attributes:
+        reads: What the encoder takes.
+        vocab: Size of the logits.
+        past: The decoder's own keys and values, by input.
+
     Args:
         encoder: The caller's inputs to cross keys and values.
         decoder: Tokens, cross keys and values and the past to logits and the present.
@@ -61,6 +66,7 @@ class Network:
         logits = next((spec for spec in decoder.outputs if spec.name == LOGITS), None)
         if TOKENS not in inputs or logits is None or not logits.shape:
             raise BundleError(f"takes no {TOKENS}, or gives no {LOGITS}", where="graph 'decoder'")
+        self.reads = encoder.inputs
         self.vocab = _fixed(logits.shape[-1])
         self.past = {name: inputs[name] for name in self._states}
         self._shared = {spec.name for spec in encoder.inputs} & set(inputs)
