@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from converters.hugging_face.tasks import TASKS as EXPORT_TASKS
 from edge_sdk.bundle import oci
 from edge_sdk.bundle.record import State
 from edge_sdk.errors import InputError
@@ -15,7 +16,7 @@ from edge_sdk.errors import InputError
 # Three numbers and, as semantic versioning has it, a pre-release or build.
 VERSION = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}([-+].+)?")
 MIN_CONTEXT = 64  # a shorter one leaves no text to measure on
-TASKS = ("classification", "feature-extraction", "generic")
+TASKS = ("classification", "generic", *EXPORT_TASKS)
 
 
 @dataclass(frozen=True)

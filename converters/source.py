@@ -43,6 +43,8 @@ class Source:
             packaging to guess them from the task and the tokenizer.
         postprocess: Steps after it; none asks packaging to guess them too.
         files: What the steps read, path in the variant -> file here.
+        original: The user's own file, where ``path`` was made of it and an engine opens the
+            file as it is (``.tflite``): it is a candidate too.
         licence: Its licence, where known.
         tools: Versions of what made the graph, where something did.
     """
@@ -62,6 +64,7 @@ class Source:
     preprocess: tuple[Step, ...] = ()
     postprocess: tuple[Step, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    original: Path | None = None
     licence: str | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,7 +79,12 @@ class SourceReader(Protocol):
         """Whether ``path`` looks like this format (by name and first bytes)."""
 
     def read(
-        self, path: Path, *, states: tuple[State, ...] | None, task: str | None
+        self,
+        path: Path,
+        *,
+        states: tuple[State, ...] | None,
+        task: str | None,
+        say: Callable[[str], None],
     ) -> AnySource:
         """Reads the model.
 
@@ -91,10 +99,24 @@ class SourceReader(Protocol):
         """
 
 
+def quiet(message: str) -> None:
+    """Says nothing: for callers who need no progress."""
+
+
 def open_source(
-    path: Path, *, states: tuple[State, ...] | None = None, task: str | None = None
+    path: Path,
+    *,
+    states: tuple[State, ...] | None = None,
+    task: str | None = None,
+    say: Callable[[str], None] = quiet,
 ) -> AnySource:
     """Finds the reader that accepts ``path`` and reads it.
+
+    Args:
+        path: File or folder.
+        states: Recurrences; found where ``None``.
+        task: What it does; found where ``None``.
+        say: Told what happens, where reading takes long.
 
     Raises:
         SourceError: The path does not exist, no reader accepts it, or reading failed.

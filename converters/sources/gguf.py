@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from converters.decoder import gguf_tokenizer, names
@@ -9,7 +10,7 @@ from converters.decoder.gguf_file import MAGIC, GgufFile
 from converters.decoder.gguf_model import ROPE_FACTORS, read_model
 from converters.decoder.source import DecoderSource
 from converters.decoder.stored import StoredWeights, element_types
-from converters.source import bundle_name, digest_files
+from converters.source import bundle_name, digest_files, quiet
 from edge_sdk.bundle.record import State
 
 
@@ -21,7 +22,12 @@ class GgufSource:
         return path.is_file() and (path.suffix.lower() == ".gguf" or _first_bytes(path) == MAGIC)
 
     def read(
-        self, path: Path, *, states: tuple[State, ...] | None, task: str | None
+        self,
+        path: Path,
+        *,
+        states: tuple[State, ...] | None,
+        task: str | None,
+        say: Callable[[str], None] = quiet,
     ) -> DecoderSource:
         """Reads the metadata; weights stay in the file until they are used."""
         file = GgufFile(path)

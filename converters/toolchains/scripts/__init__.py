@@ -1,1 +1,1 @@
-"""Programs of the built-in toolchains; they run inside those, where nothing of ours is installed."""
+"""Programs of the built-in toolchains: they run inside those, without anything else of ours."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -11,7 +12,7 @@ from tempfile import mkdtemp
 import onnx
 import onnx.parser
 
-from converters.source import Source, digest_files
+from converters.source import Source, digest_files, quiet
 from converters.sources.onnx import OnnxSource
 from edge_sdk.bundle.record import State
 from edge_sdk.errors import SourceError
@@ -24,7 +25,14 @@ class OnnxTextSource:
         """Whether the file's name ends in ``.onnxtxt``."""
         return path.is_file() and path.suffix == ".onnxtxt"
 
-    def read(self, path: Path, *, states: tuple[State, ...] | None, task: str | None) -> Source:
+    def read(
+        self,
+        path: Path,
+        *,
+        states: tuple[State, ...] | None,
+        task: str | None,
+        say: Callable[[str], None] = quiet,
+    ) -> Source:
         """Parses the text; the rest is what any ONNX file needs.
 
         Raises:

@@ -1,0 +1,127 @@
+"""What lies in the folder of a Hugging Face model beside its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from converters.decoder.checkpoint import read_json
+from converters.source import bundle_name, digest_files
+from edge_sdk.errors import SourceError
+
+_SIDE_FILES = {".json", ".txt", ".model", ".jinja"}
+_WEIGHTS = ("*.safetensors", "*.bin")  # the first that there are
+_UNLIMITED = 1 << 30  # what tokenizers without a limit say
+
+
+class ModelFolder:
+    """A folder with a ``config.json``.
+
+    Attributes:
+        path: The folder.
+        config: Content of ``config.json``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads the configuration.
+
+        Raises:
+            SourceError: There is none, or it is damaged.
+        """
+        self.path = path
+        file = path / "config.json"
+        if not file.is_file():
+            raise SourceError(
+                "has weights but no config.json",
+                where=str(path),
+                remedy="download all files of the model",
+            )
+        self.config: dict[str, Any] = read_json(file)
+
+    def optional(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; empty where there is none."""
+        file = self.path / name
+        return read_json(file) if file.is_file() else {}
+
+    @cached_property
+    def tokenizer_settings(self) -> dict[str, Any]:
+        """What ``tokenizer_config.json`` says, and in old folders ``special_tokens_map.json``."""
+        return {
+            **self.optional("special_tokens_map.json"),
+            **self.optional("tokenizer_config.json"),
+        }
+
+    @cached_property
+    def token_limit(self) -> int | None:
+        """Tokens that a text may have, by all files that say so."""
+        positions = self.config.get("max_position_embeddings")
+        if positions and self.config.get("position_embedding_type", "absolute") == "absolute":
+            # Positions of RoBERTa's kin begin behind the padding token's own number.
+            begins = "roberta" in str(self.config.get("model_type")) or self.config.get(
+                "model_type"
+            ) in ("camembert", "data2vec-text", "longformer", "mpnet")
+            positions -= (self.config.get("pad_token_id", 1) + 1) if begins else 0
+        limits = (
+            positions,
+            self.tokenizer_settings.get("model_max_length"),
+            self.optional("sentence_bert_config.json").get("max_seq_length"),
+        )
+        found = [int(limit) for limit in limits if limit and 0 < limit < _UNLIMITED]
+        return min(found, default=None)
+
+    def token(self, name: str) -> str | None:
+        """A special token, as ``mask_token``."""
+        found = self.tokenizer_settings.get(name)
+        return str(found["content"]) if isinstance(found, dict) else found
+
+    @property
+    def name(self) -> str:
+        """A bundle's name from the folder's, or from the repository's in a download cache."""
+        folder = self.path.absolute()
+        if folder.parent.name == "snapshots":
+            name = folder.parent.parent.name.removeprefix("models--").split("--")[-1]
+        else:
+            name = folder.name
+        return bundle_name(name)
+
+    @property
+    def licence(self) -> str | None:
+        """The licence named in the configuration or in the front matter of the model card."""
+        if isinstance(self.config.get("license"), str):
+            return str(self.config["license"])
+        card = self.path / "README.md"
+        if not card.is_file():
+            return None
+        text = card.read_text(encoding="utf-8", errors="replace")
+        matter = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+        found = re.search(r"^license:\s*['\"]?([\w.+-]+)", matter[1], re.M) if matter else None
+        return found[1] if found else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in order."""
+        table: Mapping[str, Any] = self.config.get("id2label") or {}
+        if not table:
+            count = int(self.config.get("num_labels", 2))
+            return tuple(f"LABEL_{index}" for index in range(count))
+        return tuple(str(table[key]) for key in sorted(table, key=int))
+
+    def digest(self) -> str:
+        """Over all files that an export reads.
+
+        Raises:
+            SourceError: There are no weights.
+        """
+        weights = next((f for kind in _WEIGHTS if (f := sorted(self.path.glob(kind)))), None)
+        if not weights:
+            raise SourceError(
+                f"no {' or '.join(_WEIGHTS)} file",
+                where=str(self.path),
+                remedy="download all files of the model, its weights in safetensors",
+            )
+        beside = (path for path in self.path.iterdir() if path.suffix in _SIDE_FILES)
+        pooling = sorted(self.path.glob("*_*/config.json"))
+        return digest_files([*sorted(beside), *pooling, *weights])

@@ -1,0 +1,105 @@
+"""The toolchain ``hugging-face``: Hugging Face folders and ``torch.export`` programs to ONNX."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before any of the libraries is imported: everything is on disk, nothing is fetched.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
+
+Progress = Callable[[str], None]
+Json = dict[str, Any]
+
+PAST = "-with-past"
+
+
+def export(request: Json, progress: Progress) -> Json:
+    """Exports a model and what belongs to it into a new folder.
+
+    Args:
+        request: ``model`` (folder), ``out`` (folder) and ``task`` (as optimum names it).
+        progress: Told how far it is.
+
+    Returns:
+        ``graphs`` (files in ``out``) and ``exporter``, or ``refused`` (why) with ``supported``.
+    """
+    _quiet()
+    import optimum.exporters.onnx.model_configs  # noqa: F401  # registers what it can export
+    from optimum.exporters.tasks import TasksManager
+    from transformers import AutoConfig
+
+    model, out, task = Path(request["model"]), Path(request["out"]), str(request["task"])
+    config = AutoConfig.from_pretrained(model)
+    kinds = TasksManager.get_supported_model_type_for_task(task, "onnx")
+    if config.model_type in kinds:
+        progress(f"exporting {config.model_type} for {task} with optimum")
+        _with_optimum(model, out, task)
+        exporter = "optimum"
+    else:
+        return {"refused": f"optimum has no export of it for {task}", "supported": sorted(kinds)}
+    progress("reading the tokenizer")
+    _tokenizer(model, out)
+    return {"graphs": sorted(path.name for path in out.glob("*.onnx")), "exporter": exporter}
+
+
+def export_program(request: Json, progress: Progress) -> Json:
+    """Exports a ``torch.export`` program.
+
+    Args:
+        request: ``program`` (a ``.pt2`` file) and ``out`` (a folder).
+        progress: Told how far it is.
+
+    Returns:
+        ``graphs`` (files in ``out``).
+    """
+    _quiet()
+    import torch
+
+    progress("reading the program")
+    program = torch.export.load(request["program"])
+    out = Path(request["out"])
+    out.mkdir(parents=True)
+    progress("exporting it")
+    exported = torch.onnx.export(program, dynamo=True, verbose=False)
+    exported.save(out / "model.onnx", external_data=False)
+    return {"graphs": ["model.onnx"]}
+
+
+def _with_optimum(model: Path, out: Path, task: str) -> None:
+    from optimum.exporters.onnx import main_export
+
+    main_export(
+        str(model),
+        output=out,
+        task=task,
+        dtype="fp32",
+        framework="pt",
+        library_name="transformers",
+        local_files_only=True,
+        do_validation=False,  # what runs it compares it
+        no_post_process=True,  # decoders apart, for our own way of joining them
+    )
+
+
+def _tokenizer(model: Path, out: Path) -> None:
+    """``tokenizer.json``: the folder's own, or one converted from older files."""
+    from transformers import AutoTokenizer
+
+    if (out / "tokenizer.json").is_file():
+        return
+    if not (model / "tokenizer_config.json").is_file() and not any(model.glob("vocab*")):
+        return
+    tokenizer = AutoTokenizer.from_pretrained(model, use_fast=True)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
+
+
+def _quiet() -> None:
+    """What the libraries have to say is for their developers."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)

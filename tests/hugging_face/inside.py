@@ -1,0 +1,265 @@
+"""Runs inside the toolchain ``hugging-face``: tiny models, and what transformers makes of them.
+
+Weights are random and of a seed, but larger than transformers draws them, so that answers
+differ from one input to the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+TEXTS = (
+    "the red fox jumps over the old stone wall",
+    "rain falls on the quiet harbour",
+    "who opened the window of the old house ?",
+    "a small boat crosses the bay at night",
+    "Anna Berg lives in Port Lund and works for North Line",
+    "stop",
+)
+LABELS = {"id2label": {0: "oak", 1: "ash", 2: "elm"}, "label2id": {"oak": 0, "ash": 1, "elm": 2}}
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+}  # fmt: skip
+PICTURE = {"image_size": 32, "num_channels": 3}
+
+
+def build(request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    """Writes one model into ``out``."""
+    torch.manual_seed(0)
+    out = Path(request["out"])
+    BUILDERS[request["model"]](out)
+    return {}
+
+
+def answers(request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    """What a pipeline of transformers says to each input, as JSON."""
+    task, given = request["task"], request["inputs"]
+    options = request.get("options", {})
+    if given and isinstance(given[0], str) and given[0].endswith(".npy"):
+        given = [np.load(file) for file in given]
+    if task == "embedding":
+        return {"answers": _embeddings(Path(request["model"]), given, **options)}
+    if task.startswith("image"):
+        from PIL import Image
+
+        given = [Image.fromarray(picture) for picture in given]
+    pipeline = transformers.pipeline(task, model=request["model"], **request.get("pipeline", {}))
+    found = [
+        pipeline(**each, **options) if isinstance(each, dict) else pipeline(each, **options)
+        for each in given
+    ]
+    return {"answers": json.loads(json.dumps(found, default=float))}
+
+
+def _embeddings(folder: Path, texts: list[str], mode: str, normalize: bool) -> list[list[float]]:
+    """As sentence-transformers pools them."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    vectors = []
+    for text in texts:
+        tokens = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            states = model(**tokens).last_hidden_state[0]
+        vector = states[0] if mode == "cls" else states.mean(0)
+        vectors.append((vector / vector.norm() if normalize else vector).tolist())
+    return vectors
+
+
+def _wordpiece() -> transformers.PreTrainedTokenizerFast:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return transformers.BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
+
+
+def _bytes() -> transformers.PreTrainedTokenizerFast:
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        sep=("</s>", 2), cls=("<s>", 0), add_prefix_space=False
+    )
+    return transformers.RobertaTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
+
+
+def _save(model: Any, out: Path, *others: Any) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                spread = 0.5 if "embed" in name else 1.5 / weight[0].numel() ** 0.5
+                weight.copy_(torch.randn(weight.shape, generator=generator) * spread)
+    for each in (model.eval(), *others):
+        each.save_pretrained(out)
+
+
+def _bert(head: str, out: Path, **options: Any) -> None:
+    tokenizer = _wordpiece()
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, **SMALL, **options
+    )
+    _save(getattr(transformers, f"Bert{head}")(config), out, tokenizer)
+
+
+def _sentences(out: Path) -> None:
+    _bert("Model", out)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize",
+         "type": "sentence_transformers.models.Normalize"},
+    ]  # fmt: skip
+    (out / "modules.json").write_text(json.dumps(modules))
+    (out / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    (out / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    (out / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32}))
+    (out / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+
+
+def _slow(out: Path) -> None:
+    """As above, with the tokenizer's old files alone."""
+    _sentences(out)
+    words = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]
+    (out / "vocab.txt").write_text("".join(f"{w}\n" for w in sorted(words, key=words.get)))
+    (out / "tokenizer.json").unlink()
+
+
+def _distilbert(out: Path) -> None:
+    tokenizer = _wordpiece()
+    config = transformers.DistilBertConfig(
+        vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=4, hidden_dim=64,
+        max_position_embeddings=64, id2label=dict(enumerate(TAGS)),
+        label2id={tag: i for i, tag in enumerate(TAGS)},
+    )  # fmt: skip
+    _save(transformers.DistilBertForTokenClassification(config), out, tokenizer)
+
+
+def _roberta(out: Path) -> None:
+    tokenizer = _bytes()
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=66, type_vocab_size=1,
+        pad_token_id=1, bos_token_id=0, eos_token_id=2, **SMALL,
+    )  # fmt: skip
+    _save(transformers.RobertaForQuestionAnswering(config), out, tokenizer)
+
+
+def _picture(kind: str, out: Path, processor: Any, **options: Any) -> None:
+    config = getattr(transformers, f"{kind}Config")(**LABELS, **options)
+    _save(getattr(transformers, f"{kind}ForImageClassification")(config), out, processor)
+
+
+def _vit(out: Path) -> None:
+    size = {"height": 32, "width": 32}
+    processor = transformers.ViTImageProcessor(size=size)
+    _picture("ViT", out, processor, patch_size=8, **PICTURE, **SMALL)
+
+
+def _resnet(out: Path) -> None:
+    size = {"shortest_edge": 32}
+    processor = transformers.ConvNextImageProcessor(size=size, crop_pct=0.875)
+    _picture(
+        "ResNet", out, processor, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1],
+        layer_type="basic",
+    )  # fmt: skip
+
+
+def _mobilenet(version: int, out: Path) -> None:
+    processor = getattr(transformers, f"MobileNetV{version}ImageProcessor")(
+        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}
+    )
+    options = {"depth_multiplier": 0.25, "image_size": 32}
+    _picture(f"MobileNetV{version}", out, processor, **options)
+
+
+def _convnext(out: Path) -> None:
+    processor = transformers.ConvNextImageProcessor(size={"shortest_edge": 384})
+    _picture("ConvNext", out, processor, hidden_sizes=[8, 16], depths=[1, 1], num_stages=2)
+
+
+def _sound(kind: str, head: str, out: Path, processor: Any, **options: Any) -> None:
+    config = getattr(transformers, f"{kind}Config")(
+        conv_dim=(16, 16, 16), conv_stride=(10, 8, 4), conv_kernel=(10, 8, 4),
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, **SMALL, **options,
+    )  # fmt: skip
+    _save(getattr(transformers, f"{kind}{head}")(config), out, processor)
+
+
+def _extractor(normalize: bool = True, mask: bool = False) -> Any:
+    return transformers.Wav2Vec2FeatureExtractor(
+        sampling_rate=16000, do_normalize=normalize, return_attention_mask=mask
+    )
+
+
+def _wav2vec2(out: Path) -> None:
+    _sound("Wav2Vec2", "ForSequenceClassification", out, _extractor(), **LABELS)
+
+
+def _ctc(kind: str, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+    vocabulary = out / "vocab.json"
+    vocabulary.write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(vocabulary))
+    processor = transformers.Wav2Vec2Processor(_extractor(), tokenizer)
+    options = {"vocab_size": len(letters), "pad_token_id": 0}
+    _sound(kind, "ForCTC", out, processor, **options)
+
+
+def _spectrogram(out: Path) -> None:
+    extractor = transformers.ASTFeatureExtractor(num_mel_bins=32, max_length=64)
+    config = transformers.ASTConfig(
+        **SMALL, **LABELS, num_mel_bins=32, max_length=64, patch_size=16,
+        frequency_stride=16, time_stride=16,
+    )  # fmt: skip
+    _save(transformers.ASTForAudioClassification(config), out, extractor)
+
+
+BUILDERS: dict[str, Callable[[Path], None]] = {
+    "sentences": _sentences,
+    "slow-tokenizer": _slow,
+    "bert-classes": lambda out: _bert("ForSequenceClassification", out, **LABELS),
+    "bert-labels": lambda out: _bert(
+        "ForSequenceClassification", out, problem_type="multi_label_classification", **LABELS
+    ),
+    "bert-regression": lambda out: _bert(
+        "ForSequenceClassification", out, num_labels=1, problem_type="regression"
+    ),
+    "bert-fill": lambda out: _bert("ForMaskedLM", out),
+    "distilbert-tags": _distilbert,
+    "roberta-answers": _roberta,
+    "vit": _vit,
+    "resnet": _resnet,
+    "mobilenet-v1": lambda out: _mobilenet(1, out),
+    "mobilenet-v2": lambda out: _mobilenet(2, out),
+    "convnext": _convnext,
+    "wav2vec2-classes": _wav2vec2,
+    "wav2vec2-ctc": lambda out: _ctc("Wav2Vec2", out),
+    "hubert-ctc": lambda out: _ctc("Hubert", out),
+    "ast": _spectrogram,
+}
