@@ -52,7 +52,7 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
     base = open_bundle(request.base) if request.base else None
     metric = find_metric(request.metric) if request.metric else None
     say(f"reading {request.source}")
-    source = open_source(request.source, states=request.states, task=request.task)
+    source = open_source(request.source, states=request.states, task=request.task, say=say)
     if isinstance(source, DecoderSource | Seq2SeqSource):
         for profile in profiles:
             onnx_engine(profile)
