@@ -135,4 +135,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except Exception as error:  # noqa: BLE001 - a process' edge: its last line says why
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")

@@ -140,8 +140,8 @@ class Cloud:
         message = Message(topics.request(address, operation), msgspec.json.encode(body))
         self.broker.publish(message)
 
-    def shadow(self, thing: str, root: str = ROOT) -> Shadow | None:
-        return self._shadows.get(topics.Address(root, thing, SHADOW))
+    def shadow(self, thing: str, root: str = ROOT, name: str = SHADOW) -> Shadow | None:
+        return self._shadows.get(topics.Address(root, thing, name))
 
     def reported(self, thing: str, root: str = ROOT) -> Reported:
         shadow = self.shadow(thing, root)

@@ -1,0 +1,76 @@
+"""``convert --on thing:NAME``'s side of a trial, with a real broker, server and agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("sqlalchemy", reason="the cloud's side needs the extra [fleet]")
+
+from edge_sdk.bundle.store import Store
+from edge_sdk.cli.on_thing import OnThing
+from edge_sdk.errors import ConfigError, FleetError, NotKnownError
+from edge_sdk.fleet.client import FleetClient
+from tests.agent.cloud_process import AgentProcess, RealCloud, real_cloud, until
+
+
+@pytest.fixture(scope="module")
+def cloud(bundles, tmp_path_factory) -> Iterator[RealCloud]:
+    with real_cloud(tmp_path_factory.mktemp("cloud"), [bundles["1"]]) as made:
+        yield made
+
+
+@pytest.fixture
+def agent(cloud, tmp_path) -> Iterator[AgentProcess]:
+    made = AgentProcess(cloud, tmp_path, "bench-1")
+    made.start()
+    client = FleetClient(cloud.server.serving["http"])
+
+    def online() -> bool:
+        return any(d.thing == made.thing and d.online for d in client.devices().devices)
+
+    until(online, "the device")
+    yield made
+    made.close()
+    print(made.log.read_text())
+
+
+def on(cloud: RealCloud, where: str) -> OnThing:
+    said: list[str] = []
+    return OnThing(where, cloud.server.serving["http"], None, None, said.append)
+
+
+def test_candidates_travel_are_measured_and_leave_nothing(agent, cloud, bundles):
+    cloud.want(agent.thing, bundles["1"])
+    cloud.wait(agent.thing, "running", "1.0.0")
+    measure = on(cloud, "thing:bench-1")
+    figures = measure({"two": bundles["2"].path, "bad": bundles["wrong"].path}, 0.1)
+    assert figures["two"].p50_ms > 0
+    assert figures["two"].error is None
+    assert figures["bad"].error is not None
+    kept = {(e.name, e.version) for e in Store(cloud.server.serving["store"]).ls()}
+    assert kept == {("lookup", "1.0.0")}, "candidates are gone from the server"
+    assert [e.version for e in Store(agent.store).ls()] == ["1.0.0"]
+    assert agent.ask() == 4, "what serves was left alone"
+    view = until(
+        lambda: (
+            (v := FleetClient(cloud.server.serving["http"]).trial("bench-1")).result is None and v
+        ),
+        "an empty shadow",
+    )
+    assert view.id == ""
+
+
+def test_who_is_not_there_is_said_at_once(agent, cloud):
+    with pytest.raises(NotKnownError, match="no device 'nobody' is known"):
+        on(cloud, "thing:nobody")
+    with pytest.raises(ConfigError, match="--on thing:NAME"):
+        on(cloud, "bench-1")
+    agent.end()
+    until(
+        lambda: not FleetClient(cloud.server.serving["http"]).device("bench-1").device.online,
+        "the farewell",
+    )
+    with pytest.raises(FleetError, match="is not online"):
+        on(cloud, "thing:bench-1")
