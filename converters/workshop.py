@@ -264,7 +264,9 @@ def _lowered(built: Built) -> Built:
     """A candidate's graph as a file for LiteRT."""
     from converters import litert
 
-    content = litert.lower(ir.load(built.path))
+    halves = any(step.options.get("storage") == "float16" for step in built.effective)
+    weights: litert.Weights = "float16" if halves else "float32"
+    content = litert.lower(ir.load(built.path), weights=weights)
     path = built.path.with_suffix(".tflite")
     path.write_bytes(content)
     return replace(

@@ -19,8 +19,13 @@ from converters.passes.graph_tools import (
 )
 
 
-def normalise(editor: Editor) -> int:
-    """Rewrites one graph in place; returns the number of changes."""
+def normalise(editor: Editor, *, dense_outputs: bool = False) -> int:
+    """Rewrites one graph in place; returns the number of changes.
+
+    Args:
+        editor: The graph.
+        dense_outputs: Whether dense layers are to give integers, their bias added.
+    """
     changes = 0
     for node in list(editor.graph):
         if is_op(node, "HardSwish"):
@@ -28,6 +33,8 @@ def normalise(editor: Editor) -> int:
             changes += 1
         elif is_op(node, "Conv"):
             changes += _take_bias(node, editor)
+        elif dense_outputs and is_op(node, "MatMul"):
+            changes += _with_bias(node, editor)
     return changes
 
 
@@ -65,6 +72,30 @@ def _take_bias(conv: ir.Node, editor: Editor) -> bool:
     conv.resize_inputs(3)
     conv.replace_input_with(2, bias)
     _replace(add, output, editor)
+    return True
+
+
+def _with_bias(product: ir.Node, editor: Editor) -> bool:
+    """Makes a product of matrices and the constant added to each row one ``Gemm``."""
+    data, output = product.inputs[0], product.outputs[0]
+    add, weight = only_consumer(output), static_shape(product.inputs[1])
+    bias = other_input(add, output) if is_op(add, "Add") and add is not None else None
+    if add is None or bias is None or add.graph is not product.graph:
+        return False
+    addend, matrix = constant(bias), constant(product.inputs[1])
+    if addend is None or matrix is None or weight is None or addend.shape != weight[1:]:
+        return False
+    if data is None or data.shape is None or len(data.shape) != 2 or len(weight) != 2:
+        return False
+    name = product.name or str(output.name)
+    result = editor.node(
+        "Gemm", [*product.inputs, bias], before=add, name=f"{name}_gemm", like=add.outputs[0]
+    )
+    gemm = result.producer()
+    _replace(add, result, editor)
+    editor.graph.remove(product, safe=True)
+    assert gemm is not None
+    gemm.name = name  # by which recipes exclude it
     return True
 
 

@@ -87,7 +87,7 @@ class StaticQdq(GraphPass):
             return 0
         editor, changes = Editor(graph, model), 0
         if not self.options.symmetric_activation and self._calibrated(list(graph)):
-            changes = normalise(editor)
+            changes = normalise(editor, dense_outputs=self.options.dense_outputs)
         nodes = list(graph)
         known = self._calibrated(nodes)
         layers = [n for n in nodes if is_op(n, *WEIGHTED) and self._is_eligible(n, known)]
