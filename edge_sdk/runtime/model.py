@@ -274,19 +274,32 @@ class Model:
 
         return fill(self._tasks, text, top)
 
-    def transcribe(self, audio: Array | str | Path, *, rate: int | None = None) -> Transcription:
-        """What is said in a clip; a long one is read in overlapping windows.
+    def transcribe(
+        self,
+        audio: Array | str | Path,
+        *,
+        rate: int | None = None,
+        language: str | None = None,
+        task: str | None = None,
+    ) -> Transcription:
+        """What is said in a clip; a long one is read in windows.
 
         Args:
             audio: Samples from -1 to 1, ``[samples]`` or ``[samples, channels]``, or a WAV file.
             rate: Samples per second of an array; the model's by default. Files say theirs.
+            language: What is spoken, for a model that is told so; the likeliest by default.
+            task: ``transcribe`` or ``translate``, for a model that is told so.
 
         Raises:
-            InputError: The variant does not transcribe sound.
+            InputError: The variant does not transcribe sound, or knows no such language or task.
             DataError: The file cannot be read, or the array is no sound.
         """
-        from edge_sdk.runtime.tasks.speech import transcribe
+        from edge_sdk.runtime.tasks.speech import dictate, transcribe
 
+        if self.record.decoding is not None:
+            return dictate(self._tasks, self._writer.write, audio, rate, language, task)
+        if language or task:
+            raise self._tasks.cannot("be told language or task", "it writes what it hears")
         return transcribe(self._tasks, audio, rate)
 
     def generate(
@@ -424,8 +437,10 @@ class Model:
 
     @property
     def _writes(self) -> Generator | Writer:
-        if self.record.decoding is None:
-            return self._generator
+        return self._generator if self.record.decoding is None else self._writer
+
+    @property
+    def _writer(self) -> Writer:
         from edge_sdk.runtime.seq2seq.writer import Writer
 
         assert isinstance(self._runner, Writer)

@@ -129,6 +129,9 @@ class PairEncoder:
     def __init__(self, data: bytes, max_length: int, where: str, stride: int) -> None:
         self._tokenizer, self._pad_id = _load(data, where)
         self._tokenizer.no_truncation()
+        # Kept apart: it trims offsets, which must happen once, after the windows are cut.
+        self._processor = self._tokenizer.post_processor
+        self._tokenizer.post_processor = None
         self._max_length = max_length
         self._stride = stride
 
@@ -137,14 +140,14 @@ class PairEncoder:
     ) -> Iterator[Batch]:
         """The short text with each window of the long one; see :meth:`TextEncoder.batches`.
 
+        Rows count the windows.
+
         Raises:
             DataError: The short text leaves no room for the long one.
         """
-        first, second = (
-            self._tokenizer.encode(text, add_special_tokens=False) for text in (short, long)
-        )
-        used = len(first.ids) + self._tokenizer.num_special_tokens_to_add(True)
-        room = self._max_length - used
+        first, second = self._tokenizer.encode(short), self._tokenizer.encode(long)
+        special = self._processor.num_special_tokens_to_add(True) if self._processor else 0
+        room = self._max_length - len(first.ids) - special
         if room <= self._stride:
             raise DataError(
                 f"{len(first.ids)} tokens leave room for {max(room, 0)} beside them, "
@@ -153,11 +156,11 @@ class PairEncoder:
                 remedy="ask more briefly",
             )
         second.truncate(room, stride=self._stride)
-        windows = [second, *second.overflowing]
-        encodings = [self._tokenizer.post_process(first, window) for window in windows]
+        merge = self._processor.process if self._processor else self._tokenizer.post_process
+        encodings = [merge(first, window) for window in (second, *second.overflowing)]
         for picked in _chunks([len(e.ids) for e in encodings], size, pads):
             chosen = [encodings[i] for i in picked]
-            yield Batch((0,) * len(picked), _pad(chosen, length, self._pad_id), tuple(chosen))
+            yield Batch(picked, _pad(chosen, length, self._pad_id), tuple(chosen))
 
 
 def _load(data: bytes, where: str) -> tuple[Any, int]:

@@ -5,7 +5,7 @@ Scores and their order are those of transformers' question answering pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,18 @@ MARGIN = 10  # spans looked at beyond twice those asked for, as several give the
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Probabilities of one window's tokens to start and to end the answer, ``[sequence]``."""
+class Window:
+    """The question with a window of the context.
 
-    start: Float32
-    end: Float32
+    Attributes:
+        encoding: Its tokens, of the tokenizers library.
+        start: Logits of where the answer starts, ``[sequence]``; padding is not read.
+        end: Logits of where it ends.
+    """
+
+    encoding: Any
+    start: Array
+    end: Array
 
 
 def answer(variant: Variant, question: Any, context: Any, top: int) -> list[Answer]:
@@ -36,45 +43,56 @@ def answer(variant: Variant, question: Any, context: Any, top: int) -> list[Answ
     step = variant.need(Span, "answer questions")
     question, context = text_of(question, "question"), text_of(context, "context")
     at_least_one("top", top)
-    found: dict[str, Answer] = {}
-    lacking = 1.0
+    windows: dict[int, Window] = {}
     for part, outputs in run_pair(variant, question, context):
         starts, ends = (_checked(outputs[name], name) for name in (step.start, step.end))
-        for encoding, start, end in zip(part.encodings, starts, ends, strict=True):
-            scores = probabilities(encoding, start, end)
-            lacking = min(lacking, float(scores.start[0] * scores.end[0]))
-            for one in spans(context, encoding, scores, step, 2 * top + MARGIN):
-                key = one.text.lower()  # what several windows say is surer
-                score = one.score + (found[key].score if key in found else 0.0)
-                first = found.get(key, one)
-                found[key] = Answer(first.text, score, first.start, first.end)
-    answers = [*found.values(), *([Answer("", lacking, 0, 0)] if step.may_lack else [])]
-    return sorted(answers, key=lambda one: -one.score)[:top]
+        rows = zip(part.encodings, starts, ends, strict=True)
+        windows.update(zip(part.rows, (Window(*row) for row in rows), strict=True))
+    return best_answers(context, [windows[row] for row in sorted(windows)], step, top)
 
 
-def probabilities(encoding: Any, start: Array, end: Array) -> Scores:
-    """Probabilities over the context's tokens and the first one, which says "no answer".
+def best_answers(context: str, windows: Sequence[Window], step: Span, top: int) -> list[Answer]:
+    """The best answers in all windows, best first; what several windows say is surer.
 
     Args:
-        encoding: The window's tokens, of the tokenizers library.
-        start: Logits, ``[sequence]``; padding at the end is not read.
-        end: Logits, ``[sequence]``.
+        context: The whole context.
+        windows: Its windows in order.
+        step: How long an answer may be, and whether it may lack.
+        top: Most answers.
     """
+    found: dict[str, Answer] = {}
+    lacking = 1.0
+    for window in windows:
+        start, end = probabilities(window)
+        lacking = min(lacking, float(start[0] * end[0]))
+        for one in _spans(context, window.encoding, start, end, step.max_tokens, 2 * top + MARGIN):
+            first = found.get(one.text.lower())
+            if first is not None:
+                one = Answer(first.text, first.score + one.score, first.start, first.end)
+            found[one.text.lower()] = one
+    answers = [*found.values(), *([Answer("", lacking, 0, 0)] if step.may_lack else [])]
+    return sorted(answers, key=lambda each: -each.score)[:top]
+
+
+def probabilities(window: Window) -> tuple[Float32, Float32]:
+    """Of each token to start and to end the answer: the context's, and the first, for none."""
+    encoding = window.encoding
     eligible = np.asarray([part == 1 for part in encoding.sequence_ids])
     eligible[0] |= bool(encoding.special_tokens_mask[0])
     start, end = (
         np.where(eligible, logits[: len(eligible)].astype(np.float32), np.float32(-1e4))
-        for logits in (start, end)
+        for logits in (window.start, window.end)
     )
-    return Scores(softmax(start), softmax(end))
+    return softmax(start), softmax(end)
 
 
-def spans(context: str, encoding: Any, scores: Scores, step: Span, most: int) -> Iterator[Answer]:
+def _spans(
+    context: str, encoding: Any, start: Float32, end: Float32, longest: int, most: int
+) -> Iterator[Answer]:
     """The likeliest spans of one window, whole words each, likeliest first."""
-    start, end = scores.start.copy(), scores.end.copy()
-    start[0] = end[0] = 0.0
     products: NDArray[np.float32] = np.outer(start, end)
-    products = np.tril(np.triu(products), step.max_tokens - 1)  # no end before its start
+    products[0] = products[:, 0] = 0.0  # "no answer" is no span
+    products = np.tril(np.triu(products), longest - 1)  # no end before its start
     flat = products.ravel()
     best = np.argpartition(-flat, most)[:most] if most < flat.size else np.arange(flat.size)
     for place in best[np.argsort(-flat[best], kind="stable")]:

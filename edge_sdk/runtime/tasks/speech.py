@@ -1,10 +1,10 @@
-"""``transcribe`` with a CTC model: each frame's likeliest token, without repeats and blanks."""
+"""``transcribe``: each frame's likeliest token (CTC), or text that a decoder writes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -17,6 +17,9 @@ from edge_sdk.runtime.tasks.media import clip_feeds, sound_step
 from edge_sdk.runtime.tasks.results import Transcription, Word
 from edge_sdk.runtime.tasks.variant import Variant
 
+if TYPE_CHECKING:
+    from edge_sdk.runtime.generation.completion import Completion
+
 OVERLAP = 6  # a window reads a sixth of its length on each side for context only
 
 
@@ -24,7 +27,7 @@ def transcribe(variant: Variant, given: Any, rate: int | None) -> Transcription:
     """What is said in a clip; see :meth:`edge_sdk.Model.transcribe`."""
     step = variant.need(Ctc, "transcribe sound")
     sound = sound_step(variant)
-    [samples] = one_clip(given, sound.rate, rate)
+    samples = one_clip(given, sound.rate, rate)
     frame = round(step.seconds * sound.rate)
     window = sound.samples or round(step.window * sound.rate / frame) * frame
     margin = window // OVERLAP // frame * frame
@@ -38,7 +41,34 @@ def transcribe(variant: Variant, given: Any, rate: int | None) -> Transcription:
     return decode(tokens.tolist(), vocabulary(variant, step), step)
 
 
-def one_clip(given: Any, rate: int, own_rate: int | None) -> list[Float32]:
+def dictate(
+    variant: Variant,
+    write: Callable[..., Completion],
+    given: Any,
+    rate: int | None,
+    language: str | None,
+    task: str | None,
+) -> Transcription:
+    """What a decoder writes about a clip, window by window; see :meth:`edge_sdk.Model.transcribe`.
+
+    Args:
+        variant: How the model takes sound.
+        write: Writes about one window's feeds.
+        given: The clip.
+        rate: Samples per second of an array.
+        language: What is spoken.
+        task: ``transcribe`` or ``translate``.
+    """
+    sound = sound_step(variant)
+    samples = one_clip(given, sound.rate, rate)
+    texts = []
+    for start, stop in windows(len(samples), sound.samples or len(samples), 0):
+        with write(clip_feeds(variant, samples[start:stop]), language=language, task=task) as text:
+            texts.append(text.read().strip())
+    return Transcription(" ".join(filter(None, texts)))
+
+
+def one_clip(given: Any, rate: int, own_rate: int | None) -> Float32:
     """The one clip that is given; see :func:`edge_sdk.runtime.media.sound.clips`.
 
     Raises:
@@ -49,7 +79,7 @@ def one_clip(given: Any, rate: int, own_rate: int | None) -> list[Float32]:
         raise DataError(
             f"holds {len(found)} clips", where="audio", remedy="transcribe them one by one"
         )
-    return found
+    return found[0]
 
 
 def windows(length: int, window: int, margin: int) -> Iterator[tuple[int, int]]:

@@ -138,8 +138,8 @@ class Variant:
         """
         from edge_sdk.runtime.text import TextEncoder
 
-        step, longest = self._longest()
-        return TextEncoder(self.read(step.file), longest, step.file, step.stride)
+        step, longest, stride = self._longest()
+        return TextEncoder(self.read(step.file), longest, step.file, stride)
 
     @cached_property
     def pair_encoder(self) -> PairEncoder:
@@ -151,13 +151,15 @@ class Variant:
         """
         from edge_sdk.runtime.text import PairEncoder
 
-        step, longest = self._longest()
-        return PairEncoder(self.read(step.file), longest, step.file, step.stride)
+        step, longest, stride = self._longest()
+        return PairEncoder(self.read(step.file), longest, step.file, stride)
 
-    def _longest(self) -> tuple[Tokenize, int]:
+    def _longest(self) -> tuple[Tokenize, int, int]:
+        """Tokens of a window, and those it shares with the next, as the graph takes them."""
         step = self.need(Tokenize, "take text")
         _, length = self.token_shape()
-        return step, min(step.max_length, length or step.max_length)
+        longest = min(step.max_length, length or step.max_length)
+        return step, longest, min(step.stride, longest // 2)
 
 
 METHODS: dict[type[msgspec.Struct], str] = {
