@@ -9,7 +9,8 @@
         └─ nothing to compile here: the engine opens the graph as ever
 
     place.py     where a result is, what it depends on, and what became of attempts
-    child.py     the process that compiles; what kills it kills nobody else
+    request.py   what is asked of the process that compiles
+    child.py     that process; what kills it kills nobody else
     session.py   the session that changes from one to the other
 
 It is written for TensorRT (:mod:`edge_sdk.runtime.engines.tensorrt`), which takes minutes

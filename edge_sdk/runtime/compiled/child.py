@@ -18,42 +18,20 @@ import msgspec
 
 from edge_sdk.bundle import files
 from edge_sdk.bundle.blobs import BlobStore
-from edge_sdk.bundle.record import Frozen, GoldenCase
 from edge_sdk.errors import EdgeSdkError, EngineError
 from edge_sdk.runtime import golden
 from edge_sdk.runtime.arrays import read_arrays
-from edge_sdk.runtime.compiled.place import Place
-from edge_sdk.runtime.engine import CompilingEngine, SessionOptions, find_engine
-
-REFUSED = 3
-"""Exit code where the engine said no; what it said is on stderr."""
+from edge_sdk.runtime.compiled.place import History, Place
+from edge_sdk.runtime.compiled.request import REFUSED, Request
+from edge_sdk.runtime.engine import CompilingEngine, find_engine
 
 
-class Request(Frozen, frozen=True, kw_only=True):
-    """What to compile.
+def main(work: Request) -> None:
+    """Compiles, unless another process has done so in the meantime.
 
-    Attributes:
-        engine: Its name.
-        graph: The graph file.
-        options: Of the sessions that will use the result.
-        folder: Where the result goes.
-        budget_s: Seconds that it may take.
-        golden: What the result must compute.
-        blobs: Where the golden cases' arrays are.
+    Raises:
+        SystemExit: The engine refused; why is noted in the place's history.
     """
-
-    engine: str
-    graph: str
-    options: SessionOptions
-    folder: str
-    budget_s: float
-    golden: tuple[GoldenCase, ...]
-    blobs: str
-
-
-def main(request: bytes) -> None:
-    """Compiles, unless another process has done so in the meantime."""
-    work = msgspec.json.decode(request, type=Request)
     place = Place(Path(work.folder))
     place.folder.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(place.lock):
@@ -61,8 +39,22 @@ def main(request: bytes) -> None:
         os.nice(10)
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
-        if place.find() is None:
+        if _is_there(place):
+            place.note(History())
+            return
+        try:
             _compile(work, place)
+        except EdgeSdkError as error:
+            place.note(History(refused=str(error).partition("\n")[0]))
+            place.remove()
+            sys.exit(REFUSED)
+
+
+def _is_there(place: Place) -> bool:
+    try:
+        return place.find() is not None
+    except EngineError:
+        return False
 
 
 def _compile(work: Request, place: Place) -> None:
@@ -81,8 +73,4 @@ def _compile(work: Request, place: Place) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.stdin.buffer.read())
-    except EdgeSdkError as error:
-        print(error, file=sys.stderr)
-        sys.exit(REFUSED)
+    main(msgspec.json.decode(sys.stdin.buffer.read(), type=Request))

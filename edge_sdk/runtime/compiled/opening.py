@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import GoldenCase, Graph
-from edge_sdk.errors import EdgeSdkError
+from edge_sdk.errors import EdgeSdkError, WorkError
 from edge_sdk.runtime import golden
-from edge_sdk.runtime.compiled.child import Request
 from edge_sdk.runtime.compiled.place import MOST_ATTEMPTS, History, Place
+from edge_sdk.runtime.compiled.request import Request
 from edge_sdk.runtime.compiled.session import Open, SwitchingSession
 from edge_sdk.runtime.engine import Compilation, CompilingEngine, Session, SessionOptions
 
@@ -81,14 +82,19 @@ def _objection(place: Place, cases: Sequence[GoldenCase]) -> str:
 def _take_found(session: SwitchingSession, place: Place, opened: Open) -> bool:
     """Serves by what was compiled earlier; what is wrong with it is compiled anew."""
     history = place.history
+    if history.attempts >= MOST_ATTEMPTS:
+        return False
     try:
-        if place.find() is None or history.attempts >= MOST_ATTEMPTS:
+        if place.find() is None:
             return False
-        # Should opening end the process, the next one knows.
-        place.note(History(attempts=history.attempts + 1))
-        session.take(opened())
-        place.note(History())
+        with suppress(WorkError):  # where nothing can be written, it can be read all the same
+            # Should opening end the process, the next one knows.
+            place.note(History(attempts=history.attempts + 1))
+        found = opened()
     except EdgeSdkError:
         place.remove()
         return False
+    with suppress(WorkError):
+        place.note(History())
+    session.take(found)
     return True

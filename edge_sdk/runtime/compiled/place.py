@@ -116,7 +116,8 @@ class Place:
 
     def remove(self) -> None:
         """Removes what was compiled, the index first."""
-        (self.folder / "index.json").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.folder / "index.json").unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def complete(self, seconds: float) -> None:

@@ -18,8 +18,8 @@ import msgspec
 
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import EdgeSdkError, EngineError
-from edge_sdk.runtime.compiled.child import REFUSED, Request
 from edge_sdk.runtime.compiled.place import History, Place
+from edge_sdk.runtime.compiled.request import REFUSED, Request
 from edge_sdk.runtime.engine import Session
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ class SwitchingSession:
         """Ends the process that compiles, if there is one."""
         with self._lock:
             self._closed = True
-            if self._child is not None:
-                _kill(self._child)
+            if self._child is not None and self._child.poll() is None:
+                os.killpg(self._child.pid, signal.SIGKILL)
 
     @property
     def _current(self) -> Session:
@@ -154,13 +154,12 @@ class SwitchingSession:
         try:
             with _ONE_AT_A_TIME:
                 place.note(History(attempts=place.history.attempts + 1))
-                problem = self._run(request)
+                problem = self._run(request, place)
             if self._closed:
-                place.note(History(attempts=place.history.attempts - 1))
+                place.note(History(attempts=max(0, place.history.attempts - 1)))
                 return
             if not problem:
                 self.take(opened())
-                place.note(History())
                 return
         except (EdgeSdkError, OSError) as error:
             problem = _line(error)
@@ -169,7 +168,7 @@ class SwitchingSession:
         place.remove()
         self.give_up(problem)
 
-    def _run(self, request: Request) -> str:
+    def _run(self, request: Request, place: Place) -> str:
         """Runs the process to its end; what went wrong, or nothing."""
         with tempfile.TemporaryFile() as said:
             with self._lock:
@@ -184,25 +183,19 @@ class SwitchingSession:
                 )
             with suppress(BrokenPipeError):
                 self._child.communicate(msgspec.json.encode(request))
-            return _ending(self._child.wait(), request.budget_s, said)
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+            code = self._child.wait()
+            if code == REFUSED:
+                return place.history.refused
+            return _ending(code, request.budget_s, said) if code else ""
 
 
 def _ending(code: int, budget_s: float, said: IO[bytes]) -> str:
-    if code == 0:
-        return ""
     if code == -signal.SIGALRM:
         return f"compiling took longer than {budget_s:g} s"
     said.seek(0)
-    lines = said.read().decode(errors="replace").strip().splitlines() or ["nothing was said"]
-    if code == REFUSED:
-        return lines[0]
+    lines = said.read().decode(errors="replace").strip().splitlines()
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    return f"the process that compiled {how}: {lines[-1]}"
+    return ": ".join((f"the process that compiled {how}", *lines[-1:]))
 
 
 def _line(error: Exception) -> str:
