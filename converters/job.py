@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from converters.describe import graph_inputs
 from converters.measure import machine, peak_rss
 from converters.memory import candidate_plan
 from converters.metrics import Metric
-from converters.package import Packing, base_statistics, pack
+from converters.package import MAX_TOKENS, Packing, base_statistics, pack
 from converters.recipes import SOURCE, completed, split_steps
 from converters.report import VariantSummary
 from converters.request import Request
@@ -28,6 +29,7 @@ from converters.search import Outcome, Search
 from converters.source import Source
 from converters.stopwatch import Stopwatch
 from converters.target import targets
+from converters.tensorrt import Inspector, ShapeProfile, shape_profile
 from converters.workshop import Built, Workshop
 from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile, Rules
@@ -87,6 +89,7 @@ class Job:
         default = metric.max_drop if metric else DEFAULT_MAX_DROP
         self.max_drop = default if request.max_drop is None else request.max_drop
         self._peaks: dict[Path, int] = {}
+        self._inspectors: dict[str, Inspector] = {}
 
     def variant(
         self, profile: Profile, writer: BundleWriter, forced: Recipe | None, base: Bundle | None
@@ -145,6 +148,7 @@ class Job:
                 fixed=fixed,
                 quick_samples=self.quick_samples,
                 say=self.say,
+                inspect=self._inspector(profile).objection,
             )
 
         if forced is not None:
@@ -178,6 +182,22 @@ class Job:
             workshop.use_statistics(split_steps(recipe), statistics)
         # A base that was forced must hold the limits like any other.
         return search(workshop).run_only(msgspec.structs.replace(recipe, forced=False))
+
+    def _inspector(self, profile: Profile) -> Inspector:
+        if profile.name not in self._inspectors:
+            self._inspectors[profile.name] = Inspector(profile, self._shapes, self.say)
+        return self._inspectors[profile.name]
+
+    @cached_property
+    def _shapes(self) -> dict[str, ShapeProfile]:
+        """Ranges of input shapes that compilers of engines are told."""
+        source = self.source
+        given = (step.options.get("max_length") for step in source.preprocess)
+        tokens = next((length for length in given if length), MAX_TOKENS)
+        calls = (call for sample in self.data.samples for call in sample)
+        return shape_profile(
+            graph_inputs(source.model), [*calls, *self.calls], tokens if source.tokenizer else None
+        )
 
     def _peak(self, built: Built) -> int:
         if built.path not in self._peaks:
@@ -213,6 +233,7 @@ class Job:
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.data.origin,
+            notes=self._inspector(profile).notes(chosen.built),
         )
 
     def _packing(self, profile: Profile, chosen: Judged) -> Packing:
@@ -232,6 +253,7 @@ class Job:
             ),
             golden=[(call, session.run(call)) for call in self.calls],
             agreement=self.workshop.agreement(chosen.built),
+            shapes=self._shapes,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +21,7 @@ from converters.memory import candidate_plan
 from converters.passes.base import each_graph
 from converters.recipes import family_of, split_steps
 from converters.source import Source
+from converters.tensorrt import ShapeProfile, variant_options
 from converters.workshop import Built
 from device_profiles.schema import Profile
 from edge_sdk.bundle.blobs import BlobStore
@@ -66,6 +67,7 @@ class Packing:
         provenance: Where the variant comes from.
         golden: Calls with the outputs that this candidate gave here.
         agreement: Against the source, over all evaluation data.
+        shapes: Ranges of the inputs with dynamic dimensions.
     """
 
     source: Source
@@ -76,6 +78,7 @@ class Packing:
     provenance: Provenance
     golden: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]]
     agreement: Agreement
+    shapes: Mapping[str, ShapeProfile] = field(default_factory=dict)
 
 
 def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
@@ -103,7 +106,10 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
         engine=Engine(
             name=engine.name,
             providers=engine.providers,
-            options=engine.options_for(family) if family else engine.options,
+            options={
+                **(engine.options_for(family) if family else engine.options),
+                **variant_options(profile, engine, packing.shapes),
+            },
             version=find_engine(engine.name).version() or "",
         ),
         recipe=built.recipe,

@@ -66,6 +66,7 @@ class Search:
         fixed: Scalar inputs that the user fixed, which select branches.
         quick_samples: Evaluation samples while searching.
         say: Told what happens, for progress display.
+        inspect: What the device's compiler has against a candidate; asked about finalists.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Search:
         fixed: Mapping[str, float] | None,
         quick_samples: int,
         say: Say,
+        inspect: Callable[[Built], EdgeSdkError | None] = lambda built: None,
     ) -> None:
         self.workshop = workshop
         self.stopwatch = stopwatch
@@ -96,6 +98,8 @@ class Search:
         self.dimensions = dimensions
         self.quick_samples = quick_samples
         self.say = say
+        self.inspect = inspect
+        self.refused: dict[str, str] = {}
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
         self.rescued: set[str] = set()
@@ -131,6 +135,8 @@ class Search:
             built = self._try(recipe, split_steps(recipe))
         if built is None:
             return Outcome(None, self.failed[-1].reason, tuple(self.failed))
+        if not recipe.forced and self._is_refused(built):
+            return Outcome(None, self.refused[built.recipe.name], ())
         self._judge([source] if built is source else [source, built], thorough=True)
         only = self.judged[built.recipe.name]
         if is_slower(only) and not recipe.forced and self.judged[SOURCE.name] in self._allowed():
@@ -246,7 +252,17 @@ class Search:
         return self.flops[engine]
 
     def _allowed(self) -> list[Judged]:
-        return [c for c in self.judged.values() if objection(c, self.limits) is None]
+        return [c for c in self.judged.values() if self._objection(c) is None]
+
+    def _objection(self, candidate: Judged) -> str | None:
+        return self.refused.get(candidate.name) or objection(candidate, self.limits)
+
+    def _is_refused(self, built: Built) -> bool:
+        """Whether the device's compiler does not take a candidate; the reason is kept."""
+        error = self.inspect(built)
+        if error is not None:
+            self.refused[built.recipe.name] = _sentence(error)
+        return error is not None
 
     def _rescue(self) -> bool:
         """Gives a family that would win but misses the limit its worst nodes back.
@@ -334,6 +350,8 @@ class Search:
                 if self._rescue():
                     continue
                 return self._settle(finalists)
+            if any(self._is_refused(c.built) for c in fresh):
+                continue  # others are finalists then
             self.say(f"{self.profile.name}: confirming {', '.join(c.name for c in fresh)}")
             self._judge((c.built for c in fresh), thorough=True)
             confirmed |= {c.name for c in fresh}
@@ -346,14 +364,16 @@ class Search:
             best, reason = choose(finalists or list(self.judged.values()), self.limits)
             chosen = best if best in finalists else None
             failed = next((row for row in self.failed if row.status == "failed"), None)
-            if chosen is None and failed is not None:
+            if chosen is None and self.refused:
+                reason = "; ".join(f"{name}: {why}" for name, why in self.refused.items())
+            elif chosen is None and failed is not None:
                 reason = f"{reason}; {failed.name} failed: {failed.reason}"
         rows = [self._row(c, c is chosen, reason) for c in self.judged.values()]
         rows.sort(key=lambda row: (row.status != "chosen", row.status, row.name))
         return Outcome(chosen, reason, (*rows, *self.failed))
 
     def _row(self, candidate: Judged, is_chosen: bool, reason: str) -> Candidate:
-        problem = objection(candidate, self.limits)
+        problem = self._objection(candidate)
         if is_chosen:
             status, why = "chosen", reason
         elif problem:

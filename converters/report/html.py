@@ -70,6 +70,7 @@ def _variant(variant: VariantSummary) -> str:
             else "",
             _table(report),
             f"<p>{escape(f'{model.machine_sentence(report)} {model.data_sentence(report)}')}</p>",
+            *(f"<p>{escape(note)}</p>" for note in report.notes),
             _unquantized(variant),
             "".join(f'<p class="note">{escape(note)}</p>' for note in variant.notes),
             f'<p class="note">Manifest <code>{escape(variant.digest)}</code></p></section>',

@@ -58,6 +58,7 @@ def _variant(variant: VariantSummary) -> Iterator[str]:
     yield f"  why: {report.reason}"
     yield f"  {model.machine_sentence(report)}"
     yield f"  {model.data_sentence(report)}"
+    yield from (f"  {note}" for note in report.notes)
     if variant.unquantized:
         count, profile = len(variant.unquantized), report.profile
         yield f"  Left in higher precision: {count}, see `edge-sdk inspect --profile {profile}`"

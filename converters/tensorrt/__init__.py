@@ -13,16 +13,8 @@ the engine on the device is :mod:`edge_sdk.runtime.compiled`.
 
 from __future__ import annotations
 
-from converters.tensorrt.check import check
-from converters.tensorrt.options import TENSORRT, uses_tensorrt, variant_options, workspace
+from converters.tensorrt.check import Inspector
+from converters.tensorrt.options import uses_tensorrt, variant_options
 from converters.tensorrt.shapes import ShapeProfile, shape_profile
 
-__all__ = [
-    "TENSORRT",
-    "ShapeProfile",
-    "check",
-    "shape_profile",
-    "uses_tensorrt",
-    "variant_options",
-    "workspace",
-]
+__all__ = ["Inspector", "ShapeProfile", "shape_profile", "uses_tensorrt", "variant_options"]

@@ -15,9 +15,12 @@ import msgspec
 import onnx_ir as ir
 
 from converters import toolchains
+from converters.tensorrt.options import uses_tensorrt, workspace
 from converters.tensorrt.shapes import ShapeProfile
 from converters.tensorrt.toolchain import TENSORRT_RTX
-from edge_sdk.errors import ConversionError, UnsupportedOperatorError
+from converters.workshop import Built
+from device_profiles.schema import Profile
+from edge_sdk.errors import ConversionError, ToolchainError, UnsupportedOperatorError
 
 GPU = "SM86"
 TIMEOUT_S = 900.0
@@ -63,13 +66,54 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     error: str
 
 
-def check(graph: Path, shapes: Mapping[str, ShapeProfile], workspace: int, say: Say) -> str:
+class Inspector:
+    """Checks candidates of one conversion for one profile, each file once.
+
+    Args:
+        profile: The device.
+        shapes: Ranges of the inputs with dynamic dimensions.
+        say: Told what happens.
+    """
+
+    def __init__(self, profile: Profile, shapes: Mapping[str, ShapeProfile], say: Say) -> None:
+        self._profile = profile
+        self._shapes = shapes
+        self._say = say
+        self._found: dict[Path, str | ConversionError] = {}
+
+    def objection(self, built: Built) -> ConversionError | None:
+        """Why TensorRT cannot run a candidate; ``None`` where it can, or nothing is known."""
+        found = self._check(built)
+        return found if isinstance(found, ConversionError) else None
+
+    def notes(self, built: Built) -> tuple[str, ...]:
+        """What is known of a candidate and what is not, for the report."""
+        found = self._check(built)
+        return (str(found).partition("\n")[0],) if found else ()
+
+    def _check(self, built: Built) -> str | ConversionError:
+        engine = next((e for e in self._profile.engines if e.name == built.recipe.engine), None)
+        if engine is None or not uses_tensorrt(engine):
+            return ""
+        if built.path not in self._found:
+            self._say(f"{self._profile.name}: asking TensorRT about {built.recipe.name}")
+            limit = workspace(self._profile)
+            try:
+                self._found[built.path] = check(built.path, self._shapes, limit, self._say)
+            except ToolchainError as error:
+                self._found[built.path] = f"not verified: {str(error).partition(chr(10))[0]}"
+            except ConversionError as error:
+                self._found[built.path] = error
+        return self._found[built.path]
+
+
+def check(graph: Path, shapes: Mapping[str, ShapeProfile], limit: int, say: Say) -> str:
     """Verifies that TensorRT takes a graph as a whole and can build an engine of it.
 
     Args:
         graph: An ONNX file, its external data beside it.
         shapes: Ranges of the inputs with dynamic dimensions.
-        workspace: Bytes that a kernel may take.
+        limit: Bytes that a kernel may take.
         say: Told what happens.
 
     Returns:
@@ -87,7 +131,7 @@ def check(graph: Path, shapes: Mapping[str, ShapeProfile], workspace: int, say: 
         "graph": str(graph),
         "profile": {name: vars(shape) for name, shape in shapes.items()},
         "target": GPU,
-        "workspace": workspace,
+        "workspace": limit,
     }
     answer = msgspec.convert(environment.call("check", request, say, timeout=TIMEOUT_S), Answer)
     nodes = ir.load(graph).graph.num_nodes()

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from converters.dataset import Feeds
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.runtime.inputs import dimensions
-from edge_sdk.runtime.tasks.texts import DEFAULT_BATCH
 
 Shape = tuple[int, ...]
+
+# Samples per call that an engine takes at least: as many texts as are embedded at once.
+MOST_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def shape_profile(
                 continue
             _, usual, largest = ranges.get(size, (1, 1, 1))
             if axis == 0 and len(spec.shape or ()) > 1:
-                ranges[size] = 1, usual, max(largest, DEFAULT_BATCH)
+                ranges[size] = 1, usual, max(largest, MOST_SAMPLES)
             elif axis == 1 and longest_text and spec.dtype.startswith("int"):
                 ranges[size] = 1, usual, max(largest, longest_text)
     return {

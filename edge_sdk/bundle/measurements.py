@@ -97,7 +97,10 @@ class Candidate(Frozen, frozen=True, kw_only=True):
 
 
 class VariantReport(Frozen, frozen=True, kw_only=True):
-    """The measured report of one variant."""
+    """The measured report of one variant.
+
+    ``notes`` say what else was verified of it where it was converted, and what was not.
+    """
 
     profile: str
     chosen: str
@@ -111,4 +114,5 @@ class VariantReport(Frozen, frozen=True, kw_only=True):
     seconds: float
     max_drop: float
     data_origin: str
+    notes: tuple[str, ...] = ()
     schema: str = SCHEMA
