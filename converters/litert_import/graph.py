@@ -11,8 +11,6 @@ from converters.litert_import.file import File, Tensor
 from converters.litert_import.values import Values
 from edge_sdk.errors import SourceError
 
-OPSET = 17
-SHORT_OPSET = 21  # the first whose QuantizeLinear knows int16
 IR_VERSION = 10
 PRODUCER = "edge-sdk"
 
@@ -48,7 +46,7 @@ def to_onnx(file: File) -> ir.Model:
         outputs,
         nodes=values.nodes,
         initializers=values.initializers,
-        opset_imports={"": _opset(file)},
+        opset_imports={"": values.opset},
         name="main",
     )
     _drop_unused(graph)
@@ -78,11 +76,6 @@ def _dimensions(name: str, tensor: Tensor) -> list[int | str]:
         size if size >= 0 else "batch" if axis == 0 else f"free_{axis}"
         for axis, size in enumerate(tensor.shape)
     ]
-
-
-def _opset(file: File) -> int:
-    short = any(t.dtype == "int16" and t.quantization is not None for t in file.tensors)
-    return SHORT_OPSET if short else OPSET
 
 
 def _drop_unused(graph: ir.Graph) -> None:

@@ -16,6 +16,8 @@ import onnx_ir as ir
 
 from converters.litert_import.file import Array, File, Tensor
 
+OPSET = 17
+SHORT_OPSET = 21  # the first whose QuantizeLinear knows int16
 FIRST = (0, 3, 1, 2)
 LAST = (0, 2, 3, 1)
 # The axis of a channels-last tensor -> where it is channels first.
@@ -38,12 +40,15 @@ class Values:
 
     Attributes:
         file: The file.
+        opset: That of the graph.
         nodes: In order.
         initializers: Constants.
     """
 
     def __init__(self, file: File) -> None:
         self.file = file
+        short = any(t.dtype == "int16" and t.quantization is not None for t in file.tensors)
+        self.opset = SHORT_OPSET if short else OPSET
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
         self._found: dict[int, dict[_Form, ir.Value]] = {}

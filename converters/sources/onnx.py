@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import google.protobuf.message
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from converters import describe
 from converters.materialize import complaint
 from converters.passes.base import each_graph
-from converters.source import Source, bundle_name, digest_files
+from converters.source import Source, bundle_name, digest_files, quiet
 from edge_sdk.bundle.record import State
 from edge_sdk.errors import SourceError
 
@@ -23,31 +24,73 @@ class OnnxSource:
         """Whether the file's name ends in ``.onnx``."""
         return path.is_file() and path.suffix.lower() == ".onnx"
 
-    def read(self, path: Path, *, states: tuple[State, ...] | None, task: str | None) -> Source:
+    def read(
+        self,
+        path: Path,
+        *,
+        states: tuple[State, ...] | None,
+        task: str | None,
+        say: Callable[[str], None] = quiet,
+    ) -> Source:
         """Reads the graph; large tensors stay in their files until they are used."""
         model, files = _load(path)
-        found = describe.find_states(model)
-        bound = found if states is None else describe.check_states(model, states)
-        carried = {state.input for state in bound}
-        outputs = describe.graph_outputs(model)
-        tokenizer = path.parent / "tokenizer.json"
-        task = task or describe.task_of(model, outputs)
-        scores = outputs[0].shape if task == "classification" else None
-        classes = scores[-1] if scores else None
-        return Source(
-            path=path,
-            name=_name(path),
+        return source_of(
+            model,
+            path,
+            path,
             digest=digest_files(files),
             size_bytes=sum(file.stat().st_size for file in files),
-            model=model,
-            kind=describe.kind_of(model),
+            states=states,
             task=task,
-            inputs=tuple(s for s in describe.graph_inputs(model) if s.name not in carried),
-            outputs=outputs,
-            states=bound,
-            tokenizer=tokenizer if tokenizer.is_file() else None,
-            labels=_labels(path.parent, classes),
         )
+
+
+def source_of(
+    model: ir.Model,
+    graph: Path,
+    origin: Path,
+    *,
+    digest: str,
+    size_bytes: int,
+    states: tuple[State, ...] | None,
+    task: str | None,
+) -> Source:
+    """A source as its graph describes it, with what lies beside the user's file.
+
+    Args:
+        model: The graph.
+        graph: The ONNX file that holds it.
+        origin: The file that the user gave.
+        digest: Of all files of the source.
+        size_bytes: Of all files of the source.
+        states: Recurrences the user named; ``None`` asks for them to be found.
+        task: The task the user named; ``None`` asks for it to be found.
+
+    Raises:
+        SourceError: A named recurrence, or a file beside the model, does not fit.
+    """
+    found = describe.find_states(model)
+    bound = found if states is None else describe.check_states(model, states)
+    carried = {state.input for state in bound}
+    outputs = describe.graph_outputs(model)
+    tokenizer = origin.parent / "tokenizer.json"
+    task = task or describe.task_of(model, outputs)
+    scores = outputs[0].shape if task == "classification" else None
+    classes = scores[-1] if scores else None
+    return Source(
+        path=graph,
+        name=_name(origin),
+        digest=digest,
+        size_bytes=size_bytes,
+        model=model,
+        kind=describe.kind_of(model),
+        task=task,
+        inputs=tuple(s for s in describe.graph_inputs(model) if s.name not in carried),
+        outputs=outputs,
+        states=bound,
+        tokenizer=tokenizer if tokenizer.is_file() else None,
+        labels=_labels(origin.parent, classes),
+    )
 
 
 def _load(path: Path) -> tuple[ir.Model, list[Path]]:

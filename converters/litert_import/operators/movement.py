@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from converters.litert_import.call import Call, operator
 
 ALL = np.iinfo(np.int64).max
+COUNTED_SPLIT = 18
 
 
 @operator("CONCATENATION")
@@ -34,7 +37,7 @@ def unpack(call: Call) -> None:
     """Cut along an axis, which is gone then."""
     axis = call.option("axis", 0) % len(call.shape(0))
     count = len(call.node.outputs)
-    parts = call.values.emit_all("Split", [call.get(0)], count, axis=axis)
+    parts = _split(call, [call.get(0)], count, axis)
     axes = call.values.array([axis], "int64")
     for number, part in enumerate(parts):
         call.set(call.emit("Squeeze", [part, axes]), number)
@@ -49,10 +52,15 @@ def split(call: Call) -> None:
     inputs = [call.get(data, first=first)]
     if call.node.op == "SPLIT_V":
         inputs.append(_sizes(call, call.shape(data)[call.numbers(axis)[0]]))
-    for number, part in enumerate(
-        call.values.emit_all("Split", inputs, len(call.node.outputs), axis=at)
-    ):
+    for number, part in enumerate(_split(call, inputs, len(call.node.outputs), at)):
         call.set(part, number, first=first)
+
+
+def _split(call: Call, inputs: list[ir.Value], count: int, axis: int) -> Sequence[ir.Value]:
+    # From this opset on, the number of equal parts is said.
+    equal = len(inputs) == 1 and call.values.opset >= COUNTED_SPLIT
+    extra = {"num_outputs": count} if equal else {}
+    return call.values.emit_all("Split", inputs, count, axis=axis, **extra)
 
 
 def _sizes(call: Call, whole: int) -> ir.Value:

@@ -12,6 +12,7 @@ REDUCTIONS = {
     "MEAN": "ReduceMean", "SUM": "ReduceSum", "REDUCE_MAX": "ReduceMax",
     "REDUCE_MIN": "ReduceMin", "REDUCE_PROD": "ReduceProd",
 }  # fmt: skip
+AXES_OPERAND = 18  # the opset in which axes became an operand, of all but the sum
 
 
 @operator(*REDUCTIONS)
@@ -30,7 +31,7 @@ def reduce(call: Call, op: str, value: ir.Value, axes: list[int], keeps: bool) -
     """A reduction, as its opset wants the axes."""
     if not axes:
         return call.emit("Identity", [value])
-    if op == "ReduceSum":  # the first of them whose axes became an operand
+    if op == "ReduceSum" or call.values.opset >= AXES_OPERAND:
         return call.emit(op, [value, call.values.array(axes, "int64")], keepdims=int(keeps))
     return call.emit(op, [value], axes=axes, keepdims=int(keeps))
 
@@ -66,7 +67,7 @@ def softmax(call: Call) -> None:
 def l2_normalization(call: Call) -> None:
     """Over the length of the last axis."""
     value = call.get(0)
-    squares = call.emit("ReduceSumSquare", [value], axes=[-1], keepdims=1)
+    squares = reduce(call, "ReduceSum", call.emit("Mul", [value, value]), [-1], True)
     length = call.emit("Sqrt", [call.emit("Max", [squares, call.scalar(1e-6)])])
     call.set(call.emit("Div", [value, length]))
 

@@ -1,0 +1,64 @@
+"""``.tflite`` files as sources: as a graph for every recipe, and as they are for LiteRT."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from converters import litert_import
+from converters.materialize import save
+from converters.source import Source, digest_files, quiet
+from converters.sources.onnx import source_of
+from edge_sdk.bundle.record import State
+
+
+class TfliteSource:
+    """Reads ``.tflite`` files; class names come from within or from beside the file."""
+
+    def accepts(self, path: Path) -> bool:
+        """Whether the file's name ends in ``.tflite``."""
+        return path.is_file() and path.suffix.lower() == ".tflite"
+
+    def read(
+        self,
+        path: Path,
+        *,
+        states: tuple[State, ...] | None,
+        task: str | None,
+        say: Callable[[str], None] = quiet,
+    ) -> Source:
+        """Reads the graph; the ONNX file made of it lasts as long as the source."""
+        model = litert_import.to_onnx(litert_import.read(path))
+        folder = tempfile.mkdtemp(prefix="edge-sdk-")
+        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+        graph = save(model, Path(folder), "source")
+        source = source_of(
+            model,
+            graph,
+            path,
+            digest=digest_files([path]),
+            size_bytes=path.stat().st_size,
+            states=states,
+            task=task,
+        )
+        labels = source.labels or _labels(path, source)
+        return replace(source, labels=labels, original=path)
+
+
+def _labels(path: Path, source: Source) -> tuple[str, ...]:
+    """Class names from the file's metadata: a list of lines in an archive at its end."""
+    shape = source.outputs[0].shape if source.task == "classification" else None
+    if not shape or not zipfile.is_zipfile(path):
+        return ()
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            lines = tuple(archive.read(name).decode("utf-8", "replace").split("\n"))
+            names = tuple(line.strip() for line in lines if line.strip())
+            if name.endswith(".txt") and len(names) == shape[-1]:
+                return names
+    return ()
