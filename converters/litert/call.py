@@ -29,6 +29,8 @@ from converters.litert.tensors import (
     Tensor,
     identity,
     merged,
+    permuted,
+    unknown,
 )
 from converters.litert.values import Held, Values, computed, hold
 from converters.passes.graph_tools import integers, is_op, only_consumer, scalar, tensor_of
@@ -119,7 +121,11 @@ class Call:
 
     def constant(self, index: int) -> Array | None:
         """The elements of an input, if it is there and constant."""
-        return self.held(index).numpy() if self.has(index) else None
+        if not self.has(index):
+            return None
+        held = self.held(index)
+        real = Held(held.shape, codes=held) if held.quantization is not None else held
+        return real.numpy()
 
     def number(self, index: int, default: float | None = None) -> float | None:
         """The one element of an input; ``default`` if it is left out, ``None`` if not constant."""
@@ -163,7 +169,11 @@ class Call:
         Raises:
             UnsupportedOperatorError: Not even the rank is known.
         """
-        found = merged(shape, shape_of(self._outputs[index]))
+        inferred = shape_of(self._outputs[index])
+        if inferred is not None:
+            known = self.values.named
+            inferred = tuple(s if isinstance(s, int) or s in known else None for s in inferred)
+        found = merged(shape, inferred)
         if found is None:
             raise self.unsupported("the rank of its result is not known")
         return found
@@ -197,7 +207,7 @@ class Call:
         if not dropped:
             return tensor
         shape = tuple(size for axis, size in enumerate(tensor.shape) if axis not in dropped)
-        if shape.count(None) <= 1:
+        if unknown(shape) <= 1:
             return self.values.reshape(tensor, shape)
         options = schema.SqueezeOptionsT(squeezeDims=sorted(dropped))
         return self.emit("SQUEEZE", [tensor], shape, options=options)
@@ -208,7 +218,7 @@ class Call:
         places = sorted(axis % rank for axis in axes)
         sizes = iter(tensor.shape)
         full = tuple(1 if axis in places else next(sizes) for axis in range(rank))
-        if full.count(None) <= 1:
+        if unknown(full) <= 1:
             return self.values.reshape(tensor, full)
         for axis in places:
             shape = (*tensor.shape[:axis], 1, *tensor.shape[axis:])
@@ -229,6 +239,11 @@ class Call:
     def give(self, tensor: Tensor, perm: Perm | None = None, index: int = 0) -> None:
         """Says what holds a result."""
         output = self._outputs[index]
+        inferred = shape_of(output)
+        if inferred is not None and len(inferred) == tensor.rank:
+            inferred = permuted(inferred, identity(tensor.rank) if perm is None else perm)
+            tensor.shape = merged(tensor.shape, inferred) or tensor.shape
+        self.values.name_sizes(tensor)
         if tensor.quantization is not None and self.with_codes:
             target = codes_of(output)
             if target is not None:
@@ -314,7 +329,7 @@ def quantization_of(node: ir.Node) -> Quantization | None:
     if scale is None:
         return None
     zero = tensor_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    points = np.zeros(1, np.uint8) if zero is None else zero.numpy().reshape(-1)
+    points = np.zeros(1, _codes_type(node)) if zero is None else zero.numpy().reshape(-1)
     scales = scale.numpy().reshape(-1).astype(np.float32)
     if points.dtype not in (np.uint8, np.int8, np.int32) or (points != points[0]).any():
         return None
@@ -323,11 +338,17 @@ def quantization_of(node: ir.Node) -> Quantization | None:
     return Quantization(tuple(scales.tolist()), int(points[0]) - shift, axis)
 
 
+def _codes_type(node: ir.Node) -> np.dtype[Any]:
+    """The type of the codes where no zero point says it."""
+    codes = node.inputs[0] if node.op_type == "DequantizeLinear" else node.outputs[0]
+    return np.dtype(np.uint8 if codes is None or codes.dtype is None else codes.dtype.numpy())
+
+
 def shape_of(value: ir.Value) -> Shape | None:
     """The shape that a value is annotated with."""
     if value.shape is None:
         return None
-    return tuple(size if isinstance(size, int) else None for size in value.shape)
+    return tuple(size if isinstance(size, int) else size.value for size in value.shape)
 
 
 def type_of(value: ir.Value) -> np.dtype[Any] | None:

@@ -15,11 +15,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.subgraph import Operator, Subgraph
-from converters.litert.tensors import Array, Quantization, Tensor
+from converters.litert.tensors import Array, Quantization, Tensor, unknown
 
 IDENTIFIER = b"TFL3"
 VERSION = 3
 ALIGNMENT = 64
+# The oldest version of a kernel that readers still have, where that is not the first.
+VERSIONS = {"BROADCAST_TO": 2}
 SIGNATURE = "serving_default"
 
 NUMBERS = "float32 float16 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 bool"
@@ -74,7 +76,9 @@ def serialize(
 def _operator_code(name: str) -> Any:
     code = getattr(schema.BuiltinOperator, name)
     # Old readers look at one byte; 127 sends them to the wider field.
-    return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code)
+    return schema.OperatorCodeT(
+        deprecatedBuiltinCode=min(code, 127), version=VERSIONS.get(name, 1), builtinCode=code
+    )
 
 
 def _subgraph(
@@ -109,10 +113,12 @@ def _tensor(tensor: Tensor, buffers: list[Any], stored: dict[int, int]) -> Any:
             stored[id(tensor.data)] = len(buffers)
             buffers.append(schema.BufferT(data=tensor.data))
         buffer = stored[id(tensor.data)]
-    dynamic = None in tensor.shape
+    dynamic = unknown(tensor.shape)
     return schema.TensorT(
-        shape=[1 if size is None else size for size in tensor.shape],
-        shapeSignature=[-1 if size is None else size for size in tensor.shape] if dynamic else None,
+        shape=[size if isinstance(size, int) else 1 for size in tensor.shape],
+        shapeSignature=[size if isinstance(size, int) else -1 for size in tensor.shape]
+        if dynamic
+        else None,
         type=TYPES[tensor.dtype],
         buffer=buffer,
         name=tensor.name,

@@ -101,6 +101,7 @@ def _add_input(value: ir.Value, values: Values) -> Tensor:
     tensor = Tensor(name, np.dtype(value.dtype.numpy()), shape)
     values.graph.inputs.append(tensor)
     values.scope = name
+    values.name_sizes(tensor)
     values[value] = hold(values.cast(tensor, dtype))
     return tensor
 

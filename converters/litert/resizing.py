@@ -9,8 +9,24 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from converters.litert import sizes
 from converters.litert.call import Call
-from converters.litert.tensors import Array
+from converters.litert.tensors import Array, Size
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one axis.
+
+    Attributes:
+        size: Its size before.
+        count: Its size behind.
+        scale: The ratio to compute with; ``None`` for that of the sizes.
+    """
+
+    size: Size
+    count: Size
+    scale: float | None
 
 
 @dataclass(frozen=True)
@@ -19,72 +35,79 @@ class Plan:
 
     Attributes:
         mode: ``nearest``, ``linear`` or ``cubic``.
-        sizes: Sizes of the result's axes.
-        op: The engine's kernel.
-        options: Its options.
-        is_native: Whether that kernel gives what ONNX asks for.
-        tables: Per changed axis, the weights [new, old] of old elements in new ones.
+        changes: The axes that change.
+        native: The engine's kernel and its options, if it gives what ONNX asks for.
+        tables: Otherwise, per changed axis, the weights [new, old] of old elements in new ones.
     """
 
     mode: str
-    sizes: tuple[int, ...]
-    op: str
-    options: Any
-    is_native: bool
+    changes: dict[int, Change]
+    native: tuple[str, Any] | None
     tables: dict[int, Array]
 
 
 def plan(call: Call) -> Plan:
     """How to compute a ``Resize`` node."""
-    attributes, shape = call.node.attributes, call.shape()
+    attributes, rank = call.node.attributes, len(call.shape())
     mode = attributes.get_string("mode", "nearest")
     way = attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if attributes.get_int("antialias", 0) or way not in COORDINATES:
         raise call.unsupported(f"it resizes with {way}, or against aliasing")
     if attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise call.unsupported("it keeps the ratio of the sides")
-    rank = len(shape)
-    axes = [axis % rank for axis in attributes.get_ints("axes", tuple(range(rank)))]
-    new = _changes(call, axes)
-    tables = {
-        axis: _table(call, mode, way, shape[axis] or 1, *change) for axis, change in new.items()
-    }
-    sizes = tuple(new[axis][0] if axis in new else (shape[axis] or 1) for axis in range(rank))
-    op, options, computes = _native(mode, way)
-    agrees = computes is not None and all(
-        np.allclose(table, computes(shape[axis] or 1, sizes[axis]), atol=1e-5)
-        for axis, table in tables.items()
-    )
-    native = agrees and all(axis >= rank - 2 for axis in tables)
-    return Plan(mode, sizes, op, options, native, tables)
-
-
-def _changes(call: Call, axes: list[int]) -> dict[int, tuple[int, float]]:
-    """Per axis that changes its size: the new size, and the ratio to compute with."""
-    scales, asked = (_given(call.constant(index)) for index in (2, 3))
-    if asked is None and scales is None:
-        raise call.unsupported("its sizes are known only at run time")
-    found: dict[int, tuple[int, float]] = {}
-    for place, axis in enumerate(axes):
-        size = call.shape()[axis]
-        if scales is not None and scales[place] == 1:
-            continue
-        if size is None:
-            if asked is not None and axis < 2:
-                continue  # the batch, copied
+    changes = _changes(call)
+    native = _native(mode, way)
+    image = rank == 4 and all(axis >= 2 for axis in changes)
+    if (
+        image
+        and native is not None
+        and all(_agrees(call, mode, way, change) for change in changes.values())
+    ):
+        return Plan(mode, changes, native, {})
+    tables = {}
+    for axis, change in changes.items():
+        if not isinstance(change.size, int) or not isinstance(change.count, int):
             raise call.unsupported("it resizes an axis of a size known only at run time")
-        if asked is not None:
-            count, ratio = int(asked[place]), int(asked[place]) / size
+        ratio = change.scale or change.count / change.size
+        tables[axis] = _table(call, mode, way, change.size, change.count, ratio)
+    return Plan(mode, changes, None, tables)
+
+
+def _changes(call: Call) -> dict[int, Change]:
+    shape = call.shape()
+    axes = call.node.attributes.get_ints("axes", tuple(range(len(shape))))
+    scales = call.constant(2)
+    scales = None if scales is None or not scales.size else scales
+    if scales is None and not call.has(3):
+        raise call.unsupported("its sizes are known only at run time")
+    target = None if scales is not None else sizes.asked(call, 3, len(axes))
+    found: dict[int, Change] = {}
+    for place, axis in enumerate(axes):
+        size = shape[axis]
+        if target is not None:
+            change = Change(size, target[place], None)
         else:
             assert scales is not None, "one of them is given"
-            count, ratio = int(size * scales[place]), float(scales[place])
-        if count != size or ratio != 1:
-            found[axis] = count, ratio
+            scale = float(scales[place])
+            change = Change(size, int(size * scale) if isinstance(size, int) else None, scale)
+        # A fixed size asked for an open batch or channel axis is the one it was exported at.
+        copied = not isinstance(size, int) and axis < 2
+        if size != change.count and change.scale != 1 and not copied:
+            found[axis % len(shape)] = change
     return found
 
 
-def _given(array: Array | None) -> Array | None:
-    return None if array is None or not array.size else array
+def _agrees(call: Call, mode: str, way: str, change: Change) -> bool:
+    """Whether the engine's kernel gives what ONNX asks for on one axis."""
+    size, count, scale = change.size, change.count, change.scale
+    if isinstance(size, int) and isinstance(count, int):
+        wanted = _table(call, mode, way, size, count, scale or count / size)
+        return np.allclose(wanted, _native_table(mode, way, size, count), atol=1e-5)
+    if scale is not None:
+        # A whole factor does the same at every size.
+        return scale == int(scale) and _agrees(call, mode, way, Change(8, 8 * int(scale), scale))
+    rounding = call.node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    return mode == "linear" or (way == "asymmetric" and rounding == "floor")
 
 
 def _table(call: Call, mode: str, way: str, size: int, count: int, ratio: float) -> Array:
@@ -95,22 +118,13 @@ def _table(call: Call, mode: str, way: str, size: int, count: int, ratio: float)
         picked = np.clip(rounding(places), 0, size - 1).astype(np.int64)
         one_hot: Array = np.eye(size, dtype=np.float32)[picked]
         return one_hot
-    floor = np.floor(places)
-    offset = places - floor
+    offset = places - np.floor(places)
     if mode == "linear":
-        taps = {0: 1 - offset, 1: offset}
-    else:
-        a = call.node.attributes.get_float("cubic_coeff_a", -0.75)
-        taps = {k: _cubic(offset - k, a) for k in (-1, 0, 1, 2)}
+        return _weighted(size, places, {0: 1 - offset, 1: offset})
+    a = call.node.attributes.get_float("cubic_coeff_a", -0.75)
     outside = bool(call.node.attributes.get_int("exclude_outside", 0))
-    table = np.zeros((count, size))
-    for tap, weight in taps.items():
-        at = floor + tap
-        weight = np.where((at < 0) | (at >= size), 0, weight) if outside else weight
-        np.add.at(table, (np.arange(count), np.clip(at, 0, size - 1).astype(int)), weight)
-    if outside:
-        table /= table.sum(1, keepdims=True)
-    return table.astype(np.float32)
+    taps = {tap: _cubic(offset - tap, a) for tap in (-1, 0, 1, 2)}
+    return _weighted(size, places, taps, outside)
 
 
 def _cubic(distance: Array, a: float) -> Array:
@@ -157,30 +171,37 @@ ROUNDING: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def _native(mode: str, way: str) -> tuple[str, Any, Callable[[int, int], Array] | None]:
-    """The engine's kernel for a mode, its options, and the table that it computes."""
+def _native(mode: str, way: str) -> tuple[str, Any] | None:
+    """The engine's kernel for a mode, with its options."""
     half = way in ("half_pixel", "pytorch_half_pixel")
-    corners = way == "align_corners"
     if mode == "nearest":
-        options = schema.ResizeNearestNeighborOptionsT(halfPixelCenters=half)
+        return "RESIZE_NEAREST_NEIGHBOR", schema.ResizeNearestNeighborOptionsT(False, half)
+    if mode == "linear":
+        corners = way == "align_corners"
+        return "RESIZE_BILINEAR", schema.ResizeBilinearOptionsT(corners, half)
+    return None
 
-        def picked(size: int, count: int) -> Array:
-            places = (np.arange(count) + (0.5 if half else 0)) * np.float32(size / count)
-            return np.eye(size, dtype=np.float32)[
-                np.clip(np.floor(places), 0, size - 1).astype(int)
-            ]
 
-        return "RESIZE_NEAREST_NEIGHBOR", options, picked
-    options = schema.ResizeBilinearOptionsT(alignCorners=corners, halfPixelCenters=half)
+def _native_table(mode: str, way: str, size: int, count: int) -> Array:
+    """What the engine's kernel computes along an axis."""
+    half = way in ("half_pixel", "pytorch_half_pixel")
+    if mode == "nearest":
+        places = np.floor((np.arange(count) + (0.5 if half else 0)) * np.float32(size / count))
+        one_hot: Array = np.eye(size, dtype=np.float32)[np.clip(places, 0, size - 1).astype(int)]
+        return one_hot
+    kind = "half_pixel" if half else "align_corners" if way == "align_corners" else "asymmetric"
+    places = COORDINATES[kind](np.arange(count, dtype=np.float64), size, count, count / size)
+    return _weighted(size, places, {0: 1 - places % 1, 1: places % 1})
 
-    def blended(size: int, count: int) -> Array:
-        kind = "half_pixel" if half else "align_corners" if corners else "asymmetric"
-        places = COORDINATES[kind](np.arange(count, dtype=np.float64), size, count, count / size)
-        floor = np.floor(places)
-        table = np.zeros((count, size))
-        for tap, weight in ((0, 1 - places + floor), (1, places - floor)):
-            at = np.clip(floor + tap, 0, size - 1).astype(int)
-            np.add.at(table, (np.arange(count), at), weight)
-        return table.astype(np.float32)
 
-    return "RESIZE_BILINEAR", options, blended if mode == "linear" else None
+def _weighted(size: int, places: Array, taps: dict[int, Array], outside: bool = False) -> Array:
+    """Weights of elements at distances from the floor of each place."""
+    table = np.zeros((len(places), size))
+    for tap, weight in taps.items():
+        at = np.floor(places) + tap
+        weight = np.where((at < 0) | (at >= size), 0, weight) if outside else weight
+        np.add.at(table, (np.arange(len(places)), np.clip(at, 0, size - 1).astype(int)), weight)
+    if outside:
+        table /= table.sum(1, keepdims=True)
+    weights: Array = table.astype(np.float32)
+    return weights

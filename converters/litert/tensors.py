@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-# An axis whose size is known only at run time is ``None``.
-Shape = tuple[int | None, ...]
+# A size known only at run time has a name, and equal names are equal sizes; ``None`` is one
+# that has no name yet.
+Size = int | str | None
+Shape = tuple[Size, ...]
 Perm = tuple[int, ...]
 
 FLOAT = np.dtype(np.float32)
@@ -100,26 +102,45 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(_broadcast(column) for column in columns)
 
 
-def _broadcast(sizes: Sequence[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None and size != 1]
-    if known:
-        return known[0]
-    return None if None in sizes else 1
+def _broadcast(sizes: Sequence[Size]) -> Size:
+    others = list(dict.fromkeys(size for size in sizes if size != 1))
+    known = [size for size in others if isinstance(size, int)]
+    if known or len(others) == 1:
+        return (known or others)[0]
+    return None if others else 1
 
 
 def merged(first: Shape | None, second: Shape | None) -> Shape | None:
-    """What two descriptions of the same shape say together."""
+    """What two descriptions of the same shape say together; the first one's names prevail."""
     if first is None or second is None or len(first) != len(second):
         return first if first is not None else second
-    return tuple(a if a is not None else b for a, b in zip(first, second, strict=True))
+    return tuple(
+        b if a is None or (isinstance(a, str) and isinstance(b, int)) else a
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 def size_of(shape: Shape) -> int | None:
     """Number of elements, if it is known."""
-    return None if None in shape else math.prod(size for size in shape if size is not None)
+    return None if unknown(shape) else math.prod(size for size in shape if isinstance(size, int))
 
 
-def only_moves_ones(shape: Sequence[int | None], transposition: Perm) -> bool:
+def unknown(shape: Sequence[Size]) -> int:
+    """How many sizes are known only at run time."""
+    return sum(not isinstance(size, int) for size in shape)
+
+
+def shifted(size: Size, amount: int) -> int | None:
+    """A size plus a number, if it is known."""
+    return size + amount if isinstance(size, int) else None
+
+
+def scaled(size: Size, factor: int) -> Size:
+    """A size times a number, if that is known."""
+    return size if factor == 1 else size * factor if isinstance(size, int) else None
+
+
+def only_moves_ones(shape: Sequence[Size], transposition: Perm) -> bool:
     """Whether a transposition leaves the order of all axes longer than 1 as it is."""
     moved = [axis for axis in transposition if shape[axis] != 1]
     return moved == sorted(moved)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from converters.litert.tensors import (
     logical,
     only_moves_ones,
     permuted,
+    unknown,
 )
 
 # Sentinels such as "to the end" lie far outside of what any axis has.
@@ -68,6 +70,11 @@ class Held:
     def is_constant(self) -> bool:
         """Whether its elements are known."""
         return self.array is not None or (self.codes is not None and self.codes.is_constant)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Its shape, of which nothing is open; that of a constant."""
+        return tuple(size for size in self.shape if isinstance(size, int))
 
     def numpy(self) -> Array | None:
         """Its elements, if it is constant."""
@@ -108,6 +115,9 @@ class Values:
         self.scope = ""
         self._outer = outer
         self._held: dict[ir.Value, Held] = {}
+        self._computed: dict[object, Tensor] = {}
+        # Where a size that has a name can be read.
+        self.named: dict[str, tuple[Tensor, int]] = {}
 
     def __contains__(self, value: ir.Value) -> bool:
         return value in self._held
@@ -134,10 +144,13 @@ class Values:
         options: Any = None,
         quantization: Quantization | None = None,
     ) -> Tensor:
-        """Appends an operator with one output."""
-        output = Tensor(self.scope, dtype, shape, quantization)
-        self.graph.emit(op, inputs, [output], options)
-        return output
+        """The one output of an operator; the same one if that is there already."""
+        settings = () if options is None else tuple((k, str(v)) for k, v in vars(options).items())
+        key = op, tuple(inputs), dtype, settings, quantization
+        if key not in self._computed:
+            self._computed[key] = Tensor(self.scope, dtype, shape, quantization)
+            self.graph.emit(op, inputs, [self._computed[key]], options)
+        return self._computed[key]
 
     def integers(self, values: Any, dtype: np.dtype[Any] = INT32) -> Tensor:
         """A constant of integers."""
@@ -161,7 +174,7 @@ class Values:
         if order == identity(len(order)):
             return tensor
         shape = permuted(tensor.shape, order)
-        if only_moves_ones(tensor.shape, order) and shape.count(None) <= 1:
+        if only_moves_ones(tensor.shape, order) and unknown(shape) <= 1:
             return self.reshape(tensor, shape)
         inputs = [tensor, self.integers(order)]
         return self.add("TRANSPOSE", inputs, shape, tensor.dtype, None, tensor.quantization)
@@ -172,18 +185,19 @@ class Values:
         Args:
             tensor: What to reshape.
             shape: The new shape.
-            at_run_time: A tensor that says it, where more than one axis is unknown.
+            at_run_time: A tensor that says it, where a size has no name yet.
         """
-        if at_run_time is None:
-            sizes = [-1 if size is None else size for size in shape]
-            if tensor.shape == shape and sizes.count(-1) <= 1:
-                return tensor
-            at_run_time = self.integers(np.array(sizes, np.int32))
-        inputs = [tensor, at_run_time]
-        # An empty constant would read as "no data": the options say "a scalar" as well.
-        options = None if shape else schema.ReshapeOptionsT(newShape=[])
+        if tensor.shape == shape and None not in shape:
+            return tensor
+        if tensor.data is not None and not unknown(shape):
+            data = tensor.data.reshape([size for size in shape if isinstance(size, int)])
+            return self.graph.constant(data, tensor.name, tensor.quantization)
         if not shape:
-            inputs = [tensor]
+            # An empty constant would read as "no data".
+            inputs, options = [tensor], schema.ReshapeOptionsT(newShape=[])
+        else:
+            target = at_run_time or self.sizes(shape, free=True)
+            inputs, options = [tensor, target], None
         return self.add("RESHAPE", inputs, shape, tensor.dtype, options, tensor.quantization)
 
     def copy(self, tensor: Tensor) -> Tensor:
@@ -191,18 +205,61 @@ class Values:
         options = schema.CastOptionsT(TYPES[tensor.dtype], TYPES[tensor.dtype])
         return self.add("CAST", [tensor], tensor.shape, tensor.dtype, options)
 
-    def shape_tensor(self, tensor: Tensor) -> Tensor:
-        """What ``RESHAPE`` must be told to keep the shape of a tensor."""
-        if tensor.shape.count(None) <= 1:
-            return self.integers([-1 if size is None else size for size in tensor.shape])
-        return self.run_time_shape(tensor)
+    def sizes(self, shape: Shape, *, free: bool = False) -> Tensor:
+        """A shape as a tensor of int32: a constant if possible, else looked up at run time.
 
-    def run_time_shape(self, tensor: Tensor) -> Tensor:
+        Args:
+            shape: The sizes, all known or named.
+            free: Whether one size may be -1, as ``RESHAPE`` works it out.
+        """
+        if free and unknown(shape) == 1:
+            shape = tuple(size if isinstance(size, int) else -1 for size in shape)
+        elif free:
+            shape = tuple(-1 if size is None else size for size in shape)
+        parts: list[Tensor] = []
+        for named, group in groupby(shape, key=lambda size: isinstance(size, str)):
+            if named:
+                parts.extend(self._looked_up(name) for name in group if isinstance(name, str))
+            else:
+                parts.append(self.integers(list(group)))
+        return self.joined(parts)
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Vectors of int32 one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = [part.shape[0] for part in parts]
+        total = None if unknown(lengths) else sum(n for n in lengths if isinstance(n, int))
+        options = schema.ConcatenationOptionsT(axis=0)
+        return self.add("CONCATENATION", parts, (total,), INT32, options)
+
+    def part(self, vector: Tensor, start: int, count: int) -> Tensor:
+        """Some entries of a vector of int32."""
+        inputs = [vector, *(self.integers([bound]) for bound in (start, start + count, 1))]
+        options = schema.StridedSliceOptionsT()
+        return self.add("STRIDED_SLICE", inputs, (count,), INT32, options)
+
+    def shape_of(self, tensor: Tensor) -> Tensor:
         """The shape of a tensor as a tensor of int32."""
-        if None not in tensor.shape:
+        if not unknown(tensor.shape):
             return self.integers(tensor.shape)
         options = schema.ShapeOptionsT(outType=schema.TensorType.INT32)
         return self.add("SHAPE", [tensor], (tensor.rank,), INT32, options)
+
+    def name_sizes(self, tensor: Tensor) -> None:
+        """Gives a name to every size of a tensor that has none, and remembers where it is."""
+        names = [
+            size if size is not None else f"?{len(self.named) + place}"
+            for place, size in enumerate(tensor.shape)
+        ]
+        tensor.shape = tuple(names)
+        for axis, name in enumerate(tensor.shape):
+            if isinstance(name, str):
+                self.named.setdefault(name, (tensor, axis))
+
+    def _looked_up(self, name: str) -> Tensor:
+        tensor, axis = self.named[name]
+        return self.part(self.shape_of(tensor), axis, 1)
 
     def _make(self, held: Held, perm: Perm) -> Tensor:
         array = held.numpy()

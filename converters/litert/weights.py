@@ -46,7 +46,7 @@ class Layer:
         value = call.node.inputs[index]
         assert value is not None
         held = call.values[value]
-        channels = held.shape[axis] or 0
+        channels = held.sizes[axis]
         codes = held.codes
         if codes is not None and codes.array is not None and codes.quantization is not None:
             scale = np.array(codes.quantization.scale, np.float32)

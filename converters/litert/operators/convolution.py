@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.call import Call, lowers
-from converters.litert.tensors import Array, Shape, Tensor, channels_last
+from converters.litert.tensors import Array, Shape, Tensor, channels_last, shifted
 from converters.litert.weights import Layer, bias_tensor, layer_tensor
 
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
@@ -81,7 +81,7 @@ class Window:
         found: list[int | None] = []
         columns = (self.sizes, self.begin, self.end, self.reach, self.strides)
         for size, begin, end, reach, stride in zip(*columns, strict=True):
-            if size is None:
+            if not isinstance(size, int):
                 found.append(None)
                 continue
             room = size + begin + end - reach
@@ -97,7 +97,7 @@ class Window:
         columns = (output, self.sizes, self.begin, self.end, self.reach, self.strides)
         end = tuple(
             have
-            if size is None or count is None
+            if not isinstance(size, int) or not isinstance(count, int)
             else max(have, (count - 1) * step + reach - size - b)
             for count, size, b, have, reach, step in zip(*columns, strict=True)
         )
@@ -108,7 +108,7 @@ class Window:
         found: list[Array] = []
         columns = (self.output(), self.sizes, self.kernel, self.strides, self.begin, begin, end)
         for count, size, kernel, step, first, before, behind in zip(*columns, strict=True):
-            if count is None or size is None:
+            if not isinstance(count, int) or not isinstance(size, int):
                 return None
             starts = np.arange(count) * step - first
             stops = np.minimum(starts + kernel, size + behind)
@@ -121,7 +121,7 @@ class Window:
         for size, reach, stride in zip(self.sizes, self.reach, self.strides, strict=True):
             if stride == 1:
                 found.append(reach - 1)
-            elif size is None:
+            elif not isinstance(size, int):
                 return None
             else:
                 found.append(max((-(-size // stride) - 1) * stride + reach - size, 0))
@@ -134,7 +134,7 @@ def _conv(call: Call) -> None:
     if not weight.is_constant or (call.has(2) and not call.held(2).is_constant):
         raise call.unsupported("its weight or bias is computed at run time")
     spatial = len(weight.shape) - 2
-    kernel = [size or 0 for size in weight.shape[2:]]
+    kernel = weight.sizes[2:]
     window = Window.of(call, kernel)
     data = call.tensor(0, channels_last(spatial + 2))
     if spatial == 1:
@@ -159,7 +159,7 @@ def widened(call: Call, data: Tensor, window: Window) -> tuple[Tensor, Window]:
 
 
 def _conv2d(call: Call, data: Tensor, window: Window, line: bool = False) -> None:
-    groups, channels = call.node.attributes.get_int("group", 1), call.held(1).shape[0] or 0
+    groups, channels = call.node.attributes.get_int("group", 1), call.held(1).sizes[0]
     depthwise = groups > 1 and groups == data.shape[-1] and call.held(1).shape[1] == 1
     source = call.held(1).shape
     order = (0, *range(2, len(source)), 1) if not depthwise else (1, *range(2, len(source)), 0)
@@ -245,7 +245,7 @@ def pad(call: Call, data: Tensor, sides: Sequence[tuple[int, int]], fill: float 
     if not any(map(any, sides)):
         return data
     shape = tuple(
-        None if size is None else size + sum(side)
+        shifted(size, sum(side)) if any(side) else size
         for size, side in zip(data.shape, sides, strict=True)
     )
     amounts = call.values.integers(sides)

@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.call import Call, lowers
-from converters.litert.tensors import Array, Perm, Shape, Tensor, broadcast, identity
+from converters.litert.tensors import Array, Perm, Tensor, broadcast, identity
 from converters.litert.weights import Layer, bias_tensor, layer_tensor
 from converters.passes.graph_tools import constant, other_input
 
@@ -15,9 +15,9 @@ from converters.passes.graph_tools import constant, other_input
 def _matmul(call: Call) -> None:
     right = call.held(1)
     if right.is_constant and len(right.shape) == 2 and len(call.shape(0)) > 1:
-        bias = _added(call, right.shape[1] or 0)
+        bias = _added(call, right.sizes[1])
         layer = Layer.of(call, 1, (1, 0), axis=1)
-        fully_connected(call, call.tensor(0), layer, bias)
+        call.give(fully_connected(call, call.tensor(0), layer, bias))
     else:
         _batched(call)
 
@@ -37,20 +37,19 @@ def _gemm(call: Call) -> None:
         bias = np.broadcast_to(bias * np.float32(beta), (*bias.shape[:-1], layer.channels))
         if bias.size != layer.channels:
             raise call.unsupported("its bias is not one number per column")
-    fully_connected(call, data, layer, None if bias is None else bias.reshape(-1))
+    bias = None if bias is None else bias.reshape(-1)
+    call.give(fully_connected(call, data, layer, bias))
 
 
-def fully_connected(call: Call, data: Tensor, layer: Layer, bias: Array | None) -> None:
+def fully_connected(call: Call, data: Tensor, layer: Layer, bias: Array | None) -> Tensor:
     """A fully connected layer over the last axis of ``data``."""
-    shape = call.output_shape((*data.shape[:-1], layer.channels))
+    shape = (*data.shape[:-1], layer.channels)
     options = schema.FullyConnectedOptionsT(
         fusedActivationFunction=call.absorb_clamp(), keepNumDims=True
     )
     weight = layer_tensor(call, layer, 0)
     inputs = [data, weight, bias_tensor(call, bias, data, weight)]
-    call.give(
-        call.emit("FULLY_CONNECTED", inputs, shape, options=options, quantization=call.target)
-    )
+    return call.emit("FULLY_CONNECTED", inputs, shape, options=options, quantization=call.target)
 
 
 def _added(call: Call, channels: int) -> Array | None:
@@ -70,12 +69,19 @@ def _batched(call: Call) -> None:
     if call.with_codes:
         call.refuse_codes()
     (left, adj_x), (right, adj_y) = (_operand(call, index) for index in (0, 1))
+    result = product(call, left, right, adj_x, adj_y)
+    squeezed = tuple(axis for axis, rank in ((-2, ranks[0]), (-1, ranks[1])) if rank == 1)
+    call.give(call.squeeze(result, squeezed))
+
+
+def product(
+    call: Call, left: Tensor, right: Tensor, adj_x: bool = False, adj_y: bool = False
+) -> Tensor:
+    """The matrix product over the last two axes, exchanged first where asked for."""
     batch = broadcast(left.shape[:-2], right.shape[:-2])
     rows, columns = left.shape[-1 if adj_x else -2], right.shape[-2 if adj_y else -1]
     options = schema.BatchMatMulOptionsT(adjX=adj_x, adjY=adj_y)
-    result = call.emit("BATCH_MATMUL", [left, right], (*batch, rows, columns), options=options)
-    squeezed = tuple(axis for axis, rank in ((-2, ranks[0]), (-1, ranks[1])) if rank == 1)
-    call.give(call.squeeze(result, squeezed))
+    return call.emit("BATCH_MATMUL", [left, right], (*batch, rows, columns), options=options)
 
 
 def _operand(call: Call, index: int) -> tuple[Tensor, bool]:
@@ -92,8 +98,3 @@ def _nearest(held: Perm, rank: int) -> Perm:
     """Of the two orders that a product takes, the one with the last axis as it is held."""
     exchanged = (*range(rank - 2), rank - 1, rank - 2)
     return exchanged if held[-1] == rank - 2 else identity(rank)
-
-
-def is_vector(shape: Shape) -> bool:
-    """Whether a shape has one axis."""
-    return len(shape) == 1

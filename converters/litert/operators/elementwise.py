@@ -79,9 +79,9 @@ def _fitted(call: Call, index: int, perm: Perm) -> Tensor:
     full = (*[1] * (rank - len(held.shape)), *held.shape)
     array = held.numpy()
     if array is not None:
-        known = np.transpose(array.reshape([size or 0 for size in full]), perm)
+        known = np.transpose(array.reshape((1,) * (rank - array.ndim) + array.shape), perm)
         return call.values.graph.constant(known, quantization=held.quantization)
-    if full.count(None) > 1:
+    if None in full:
         raise call.unsupported("it broadcasts a value of unknown shape over another layout")
     return call.values.transpose(call.values.reshape(call.tensor(index), full), perm)
 

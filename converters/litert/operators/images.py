@@ -9,7 +9,7 @@ from converters.litert import resizing
 from converters.litert.call import Call, lowers
 from converters.litert.operators.convolution import VALID, pad
 from converters.litert.operators.joining import gathered
-from converters.litert.tensors import Array, Shape, Tensor, channels_last
+from converters.litert.tensors import Array, Shape, Tensor, channels_last, scaled, shifted, unknown
 from converters.litert.weights import Layer, bias_tensor, layer_tensor
 
 
@@ -18,12 +18,12 @@ def _depth_to_space(call: Call) -> None:
     block = call.node.attributes.get_int("blocksize", 1)
     data = call.tensor(0, channels_last(4))
     batch, height, width, depth = data.shape
-    if depth is None:
+    if not isinstance(depth, int):
         raise call.unsupported("its number of channels is known only at run time")
     if call.node.attributes.get_string("mode", "DCR") == "CRD":
         order = np.arange(depth).reshape(depth // block**2, block**2).T.reshape(-1)
         data = gathered(call, data, order, 3)
-    shape = (batch, _times(height, block), _times(width, block), depth // block**2)
+    shape = (batch, scaled(height, block), scaled(width, block), depth // block**2)
     options = schema.DepthToSpaceOptionsT(blockSize=block)
     call.give(call.emit("DEPTH_TO_SPACE", [data], shape, options=options), channels_last(4))
 
@@ -33,27 +33,22 @@ def _space_to_depth(call: Call) -> None:
     block = call.node.attributes.get_int("blocksize", 1)
     data = call.tensor(0, channels_last(4))
     batch, height, width, depth = data.shape
-    sides = [None if size is None else size // block for size in (height, width)]
-    shape = (batch, *sides, _times(depth, block**2))
+    sides = [size // block if isinstance(size, int) else None for size in (height, width)]
+    shape = (batch, *sides, scaled(depth, block**2))
     options = schema.SpaceToDepthOptionsT(blockSize=block)
     call.give(call.emit("SPACE_TO_DEPTH", [data], shape, options=options), channels_last(4))
-
-
-def _times(size: int | None, factor: int) -> int | None:
-    return None if size is None else size * factor
 
 
 @lowers("Resize", codes="moving")
 def _resize(call: Call) -> None:
     plan = resizing.plan(call)
-    rank = len(call.shape())
-    perm = channels_last(rank)
-    if plan.is_native and rank == 4:
+    perm = channels_last(len(call.shape()))
+    if plan.native is not None:
+        op, options = plan.native
         data = call.tensor(0, perm)
-        height, width = plan.sizes[2:]
-        target = call.values.integers([height, width])
-        shape = (data.shape[0], height, width, data.shape[-1])
-        call.give(call.emit(plan.op, [data, target], shape, options=plan.options), perm)
+        sides, target = _target_sides(call, plan.changes)
+        shape = (data.shape[0], *sides, data.shape[3])
+        call.give(call.emit(op, [data, target], shape, options=options), perm)
         return
     if plan.mode != "nearest":
         call.refuse_codes()
@@ -65,6 +60,17 @@ def _resize(call: Call) -> None:
         elif table is not None:
             data = _interpolated(call, data, table, place)
     call.give(data, perm)
+
+
+def _target_sides(call: Call, changes: dict[int, resizing.Change]) -> tuple[Shape, Tensor]:
+    """Height and width of a resized image, and the tensor that says them."""
+    had = call.shape()[2:]
+    sides = tuple(changes[axis].count if axis in changes else had[axis - 2] for axis in (2, 3))
+    if None not in sides:
+        return sides, call.values.sizes(sides)
+    factors = [int(changes[axis].scale or 1) if axis in changes else 1 for axis in (2, 3)]
+    inputs = [call.values.sizes(had), call.values.integers(factors)]
+    return sides, call.emit("MUL", inputs, options=schema.MulOptionsT())
 
 
 def _interpolated(call: Call, data: Tensor, matrix: Array, place: int) -> Tensor:
@@ -80,14 +86,14 @@ def _interpolated(call: Call, data: Tensor, matrix: Array, place: int) -> Tensor
 
 @lowers("ConvTranspose")
 def _conv_transpose(call: Call) -> None:
-    attributes, shape = call.node.attributes, call.held(1).shape
+    attributes, shape = call.node.attributes, call.held(1).sizes
     if not call.held(1).is_constant or (call.has(2) and not call.held(2).is_constant):
         raise call.unsupported("its weight or bias is computed at run time")
     spatial = len(shape) - 2
     if spatial > 2 or any(step != 1 for step in attributes.get_ints("dilations", (1,) * spatial)):
         raise call.unsupported("its kernel has holes or more than two axes")
     wide = (1,) * (2 - spatial)
-    kernel = (*wide, *(size or 0 for size in shape[2:]))
+    kernel = (*wide, *shape[2:])
     strides = (*wide, *attributes.get_ints("strides", (1,) * spatial))
     data = call.tensor(0, channels_last(spatial + 2))
     if spatial == 1:
@@ -100,7 +106,7 @@ def _conv_transpose(call: Call) -> None:
     ]
     result = parts[0]
     if groups > 1:
-        channels = sum(part.shape[-1] or 0 for part in parts)
+        channels = shape[1] * groups
         options = schema.ConcatenationOptionsT(axis=3)
         result = call.emit("CONCATENATION", parts, (*result.shape[:-1], channels), options=options)
     result = _cut(call, result, sides)
@@ -125,7 +131,7 @@ def _cuts(
     sides = []
     for axis in range(2):
         size = data.shape[1 + axis]
-        if size is None:
+        if not isinstance(size, int):
             raise call.unsupported("its padding depends on a size known only at run time")
         target = size * strides[axis]
         if asked is not None:
@@ -139,7 +145,7 @@ def _cuts(
 def _in_groups(call: Call, data: Tensor, groups: int) -> list[Tensor]:
     if groups == 1:
         return [data]
-    size = (data.shape[-1] or 0) // groups
+    size = call.held(1).sizes[0] // groups
     shape = (*data.shape[:-1], size)
     parts = [Tensor(call.values.scope, data.dtype, shape) for _ in range(groups)]
     options = schema.SplitOptionsT(numSplits=groups)
@@ -165,7 +171,7 @@ def _transposed(
     weight = layer_tensor(call, Layer(part, None, channels, 0), 0)
     inner = np.zeros(channels, np.float32) if bias is None else bias[group * channels :][:channels]
     sizes = tuple(
-        None if size is None else (size - 1) * step + reach
+        (size - 1) * step + reach if isinstance(size, int) else None
         for size, step, reach in zip(data.shape[1:3], strides, kernel, strict=True)
     )
     shape = (data.shape[0], *sizes, channels)
@@ -179,9 +185,9 @@ def _target(
     call: Call, data: Tensor, shape: Shape, kernel: tuple[int, ...], strides: tuple[int, ...]
 ) -> Tensor:
     """The shape of the result as a tensor, computed from the data's where it is not known."""
-    if None not in shape:
+    if not unknown(shape):
         return call.values.integers(shape)
-    have = call.values.run_time_shape(data)
+    have = call.values.shape_of(data)
     factor = call.values.integers([1, *strides, 0])
     offset = [0, *(k - s for k, s in zip(kernel, strides, strict=True)), shape[-1]]
     scaled = call.emit("MUL", [have, factor], (4,), options=schema.MulOptionsT())
@@ -199,7 +205,7 @@ def _cut(call: Call, data: Tensor, sides: list[tuple[int, int]]) -> Tensor:
         return data
     mask = sum(1 << axis for axis, stop in enumerate(end) if stop == 0)
     shape = tuple(
-        None if size is None else size - start + stop
+        shifted(size, stop - start) if start or stop else size
         for size, start, stop in zip(data.shape, begin, end, strict=True)
     )
     bounds = [call.values.integers(items) for items in (begin, end, [1] * 4)]

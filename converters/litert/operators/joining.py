@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from converters.litert import sizes
 from converters.litert.call import Call, lowers
 from converters.litert.operators.convolution import pad
-from converters.litert.tensors import INT32, Shape, Tensor, identity
+from converters.litert.tensors import INT32, Shape, Size, Tensor, identity, shifted
 
 END = np.iinfo(np.int32).max
 
@@ -25,9 +26,10 @@ def _concat(call: Call) -> None:
     if call.target is not None:
         tensors = [call.values.requantize(tensor, call.target) for tensor in tensors]
     sizes_there = [tensor.shape[place] for tensor in tensors]
-    total = None if None in sizes_there else sum(size or 0 for size in sizes_there)
+    known = [size for size in sizes_there if isinstance(size, int)]
+    total = sum(known) if len(known) == len(sizes_there) else None
     shape = tuple(
-        total if at == place else next((s for s in column if s is not None), None)
+        total if at == place else _agreed(column)
         for at, column in enumerate(zip(*(tensor.shape for tensor in tensors), strict=True))
     )
     if len(tensors) == 1:
@@ -37,6 +39,11 @@ def _concat(call: Call) -> None:
     call.give(call.emit("CONCATENATION", tensors, shape, options=options), perm)
 
 
+def _agreed(column: Sequence[Size]) -> Size:
+    """The size of one axis of several tensors that must be equal there."""
+    return next((s for kind in (int, str) for s in column if isinstance(s, kind)), None)
+
+
 @lowers("Split", codes="moving")
 def _split(call: Call) -> None:
     axis, perm = call.axis(0), call.held(0).perm
@@ -44,9 +51,9 @@ def _split(call: Call) -> None:
     outputs = call.node.outputs
     lengths = call.known("split", 1)
     size = data.shape[place]
-    if lengths is None and size is None:
+    if lengths is None and not isinstance(size, int):
         raise call.unsupported("the axis it cuts has a size known only at run time")
-    if lengths is None and size is not None:
+    if lengths is None and isinstance(size, int):
         whole = -(-size // len(outputs))
         lengths = (*(whole,) * (len(outputs) - 1), size - whole * (len(outputs) - 1))
     assert lengths is not None, "given or computed"
@@ -65,7 +72,7 @@ def _split(call: Call) -> None:
         call.give(result, perm, index)
 
 
-def _with(shape: Shape, axis: int, size: int | None) -> Shape:
+def _with(shape: Shape, axis: int, size: Size) -> Shape:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
@@ -108,7 +115,7 @@ def _slice(call: Call) -> None:
 
 def _length(call: Call) -> int:
     length = call.shape(1)[0]
-    if length is None:
+    if not isinstance(length, int):
         raise call.unsupported("how many axes it cuts is known only at run time")
     return length
 
@@ -117,10 +124,10 @@ def _clipped(bound: int) -> int:
     return max(-END, min(END, bound))
 
 
-def _sliced(size: int | None, first: int | None, last: int | None, step: int) -> int | None:
+def _sliced(size: Size, first: int | None, last: int | None, step: int) -> int | None:
     if first is None or last is None:
         return None
-    if size is None:
+    if not isinstance(size, int):
         # Counted from the same side, the length does not depend on the size, if that suffices.
         backwards = first < 0 and last == END and step == 1
         return -first if backwards else None
@@ -135,10 +142,10 @@ def _bounds(call: Call, known: list[int], index: int, given: object, places: lis
     parts = []
     for place in range(len(known)):
         if place in places:
-            parts.append(sizes.picked(call, asked, places.index(place), 1))
+            parts.append(call.values.part(asked, places.index(place), 1))
         else:
             parts.append(call.values.integers([0]))
-    return sizes.concatenated(call, parts)
+    return call.values.joined(parts)
 
 
 @lowers("Pad", codes="moving")
@@ -173,7 +180,7 @@ def _cropped(call: Call, data: Tensor, sides: list[tuple[int, int]]) -> Tensor:
     end = [min(0, behind) for _, behind in sides]
     mask = sum(1 << axis for axis, behind in enumerate(end) if behind == 0)
     shape = tuple(
-        None if size is None else size - before + behind
+        shifted(size, behind - before) if before or behind else size
         for size, before, behind in zip(data.shape, begin, end, strict=True)
     )
     bounds = [call.values.integers(items) for items in (begin, end, [1] * len(sides))]
@@ -190,7 +197,7 @@ def _repeated(call: Call, data: Tensor, sides: list[tuple[int, int]], mode: str)
         size = data.shape[axis]
         if not any(side):
             continue
-        if size is None:
+        if not isinstance(size, int):
             raise call.unsupported("it repeats an axis of a size known only at run time")
         indices = np.pad(np.arange(size, dtype=np.int32), side, mode=mode)  # type: ignore[call-overload]
         data = gathered(call, data, indices, axis)
@@ -211,11 +218,11 @@ def _gather(call: Call) -> None:
     size = data.shape[axis]
     number = call.number(1)
     known = call.constant(1)
-    if known is not None and known.ndim == 0 and number is not None and size is None:
+    if known is not None and known.ndim == 0 and number is not None and not isinstance(size, int):
         call.give(_at(call, data, axis, int(number)))
         return
     if known is not None and (known < 0).any():
-        if size is None:
+        if not isinstance(size, int):
             raise call.unsupported("it counts from the end of an axis known only at run time")
         indices = call.values.integers(np.where(known < 0, known + size, known))
     else:
@@ -246,7 +253,7 @@ def _gather_nd(call: Call) -> None:
         raise call.unsupported("it gathers within batches")
     data, indices = call.tensor(0), call.tensor(1)
     depth = indices.shape[-1]
-    if depth is None:
+    if not isinstance(depth, int):
         raise call.unsupported("how deep it indexes is known only at run time")
     shape = (*indices.shape[:-1], *data.shape[depth:])
     call.give(call.emit("GATHER_ND", [data, indices], shape, options=schema.GatherNdOptionsT()))
@@ -296,7 +303,7 @@ def _trilu(call: Call) -> None:
     data = call.tensor(0)
     rows, columns = data.shape[-2:]
     k = call.number(1, 0.0)
-    if rows is None or columns is None or k is None:
+    if not isinstance(rows, int) or not isinstance(columns, int) or k is None:
         raise call.unsupported("its sizes are known only at run time")
     keep = np.tri(
         rows, columns, int(k) if not call.node.attributes.get_int("upper", 1) else int(k) - 1

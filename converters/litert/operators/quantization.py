@@ -24,8 +24,8 @@ def _quantize(call: Call) -> None:
         have = data.codes if data.codes is not None and not data.forms else data
         tensor = call.values.requantize(call.values.form(have, have.perm), target)
         codes = hold(tensor, have.perm)
-    # Whoever computes with real numbers reads those from before the rounding.
-    codes.codes = data if data.forms or data.array is not None else None
+    # Nobody may read the numbers from before: codes saturate where a clamp has been left out.
+    codes.codes = data if data.array is not None else None
     call.values[call.output] = codes
 
 
@@ -46,7 +46,7 @@ def _dequantize(call: Call) -> None:
         return
     # The same codes, read at another scale.
     tensor = call.values.form(codes, codes.perm)
-    shape = call.values.shape_tensor(tensor)
+    shape = call.values.sizes(tensor.shape, free=True)
     renamed = call.emit(
         "RESHAPE", [tensor, shape], tensor.shape, tensor.dtype, quantization=parameters
     )
@@ -62,7 +62,7 @@ def _dynamic_matmul(call: Call) -> None:
         raise call.unsupported("its weight has a zero point")
     channels = codes.shape[1]
     layer = Layer(codes.T, np.broadcast_to(scale.reshape(-1), (channels,)), channels, 0)
-    fully_connected(call, call.tensor(0), layer, call.constant(4))
+    call.give(fully_connected(call, call.tensor(0), layer, call.constant(4)))
 
 
 def _parameters(call: Call) -> Quantization:

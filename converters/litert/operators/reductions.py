@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
-from converters.litert.tensors import BOOL, INT32, Perm, Tensor, channels_last, identity
+from converters.litert.tensors import BOOL, INT32, Perm, Tensor, channels_last, identity, unknown
 from converters.passes.graph_tools import CONTRIB
 
 KERNELS = {
@@ -184,7 +184,7 @@ def _group_norm(call: Call) -> None:
     perm, m = channels_of(call), Math(call)
     data = call.tensor(0, perm)
     channels, spatial = data.shape[-1], data.shape[1:-1]
-    if channels is None or None in spatial:
+    if not isinstance(channels, int) or unknown(spatial):
         raise call.unsupported("its sizes are known only at run time")
     grouped = call.values.reshape(data, (data.shape[0], *spatial, groups, channels // groups))
     places = [*range(1, 1 + len(spatial)), grouped.rank - 1]

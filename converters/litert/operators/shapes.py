@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert import sizes
 from converters.litert.call import Call, lowers, type_of
-from converters.litert.tensors import INT32, Shape, Tensor, identity, size_of
+from converters.litert.tensors import INT32, Shape, Size, identity, scaled, size_of, unknown
 from converters.litert.values import Held, computed
 
 
@@ -35,53 +35,33 @@ def _transpose(call: Call) -> None:
 @lowers("Reshape", codes="moving")
 def _reshape(call: Call) -> None:
     data = call.shape()
-    rank = len(call.output_shape()) if call.output.shape is not None else None
-    asked, at_run_time = sizes.vector(call, 1, _length(call, 1, rank))
+    rank = None if call.output.shape is None else len(call.output.shape)
+    target = sizes.asked(call, 1, rank)
     if not call.node.attributes.get_int("allowzero", 0):
-        # 0 copies an axis: its size, or what a lowered shape must look up.
-        asked = tuple(
-            data[axis] if size == 0 and axis < len(data) else size
-            for axis, size in enumerate(asked)
-        )
-        at_run_time = _with_copies(call, asked, at_run_time)
-    shape = tuple(None if size == -1 else size for size in asked)
-    shape = call.output_shape(_resolved(data, shape))
-    call.give(sizes.reshaped(call, call.tensor(0), shape, at_run_time))
-
-
-def _with_copies(call: Call, asked: Shape, at_run_time: Tensor | None) -> Tensor | None:
-    """The tensor of sizes, where several axes are copied or unknown."""
-    written = call.integers("shape", 1)
-    if written is None or at_run_time is not None:
-        return at_run_time
-    if sum(size is None or size == -1 for size in asked) <= 1:
-        return None
-    source = call.node.inputs[0]
-    assert source is not None
-    parts = [
-        sizes.size_at(call, source, axis) if asked[axis] is None else call.values.integers([size])
-        for axis, size in enumerate(asked)
-    ]
-    return sizes.concatenated(call, parts)
+        target = tuple(data[axis] if size == 0 else size for axis, size in enumerate(target))
+    shape = _resolved(data, tuple(None if size == -1 else size for size in target))
+    # What inference knows beyond this needs no looking up.
+    shape = call.output_shape(shape) if None in shape else shape
+    at_run_time = call.tensor(1) if shape.count(None) > 1 else None
+    call.give(call.values.reshape(call.tensor(0), shape, at_run_time))
 
 
 def _resolved(data: Shape, shape: Shape) -> Shape:
-    """The shape with its one unknown axis computed, if all else is known."""
-    total = size_of(data)
-    if shape.count(None) != 1 or total is None:
+    """The shape with its one unnamed axis, if that follows from the rest."""
+    if shape.count(None) != 1:
         return shape
-    rest = math.prod(size for size in shape if size is not None)
-    return tuple(total // rest if size is None else size for size in shape) if rest else shape
-
-
-def _length(call: Call, index: int, default: int | None) -> int:
-    """How many sizes an input lists."""
-    shape = call.shape(index)
-    length = shape[0] if shape else None
-    length = default if length is None else length
-    if length is None:
-        raise call.unsupported("the rank of its result is known only at run time")
-    return length
+    names = [size for size in data if isinstance(size, str)]
+    left = list(names)
+    for size in shape:
+        if isinstance(size, str):
+            if size not in left:
+                return shape
+            left.remove(size)
+    have, used = (math.prod(s for s in item if isinstance(s, int)) for item in (data, shape))
+    if not used or len(left) > 1 or (left and have != used):
+        return shape
+    found: Size = left[0] if left else have // used
+    return tuple(found if size is None else size for size in shape)
 
 
 @lowers("Flatten", codes="moving")
@@ -90,7 +70,7 @@ def _flatten(call: Call) -> None:
     axis = call.node.attributes.get_int("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     halves = (size_of(shape[:axis]), size_of(shape[axis:]))
-    if halves.count(None) == 2:
+    if unknown(halves) == 2:
         raise call.unsupported("both of its axes are known only at run time")
     call.give(call.values.reshape(call.tensor(0), halves))
 
@@ -135,12 +115,12 @@ def _shape(call: Call) -> None:
     start = call.node.attributes.get_int("start", 0)
     end = call.node.attributes.get_int("end", len(shape))
     wanted = range(len(shape))[start:end]
-    if all(shape[axis] is not None for axis in wanted):
+    if not unknown([shape[axis] for axis in wanted]):
         array = np.array([shape[axis] for axis in wanted], np.int32)
         call.give_held(Held(array.shape, array=array))
         return
     held = call.held(0)
-    found = call.values.run_time_shape(call.values.form(held, held.perm))
+    found = call.values.shape_of(call.values.form(held, held.perm))
     order = call.values.integers([held.perm.index(axis) for axis in wanted])
     if list(wanted) != list(held.perm):
         options = schema.GatherOptionsT(axis=0)
@@ -155,7 +135,7 @@ def _size(call: Call) -> None:
         call.give_held(Held((), array=np.array(total, np.int32)))
         return
     held = call.held(0)
-    found = call.values.run_time_shape(call.values.form(held, held.perm))
+    found = call.values.shape_of(call.values.form(held, held.perm))
     inputs = [found, call.values.integers([0])]
     call.give(call.emit("REDUCE_PROD", inputs, (), options=schema.ReducerOptionsT()))
 
@@ -165,13 +145,12 @@ def _constant_of_shape(call: Call) -> None:
     attribute = call.node.attributes.get_tensor("value", None)
     value = np.zeros(1, np.float32) if attribute is None else attribute.numpy()
     dtype = computed(value.dtype)
-    asked, at_run_time = sizes.vector(call, 0, _length(call, 0, None))
+    rank = None if call.output.shape is None else len(call.output.shape)
+    target = sizes.asked(call, 0, rank)
     number = call.values.graph.constant(value.reshape(()).astype(dtype))
-    if at_run_time is None:
-        at_run_time = call.values.integers([size or 0 for size in asked])
-    inputs = [at_run_time, number]
-    shape = call.output_shape(asked)
-    call.give(call.emit("FILL", inputs, shape, dtype, schema.FillOptionsT()))
+    at_run_time = call.tensor(0) if None in target else call.values.sizes(target)
+    shape = call.output_shape(target)
+    call.give(call.emit("FILL", [at_run_time, number], shape, dtype, schema.FillOptionsT()))
 
 
 @lowers("Range")
@@ -184,21 +163,18 @@ def _range(call: Call) -> None:
 @lowers("Expand")
 def _expand(call: Call) -> None:
     data = call.shape()
-    rank = len(call.output_shape())
-    length = _length(call, 1, rank)
-    asked, at_run_time = sizes.vector(call, 1, length)
-    shape = call.output_shape(sizes.broadcast_to(data, asked))
-    if at_run_time is None and None not in shape:
-        target = call.values.integers(shape)
-    else:
-        if at_run_time is None:
-            at_run_time = call.values.integers([size or 1 for size in asked])
-        have = call.values.run_time_shape(call.tensor(0))
-        target = call.emit("BROADCAST_ARGS", [have, at_run_time], (rank,), INT32)
+    rank = None if call.output.shape is None else len(call.output.shape)
+    target = sizes.asked(call, 1, rank)
+    shape = call.output_shape(sizes.expanded(data, target))
     tensor = call.tensor(0)
-    call.give(
-        call.emit("BROADCAST_TO", [tensor, target], shape, options=schema.BroadcastToOptionsT())
-    )
+    if None not in shape:
+        wanted = call.values.sizes(shape)
+    else:
+        given = call.tensor(1) if None in target else call.values.sizes(target)
+        inputs = [call.values.shape_of(tensor), given]
+        wanted = call.emit("BROADCAST_ARGS", inputs, (len(shape),), INT32)
+    options = schema.BroadcastToOptionsT()
+    call.give(call.emit("BROADCAST_TO", [tensor, wanted], shape, options=options))
 
 
 @lowers("Tile")
@@ -208,7 +184,7 @@ def _tile(call: Call) -> None:
     shape: Shape = (None,) * len(data)
     if counts is not None:
         columns = zip(data, counts, strict=True)
-        shape = tuple(None if size is None else size * count for size, count in columns)
+        shape = tuple(scaled(size, count) for size, count in columns)
     inputs = [call.tensor(0), call.tensor(1)]
     call.give(call.emit("TILE", inputs, call.output_shape(shape), options=schema.TileOptionsT()))
 
