@@ -128,7 +128,7 @@ def test_our_agent_and_awss_client_speak_of_one_thing(
 
     def hears(version: str | None) -> bool:
         if (desired := agent.take()) is not None:
-            found.append(desired)
+            found.append(msgspec.convert(desired, Desired))
         agent.attend()
         return bool(found) and _version(found[-1]) == version
 
