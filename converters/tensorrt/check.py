@@ -99,7 +99,7 @@ class Inspector:
             self._say(f"{self._profile.name}: asking TensorRT about {built.recipe.name}")
             limit = workspace(self._profile)
             try:
-                self._found[built.path] = check(built.path, self._shapes, limit, self._say)
+                self._found[built.path] = check(built.path, self._shapes, limit)
             except ToolchainError as error:
                 self._found[built.path] = f"not verified: {str(error).partition(chr(10))[0]}"
             except ConversionError as error:
@@ -107,14 +107,13 @@ class Inspector:
         return self._found[built.path]
 
 
-def check(graph: Path, shapes: Mapping[str, ShapeProfile], limit: int, say: Say) -> str:
+def check(graph: Path, shapes: Mapping[str, ShapeProfile], limit: int) -> str:
     """Verifies that TensorRT takes a graph as a whole and can build an engine of it.
 
     Args:
         graph: An ONNX file, its external data beside it.
         shapes: Ranges of the inputs with dynamic dimensions.
         limit: Bytes that a kernel may take.
-        say: Told what happens.
 
     Returns:
         What was verified and what was not, in a sentence for the report.
@@ -133,7 +132,9 @@ def check(graph: Path, shapes: Mapping[str, ShapeProfile], limit: int, say: Say)
         "target": GPU,
         "workspace": limit,
     }
-    answer = msgspec.convert(environment.call("check", request, say, timeout=TIMEOUT_S), Answer)
+    answer = msgspec.convert(
+        environment.call("check", request, lambda step: None, timeout=TIMEOUT_S), Answer
+    )
     nodes = ir.load(graph).graph.num_nodes()
     if answer.rejected:
         raise _rejection(answer, nodes)

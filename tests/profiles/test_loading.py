@@ -51,9 +51,10 @@ def test_tensorrt_profile_asks_for_what_tensorrt_parses():
 
 def test_a_recipe_adds_its_own_engine_options():
     engine = load_profile("jetson-orin-nano").engines[0]
-    int8 = "TensorrtExecutionProvider.trt_int8_enable"
-    assert int8 not in engine.options_for("fp16")
-    assert engine.options_for("int8-static") == {**engine.options, int8: "1"}
+    fp16, int8 = (f"TensorrtExecutionProvider.trt_{name}_enable" for name in ("fp16", "int8"))
+    assert engine.options_for("fp32") == engine.options
+    assert engine.options_for("fp16") == {**engine.options, fp16: "1"}
+    assert engine.options_for("int8-static") == {**engine.options, fp16: "1", int8: "1"}
     assert EngineChoice(name="onnx").options_for("fp32") == {}
 
 
