@@ -67,6 +67,7 @@ class Search:
         quick_samples: Evaluation samples while searching.
         say: Told what happens, for progress display.
         inspect: What the device's compiler has against a candidate; asked about finalists.
+        on_device: Judges finalists by what a real device measures, the source before them.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Search:
         quick_samples: int,
         say: Say,
         inspect: Callable[[Built], EdgeSdkError | None] = lambda built: None,
+        on_device: Callable[[Sequence[Judged]], list[Judged]] | None = None,
     ) -> None:
         self.workshop = workshop
         self.stopwatch = stopwatch
@@ -99,6 +101,7 @@ class Search:
         self.quick_samples = quick_samples
         self.say = say
         self.inspect = inspect
+        self.on_device = on_device
         self.refused: dict[str, str] = {}
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
@@ -110,10 +113,12 @@ class Search:
         self.others: dict[str, list[Recipe]] = {}
         onnx = next((name for name, t in self.targets.items() if t.format == "onnx"), SOURCE.engine)
         self.source = workshop.source_candidate(msgspec.structs.replace(SOURCE, engine=onnx))
+        originals = (workshop.original_candidate(target) for target in targets)
+        self.originals = {built.recipe.name: built for built in originals if built}
 
     def run(self) -> Outcome:
         """Runs the whole search."""
-        self._judge([self.source])
+        self._judge([self.source, *self._opened_originals()])
         self._judge(built for built in map(self._plainest, self._families()) if built)
         for name, variants in self.others.items():
             self._improve(self.judged[name], variants)
@@ -128,7 +133,7 @@ class Search:
         """
         source = self.source
         if not recipe.steps:
-            built: Built | None = source
+            built: Built | None = self.originals.get(recipe.name, source)
         elif recipe.forced:
             built = self.workshop.build(recipe, split_steps(recipe))
         else:
@@ -142,6 +147,11 @@ class Search:
         if is_slower(only) and not recipe.forced and self.judged[SOURCE.name] in self._allowed():
             return Outcome(None, f"slower than the source: {only.speedup:.2f}x", ())
         return self._settle([only], forced=recipe.forced)
+
+    def _opened_originals(self) -> Iterable[Built]:
+        for name, built in self.originals.items():
+            if self._attempt(name, self._drop, built) is not None:
+                yield built
 
     def _families(self) -> Iterable[list[Recipe]]:
         """Families, plainest first: of recipes that come to the same, the plainest name stays."""
@@ -347,7 +357,7 @@ class Search:
             if not fresh:
                 # What passed at a glance and failed on all data gets one more chance.
                 self.quick_samples = len(self.workshop.evaluation)
-                if self._rescue():
+                if self._rescue() or self._measured_there(finalists):
                     continue
                 return self._settle(finalists)
             if any(self._is_refused(c.built) for c in fresh):
@@ -355,6 +365,17 @@ class Search:
             self.say(f"{self.profile.name}: confirming {', '.join(c.name for c in fresh)}")
             self._judge((c.built for c in fresh), thorough=True)
             confirmed |= {c.name for c in fresh}
+
+    def _measured_there(self, finalists: Sequence[Judged]) -> bool:
+        """Has finalists measured on the device; whether there are some that were not yet."""
+        fresh = [c for c in finalists if c.device is None and c.built.recipe.steps]
+        if self.on_device is None or not fresh:
+            return False
+        source = self.judged[self.source.recipe.name]
+        runs_there = self.source.recipe.engine in self.targets
+        for judged in self.on_device([source, *fresh] if runs_there else fresh):
+            self.judged[judged.name] = judged
+        return True
 
     def _settle(self, finalists: list[Judged], *, forced: bool = False) -> Outcome:
         if forced:
@@ -390,6 +411,7 @@ class Search:
             size_bytes=candidate.built.size_bytes,
             agreement=candidate.agreement,
             latency_ms=candidate.latency_ms,
+            device=candidate.device,
         )
         if candidate.measured:
             return msgspec.structs.replace(row, speedup=round(candidate.speedup, 3))

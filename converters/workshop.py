@@ -21,7 +21,7 @@ from converters.materialize import complaint, is_external, open_path, save
 from converters.metrics import Metric
 from converters.passes.base import Context, GraphPass, build, each_graph
 from converters.source import Source
-from converters.target import HOST_ENGINES, Format, format_of
+from converters.target import HOST_ENGINES, Format, Target, format_of
 from edge_sdk.bundle.record import Agreement, Recipe, Step, Unquantized
 from edge_sdk.errors import ConversionError, EdgeSdkError
 from edge_sdk.runtime.engine import Session, SessionOptions
@@ -107,6 +107,15 @@ class Workshop:
     def source_candidate(self, recipe: Recipe) -> Built:
         """The source as it is, for the floor no candidate may fall below."""
         return Built(recipe, self.source.path, self.source.size_bytes)
+
+    def original_candidate(self, target: Target) -> Built | None:
+        """The user's own file, if the source's graph was made of it and the engine opens it."""
+        original = self.source.original
+        if original is None or target.format != "tflite" or not target.runs_here:
+            return None
+        recipe = Recipe(name=target.named("source"), engine=target.choice.name)
+        size = original.stat().st_size
+        return Built(recipe, original, size, format="tflite", lowered_from=self.source.path)
 
     def open(self, built: Built, options: SessionOptions | None = None) -> Session:
         """Opens a candidate with the engine that runs its format here.
