@@ -11,6 +11,7 @@ from converters.litert import operators as _operators  # registers all lowerings
 from converters.litert.call import ENGINE, LOWERINGS, Call, shape_of, type_of
 from converters.litert.flatbuffer import serialize
 from converters.litert.subgraph import Subgraph
+from converters.litert.symbolic import evaluate
 from converters.litert.tensors import Tensor
 from converters.litert.values import Held, Values, hold, narrowed
 from converters.passes.base import Context
@@ -71,6 +72,11 @@ def lower_nodes(graph: ir.Graph, values: Values, weights: Weights) -> None:
         if node.op_type == "Constant" and not node.domain:
             _add_constant(node.outputs[0], values)
             continue
+        call = Call(node, values, weights, done)
+        known = evaluate(call)
+        if known is not None:
+            values[call.output] = known
+            continue
         lowering = LOWERINGS.get((node.domain, node.op_type))
         if lowering is None:
             raise UnsupportedOperatorError(
@@ -80,7 +86,7 @@ def lower_nodes(graph: ir.Graph, values: Values, weights: Weights) -> None:
                 reason="no lowering of it is known",
                 remedy=REMEDY,
             )
-        lowering(Call(node, values, weights, done))
+        lowering(call)
 
 
 def _inputs(graph: ir.Graph) -> list[ir.Value]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from converters.litert.call import Call
 from converters.litert.tensors import Shape, Size
-from converters.passes.dimensions import Dim, trace
 
 
 def asked(call: Call, index: int, rank: int | None = None) -> Shape:
@@ -18,21 +17,17 @@ def asked(call: Call, index: int, rank: int | None = None) -> Shape:
     Raises:
         UnsupportedOperatorError: Not even their number is known.
     """
-    entries = trace(call.node.inputs[index])
-    if entries is not None and entries.ndim == 1:
-        return tuple(_size(call, entry) for entry in entries)
+    held = call.held(index)
+    if held.array is not None:
+        return tuple(int(size) for size in held.array.reshape(-1))
+    if held.entries is not None:
+        return tuple(held.entries.reshape(-1).tolist())
     shape = call.shape(index)
     length = shape[0] if shape else None
     length = length if isinstance(length, int) else rank
     if length is None:
         raise call.unsupported("the rank of its result is known only at run time")
     return (None,) * length
-
-
-def _size(call: Call, entry: object) -> Size:
-    if isinstance(entry, Dim):
-        return call.values[entry.value].shape[entry.axis]
-    return entry if isinstance(entry, int) else None
 
 
 def expanded(shape: Shape, target: Shape) -> Shape:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from converters.litert.flatbuffer import TYPES
 from converters.litert.subgraph import Subgraph
@@ -49,6 +50,7 @@ class Held:
         shape: Shape of the value.
         forms: Its tensors by permutation; the first is as it was computed.
         array: Its elements, if it is constant.
+        entries: Its elements as numbers and names of sizes, if it is a vector of such.
         codes: The quantized value whose numbers it stands for.
         quantization: What its elements stand for, if they are codes.
     """
@@ -56,6 +58,7 @@ class Held:
     shape: Shape
     forms: dict[Perm, Tensor] = field(default_factory=dict)
     array: Array | None = None
+    entries: NDArray[np.object_] | None = None
     codes: Held | None = None
     quantization: Quantization | None = None
 
@@ -265,6 +268,9 @@ class Values:
         array = held.numpy()
         if array is not None:
             return self.graph.constant(np.transpose(array, perm), quantization=held.quantization)
+        if held.entries is not None:
+            looked_up = self.sizes(tuple(held.entries.reshape(-1).tolist()))
+            return self.reshape(looked_up, held.shape)
         if held.forms:
             have = held.perm
             return self.transpose(held.forms[have], between(have, perm))

@@ -80,6 +80,7 @@ def _with(shape: Shape, axis: int, size: Size) -> Shape:
 def _slice(call: Call) -> None:
     rank = len(call.shape())
     starts, ends = call.integers("starts", 1), call.integers("ends", 2)
+    names = call.held(2).entries if ends is None else None
     steps = call.known("steps", 4)
     count = len(starts or ends or ()) or _length(call)
     axes = call.known("axes", 3) or tuple(range(count))
@@ -99,6 +100,8 @@ def _slice(call: Call) -> None:
         last = None if ends is None else _clipped(ends[index])
         begin[place], end[place] = first or 0, last or 0
         shape[place] = _sliced(size, first, last, steps[index])
+        if names is not None and (first, steps[index]) == (0, 1):
+            shape[place] = names[index]  # the beginning, as long as some other axis
     masks = [untouched, untouched]
     for bit in range(rank):
         # "To the front" while walking backwards has no number: a mask says it.

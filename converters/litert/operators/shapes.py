@@ -109,25 +109,6 @@ def _unsqueeze(call: Call) -> None:
     call.give(call.unsqueeze(call.tensor(0, held.perm), places), perm)
 
 
-@lowers("Shape")
-def _shape(call: Call) -> None:
-    shape = call.shape()
-    start = call.node.attributes.get_int("start", 0)
-    end = call.node.attributes.get_int("end", len(shape))
-    wanted = range(len(shape))[start:end]
-    if not unknown([shape[axis] for axis in wanted]):
-        array = np.array([shape[axis] for axis in wanted], np.int32)
-        call.give_held(Held(array.shape, array=array))
-        return
-    held = call.held(0)
-    found = call.values.shape_of(call.values.form(held, held.perm))
-    order = call.values.integers([held.perm.index(axis) for axis in wanted])
-    if list(wanted) != list(held.perm):
-        options = schema.GatherOptionsT(axis=0)
-        found = call.emit("GATHER", [found, order], (len(wanted),), options=options)
-    call.give(found)
-
-
 @lowers("Size")
 def _size(call: Call) -> None:
     total = size_of(call.shape())
@@ -156,8 +137,10 @@ def _constant_of_shape(call: Call) -> None:
 @lowers("Range")
 def _range(call: Call) -> None:
     inputs = [call.values.reshape(call.tensor(index), ()) for index in range(3)]
-    options = schema.RangeOptionsT()
-    call.give(call.emit("RANGE", inputs, call.output_shape((None,)), options=options))
+    limit = call.held(1).entries
+    counts = limit is not None and (call.number(0), call.number(2)) == (0, 1)
+    shape = call.output_shape((limit.item() if limit is not None and counts else None,))
+    call.give(call.emit("RANGE", inputs, shape, options=schema.RangeOptionsT()))
 
 
 @lowers("Expand")
