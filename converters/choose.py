@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from converters.workshop import Built
 from device_profiles.schema import Profile
+from edge_sdk.bundle.measurements import DeviceFigures
 from edge_sdk.bundle.record import Agreement
 
 # Two medians on an ordinary machine differ by this much without a cause.
@@ -36,6 +37,7 @@ class Judged:
         peak_bytes: Predicted peak memory on the device.
         latency_ms: Median on this host.
         confirmed: Whether latency was measured thoroughly, not only glanced at.
+        device: What a real device measured, where one was asked.
     """
 
     built: Built
@@ -45,6 +47,7 @@ class Judged:
     peak_bytes: int
     latency_ms: float | None = None
     confirmed: bool = True
+    device: DeviceFigures | None = None
 
     @property
     def name(self) -> str:
@@ -93,6 +96,8 @@ def objection(candidate: Judged, limits: Limits) -> str | None:
     """Why a candidate may not ship, or ``None`` if it may."""
     drop, peak = candidate.agreement.drop, candidate.peak_bytes
     engine = candidate.built.recipe.engine
+    if candidate.device is not None and candidate.device.error:
+        return f"does not run on the device: {candidate.device.error}"
     if limits.engines and engine not in limits.engines:
         return f"no engine of the profile runs it: it is for {engine!r}"
     if not drop <= limits.max_drop:  # also true for NaN
@@ -126,6 +131,8 @@ def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str
         if value(best, limits) <= value(source, limits) * (1 + NOISE):
             best = source  # what differs by noise alone is no reason to change a model
         basis = "measured here" if best.measured else "predicted by the profile's rules"
+        if best.device is not None:
+            basis = "measured on the device"
         return (
             best,
             f"best of {len(quick)} finalists, value {value(best, limits):.2f}; speed {basis}",

@@ -81,6 +81,8 @@ class Candidate(Frozen, frozen=True, kw_only=True):
         predicted_speedup: From the profile's cost model, where its ISA is not here.
         decoder: Perplexity and speed of text, for a decoder.
         engine: The engine that it is for.
+        device: What a real device measured of it, where one was asked; ``speedup`` is then
+            the device's.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Candidate(Frozen, frozen=True, kw_only=True):
     predicted_speedup: float | None = None
     decoder: DecoderFigures | None = None
     engine: str = "onnx"
+    device: DeviceFigures | None = None
 
 
 class VariantReport(Frozen, frozen=True, kw_only=True):
