@@ -14,6 +14,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from converters.on_device import DeviceMeasurer
     from converters.report import Report
 
 __all__ = ["convert"]
@@ -38,6 +39,7 @@ def convert(
     context: int | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
+    measurer: DeviceMeasurer | None = None,
 ) -> Report:
     """Converts a model into one verified bundle with a variant per device profile.
 
@@ -63,6 +65,7 @@ def convert(
             most 32,768, when ``None``.
         overwrite: Whether an existing bundle may be replaced.
         progress: Told in a sentence what happens.
+        measurer: A device that measures the finalists, in place of this machine.
 
     Returns:
         The report: what was chosen for each profile, why, and the table of candidates.
@@ -97,4 +100,4 @@ def convert(
         context=context,
         overwrite=overwrite,
     )
-    return run(request, progress or (lambda message: None))
+    return run(request, progress or (lambda message: None), measurer)

@@ -17,6 +17,7 @@ from converters.decoder.job import DecoderJob
 from converters.decoder.source import DecoderSource, limited
 from converters.job import Job, Say
 from converters.metrics import Metric, find_metric
+from converters.on_device import DeviceMeasurer
 from converters.recipes import load_recipe
 from converters.report import Report, render_html
 from converters.request import Request
@@ -33,12 +34,17 @@ from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import EngineError, InputError, MissingEngineError, SourceError
 
 
-def run(request: Request, say: Say = lambda message: None) -> Report:
+def run(
+    request: Request,
+    say: Say = lambda message: None,
+    measurer: DeviceMeasurer | None = None,
+) -> Report:
     """Converts a model and writes the bundle; nothing is written unless every profile succeeds.
 
     Args:
         request: What to do.
         say: Told what happens, for progress display.
+        measurer: A device that measures the finalists.
 
     Raises:
         InputError: Source, data, profile, recipe or base are wrong.
@@ -62,7 +68,7 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
         BundleWriter(request.out, overwrite=request.overwrite) as writer,
     ):
         with _source_runs(source):
-            job = _job(request, source, metric, Path(folder), say)
+            job = _job(request, source, metric, Path(folder), say, measurer)
         summaries = [job.variant(profile, writer, forced, base) for profile in profiles]
         result = Report(
             name=job.name,
@@ -78,8 +84,19 @@ def run(request: Request, say: Say = lambda message: None) -> Report:
 
 
 def _job(
-    request: Request, source: AnySource, metric: Metric | None, folder: Path, say: Say
+    request: Request,
+    source: AnySource,
+    metric: Metric | None,
+    folder: Path,
+    say: Say,
+    measurer: DeviceMeasurer | None,
 ) -> Job | DecoderJob | Seq2SeqJob:
+    if measurer is not None and isinstance(source, DecoderSource | Seq2SeqSource):
+        raise InputError(
+            "models that generate text are not measured on a device",
+            where="--on",
+            remedy="leave it out; measure the bundle there with edge-sdk bench",
+        )
     if isinstance(source, DecoderSource):
         return DecoderJob(request, limited(source, request.context), folder, say)
     if isinstance(source, Seq2SeqSource):
@@ -92,7 +109,7 @@ def _job(
             raise InputError(f"{request.source} is no dialogue model", where=option, remedy=remedy)
     say(f"reading {request.data}" if request.data else "generating inputs: agreement will say less")
     data = dataset_for(source, request.data, request.fixed)
-    return Job(request, source, data, metric, folder, say)
+    return Job(request, source, data, metric, folder, say, measurer)
 
 
 @contextmanager

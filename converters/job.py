@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from converters.describe import graph_inputs
 from converters.measure import machine, peak_rss
 from converters.memory import candidate_plan
 from converters.metrics import Metric
+from converters.on_device import DeviceMeasurer, OnDevice
 from converters.package import MAX_TOKENS, Packing, base_statistics, pack
 from converters.recipes import SOURCE, completed, split_steps
 from converters.report import VariantSummary
@@ -35,7 +37,7 @@ from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile, Rules
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 from edge_sdk.bundle.reader import Bundle, Variant
-from edge_sdk.bundle.record import Provenance, Recipe
+from edge_sdk.bundle.record import Provenance, Recipe, VariantRecord
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import ConversionError
 
@@ -61,8 +63,10 @@ class Job:
         metric: Metric | None,
         folder: Path,
         say: Say,
+        measurer: DeviceMeasurer | None = None,
     ) -> None:
         self.request = request
+        self.measurer = measurer
         self.source = source
         self.say = say
         self.name = request.name or source.name
@@ -149,6 +153,7 @@ class Job:
                 quick_samples=self.quick_samples,
                 say=self.say,
                 inspect=self._inspector(profile).objection,
+                on_device=self._on_device(profile),
             )
 
         if forced is not None:
@@ -235,6 +240,18 @@ class Job:
             data_origin=self.data.origin,
             notes=self._inspector(profile).notes(chosen.built),
         )
+
+    def _on_device(self, profile: Profile) -> OnDevice | None:
+        """Measures finalists on the device that was handed in."""
+        if self.measurer is None:
+            return None
+        name = f"{self.name}-trial-{secrets.token_hex(4)}"  # nobody else's on the server
+
+        def put(writer: BundleWriter, judged: Judged, version: str) -> VariantRecord:
+            packing = self._packing(profile, judged)
+            return pack(writer.blobs, judged.built, replace(packing, name=name, version=version))
+
+        return OnDevice(self.measurer, put, profile, self.say)
 
     def _packing(self, profile: Profile, chosen: Judged) -> Packing:
         session = self.workshop.open(chosen.built)
