@@ -7,9 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_sdk.cli.output import emit_json, note
 from edge_sdk.errors import InputError
+
+if TYPE_CHECKING:
+    from converters.on_device import DeviceMeasurer
+    from converters.report import Report
 
 EPILOG = """\
 examples:
@@ -19,6 +24,7 @@ examples:
   edge-sdk convert SmolLM2-360M-Instruct -o chat.bundle -p board-512mb --data turns.jsonl
   edge-sdk convert assistant/ -o chat.bundle -p arm64 --adapter terse=terse/ --adapter kind=kind/
   edge-sdk convert tuned.onnx -o v2.bundle -p x86-64 --base v1.bundle --version 1.1.0
+  edge-sdk convert model.onnx -o model.bundle -p arm64 --on thing:gate-7
 
 Every candidate is compared with the fp32 source on the data; one that loses more than
 --max-drop, needs more memory than the profile's budget, or is slower than its source
@@ -69,6 +75,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context", type=int, metavar="N",
         help="tokens of context to keep (default: the model's, at most 32768)",
     )  # fmt: skip
+    parser.add_argument(
+        "--on", metavar="thing:NAME",
+        help="let a device of the fleet measure the finalists; its figures decide",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-profile", type=Path, metavar="FILE.toml",
+        help="with --on: write the profile with the speedups that the device measured",
+    )  # fmt: skip
+    parser.add_argument("--server", metavar="URL", help="with --on: the fleet's server")
+    parser.add_argument("--token", metavar="TEXT", help="what that server asks for, if it does")
+    parser.add_argument("--ca", metavar="FILE", help="certificates to trust for that server")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -80,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from converters.report import render_text
 
     with spoken_progress() as progress:
+        measurer = _device(args, progress)
         report = convert(
             args.source,
             args.profile,
@@ -98,12 +116,48 @@ def run(args: argparse.Namespace) -> int:
             context=args.context,
             overwrite=args.force,
             progress=progress,
+            measurer=measurer,
         )
+    if args.save_profile:
+        _save_profile(args.save_profile, args.profile[0], report)
     if args.json:
         emit_json(report)
     else:
         print(render_text(report))
     return 0
+
+
+def _device(args: argparse.Namespace, say: Callable[[str], None]) -> DeviceMeasurer | None:
+    """The device that ``--on`` names."""
+    if args.on is None:
+        if args.save_profile:
+            raise InputError(
+                "only a device refines a profile", where="--save-profile", remedy="add --on"
+            )
+        return None
+    if len(args.profile) > 1:
+        raise InputError(
+            f"one device cannot measure for {len(args.profile)} profiles",
+            where="--on",
+            remedy="convert for one profile at a time",
+        )
+    from edge_sdk.cli.fleet import server_of, token_of
+    from edge_sdk.cli.on_thing import OnThing
+
+    return OnThing(args.on, server_of(args), token_of(args), args.ca, say)
+
+
+def _save_profile(path: Path, name: str, report: Report) -> None:
+    from converters.on_device import refined
+    from device_profiles.loader import load_profile
+    from device_profiles.parse import to_toml
+    from edge_sdk.bundle import files
+
+    [variant] = report.variants
+    text = to_toml(refined(load_profile(name), variant.report.candidates))
+    with files.writing(path), files.temporary(path.absolute().parent) as file:
+        file.write(text.encode())
+        files.commit(file, path)
 
 
 def require_converters() -> None:
