@@ -13,7 +13,9 @@ from converters.toolchains.process import RUNNER, TAIL_LINES, Progress, started
 from converters.toolchains.spec import Toolchain
 from edge_sdk.errors import ToolchainError
 
-_STEPS = re.compile(r"\s*(Collecting|Downloading|Installing collected packages:) (\S+)( \(.*\))?")
+_STEPS = re.compile(
+    r"\s*(Collecting|Processing|Downloading|Installing collected packages:) (\S+)( \(.*\))?"
+)
 _BAR = 20
 
 
@@ -39,10 +41,12 @@ def install(
     """
     tell = _teller(toolchain, progress)
     sources = ("--no-index", "--find-links", str(wheels.absolute())) if wheels else ()
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
-        pins.write("\n".join((*toolchain.packages, *toolchain.constraints)))
-        pins.flush()
-        for step in toolchain.requirements:
+    for step in toolchain.requirements:
+        # What a step asks for itself is no constraint: pip would call its absence a conflict.
+        others = [package for package in toolchain.packages if package not in step]
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
+            pins.write("\n".join((*others, *toolchain.constraints)))
+            pins.flush()
             arguments = (
                 str(python), "-I", str(RUNNER), "pip", "install", "--progress-bar", "off",
                 *sources, "--constraint", pins.name, *step,
@@ -95,11 +99,13 @@ def _teller(toolchain: Toolchain, progress: Progress) -> Callable[[str], None]:
         what, word, size = step.groups()
         if what == "Collecting":
             seen.add(_name(word))
+        elif what == "Processing":  # a wheel of a folder
+            word = Path(word).name
+            seen.add(_name(word.partition("-")[0]))
         total = max(expected, len(seen))
-        action = "unpacking" if what.startswith("Installing") else what.lower()
+        doing = "unpacking" if what.startswith("Installing") else f"{what.lower()} {word}"
         done = f"{bar(len(seen), total)} {len(seen)} of {total} packages"
-        name = "" if action == "unpacking" else f" {word}"
-        progress(f"toolchain {toolchain.name} {done}: {action}{name}{size or ''}")
+        progress(f"toolchain {toolchain.name} {done}: {doing}{size or ''}")
 
     return tell
 
