@@ -141,10 +141,10 @@ def _device(args: argparse.Namespace, say: Callable[[str], None]) -> DeviceMeasu
             where="--on",
             remedy="convert for one profile at a time",
         )
-    from edge_sdk.cli.fleet import server_of, token_of
+    from edge_sdk.cli.fleet import server_of
     from edge_sdk.cli.on_thing import OnThing
 
-    return OnThing(args.on, server_of(args), token_of(args), args.ca, say)
+    return OnThing(args.on, *server_of(args), args.ca, say)
 
 
 def _save_profile(path: Path, name: str, report: Report) -> None:

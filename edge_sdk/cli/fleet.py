@@ -86,12 +86,19 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.action == "serve":
         return fleet_serve.run(args)
-    from edge_sdk.fleet.client import DEFAULT_SERVER, FleetClient
+    from edge_sdk.fleet.client import FleetClient
 
-    server = args.server or os.environ.get("EDGE_SDK_SERVER") or DEFAULT_SERVER
-    token = args.token or os.environ.get("EDGE_SDK_TOKEN")
+    server, token = server_of(args)
     code: int = args.ask(FleetClient(server, token, args.ca), args)
     return code
+
+
+def server_of(args: argparse.Namespace) -> tuple[str, str | None]:
+    """The server, and what it asks for: from options, else the environment."""
+    from edge_sdk.fleet.client import DEFAULT_SERVER
+
+    server = args.server or os.environ.get("EDGE_SDK_SERVER") or DEFAULT_SERVER
+    return server, args.token or os.environ.get("EDGE_SDK_TOKEN")
 
 
 def _add_deploy(parser: argparse.ArgumentParser) -> None:
