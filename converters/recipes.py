@@ -113,7 +113,7 @@ def _for_onnx(profile: Profile, rules: Rules) -> Variants:
         "fp16": (("", (step("float16"),)),),
         "int8-stored": (("", small),),
         "fp16-stored": (("", (step("store-small", storage="float16"),)),),
-        "int8-static": _static(qdq, stored),
+        "int8-static": (*_static(qdq, stored), *_smoothed_static(rules, qdq, stored)),
         "int8-dynamic": (("", dynamic),),
         "int8-smooth": _smooth(dynamic),
         "int8-block": (("", (step("block-weights", bits=8), *small)),),
@@ -146,6 +146,19 @@ def _static(
     return tuple(
         (f"-{method}", (step("static-qdq", method=method, **options), *rest))
         for method in ("minmax", "percentile", "entropy")
+    )
+
+
+def _smoothed_static(
+    rules: Rules, options: Mapping[str, Any], rest: tuple[Step, ...]
+) -> tuple[tuple[str, tuple[Step, ...]], ...]:
+    """Where static int8 is all the int8 there is: encoders need their outliers migrated."""
+    if not rules.symmetric_activation:
+        return ()
+    static = step("static-qdq", method="minmax", **options)
+    return tuple(
+        (f"-smooth-a{alpha}", (step("smooth-quant", alpha=alpha), static, *rest))
+        for alpha in (0.9, 0.8)
     )
 
 

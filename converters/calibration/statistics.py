@@ -83,6 +83,10 @@ class Statistics:
         """The statistics of a value, or ``None`` if it was not calibrated."""
         return self[name] if name and name in self.tensors else None
 
+    def beside(self, others: Mapping[str, TensorStatistics]) -> Statistics:
+        """These and others; what was asked for of either counts for both."""
+        return Statistics({**self.tensors, **others}, self.used)
+
     def used_only(self) -> Statistics:
         """The statistics that were asked for."""
         return Statistics({name: self.tensors[name] for name in sorted(self.used)})

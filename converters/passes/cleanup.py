@@ -3,7 +3,8 @@
 Afterwards the model has no local functions, no ``Constant``, ``Identity`` or
 inference ``Dropout`` node that can go, nothing unused, nodes in topological
 order, and node and value names that are unique in the whole model. Graph inputs
-and outputs keep their names, types and order.
+and outputs keep their names, types and order; of their dimensions, those that are
+called ``?`` have no name any more, because engines take equal names for equal sizes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from onnx_ir.passes import common
 
 from converters.passes.base import GraphPass, Options, each_graph
 from converters.passes.graph_tools import Editor, is_op, prune, scalar, tensor_of, unique
+from edge_sdk.runtime.inputs import is_name
 
 # The first IR version in which an initializer need not be a graph input as well.
 FREE_INITIALIZERS = 4
@@ -49,6 +51,7 @@ class Cleanup(GraphPass):
         prune(model)
         changes += before - _size(model)
         changes += _unique_names(model.graph) + _strip_annotations(model)
+        changes += _unname_dimensions(model.graph)
         changes += common.RemoveUnusedOpsetsPass()(model).modified
         return ir.passes.PassResult(model, modified=changes > 0)
 
@@ -68,6 +71,18 @@ class Cleanup(GraphPass):
             self.context.notes.append(f"local functions stay as they are: {error}")
         common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         return before - len(model.functions)
+
+
+def _unname_dimensions(graph: ir.Graph) -> int:
+    """Takes away what exporters write in place of a name: ``?`` and the like."""
+    changes = 0
+    for value in (*graph.inputs, *graph.outputs):
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(size, ir.SymbolicDim) and size.value and not is_name(size.value):
+                assert value.shape is not None
+                value.shape[axis] = None
+                changes += 1
+    return changes
 
 
 def _drop_default_inputs(model: ir.Model, overridable: tuple[str, ...]) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from converters.calibration.statistics import TensorStatistics
 from converters.passes.base import GraphPass, Options
 from converters.passes.dense import Dense, match
 from converters.passes.graph_tools import (
@@ -85,15 +86,29 @@ class SmoothQuant(GraphPass):
             return False
         name = f"{data.name}_smooth"
         if _fold(data, nodes, scale, editor):
+            smooth = data
             data.name = editor.fresh(name)  # no longer the value that was calibrated
         else:
             factor = editor.initializer(f"{name}_scale", 1 / scale)
             smooth = editor.node("Mul", [data, factor], before=nodes[0], name=name, like=data)
             for node in nodes:
                 node.replace_input_with(0, smooth)
+        self.context.statistics = self.context.statistics.beside(
+            {str(smooth.name): smoothed_statistics(seen, scale)}
+        )
         for layer in layers:
             _scale_weight(layer, scale[:, None], editor)
         return True
+
+
+def smoothed_statistics(seen: TensorStatistics, scale: Float) -> TensorStatistics:
+    """What calibration would have seen of a smoothed activation, as far as a range goes."""
+    assert seen.channel_absmax is not None
+    channels = seen.channel_absmax / scale
+    reach = float(channels.max())
+    return TensorStatistics(
+        -reach if seen.low < 0 else 0.0, reach if seen.high > 0 else 0.0, None, channels
+    )
 
 
 def smoothing_scale(activations: Float, weights: Float, alpha: float) -> Float | None:

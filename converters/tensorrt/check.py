@@ -15,6 +15,7 @@ import msgspec
 import onnx_ir as ir
 
 from converters import toolchains
+from converters.passes.graph_tools import subgraphs
 from converters.tensorrt.options import uses_tensorrt, workspace
 from converters.tensorrt.shapes import ShapeProfile
 from converters.tensorrt.toolchain import TENSORRT_RTX
@@ -25,11 +26,11 @@ from edge_sdk.errors import ConversionError, ToolchainError, UnsupportedOperator
 GPU = "SM86"
 TIMEOUT_S = 900.0
 NOT_VERIFIED = f"not verified: edge-sdk toolchain install {TENSORRT_RTX.name}"
-_REMEDY = (
-    "replace it in the source by standard operators, or convert for a profile of this "
-    "board's CPU; a recipe given with --recipe ships as it is, and what TensorRT does not "
-    "take then runs on CUDA or the CPU"
+_OTHERWISE = (
+    "convert for arm64, the board's CPU; or give a recipe by --recipe, which ships as it is: what "
+    "TensorRT does not take then runs on CUDA or the CPU"
 )
+_REMEDY = f"replace it in the source by standard operators; else {_OTHERWISE}"
 
 Say = Callable[[str], None]
 
@@ -135,16 +136,12 @@ def check(graph: Path, shapes: Mapping[str, ShapeProfile], limit: int) -> str:
     answer = msgspec.convert(
         environment.call("check", request, lambda step: None, timeout=TIMEOUT_S), Answer
     )
-    nodes = ir.load(graph).graph.num_nodes()
+    model = ir.load(graph)
+    nodes = model.graph.num_nodes()
     if answer.rejected:
         raise _rejection(answer, nodes)
     if answer.error:
-        raise ConversionError(
-            f"TensorRT-RTX {answer.version} accepts all {nodes} nodes, but cannot build an "
-            f"engine: {_plain(answer.error)}",
-            where=f"an engine for {GPU}",
-            remedy=_REMEDY,
-        )
+        raise _unbuilt(answer, model)
     return (
         f"TensorRT-RTX {answer.version} accepts all {nodes} nodes and built an engine for {GPU} "
         f"in {answer.seconds:.1f} s; latency, the engine for the device's own GPU and what its "
@@ -167,6 +164,19 @@ def _rejection(answer: Answer, nodes: int) -> UnsupportedOperatorError:
     )
 
 
+def _unbuilt(answer: Answer, model: ir.Model) -> ConversionError:
+    branching = next((node for node in model.graph if subgraphs(node)), None)
+    return ConversionError(
+        f"TensorRT-RTX {answer.version} accepts all {model.graph.num_nodes()} nodes, but cannot "
+        f"build an engine: {_plain(answer.error)}",
+        where=f"an engine for {GPU}" if branching is None else f"node {branching.name!r}",
+        remedy=_REMEDY
+        if branching is None
+        else f"do without its {branching.op_type}: --fix the input that selects its branch, or "
+        f"export the model without control flow; else {_OTHERWISE}",
+    )
+
+
 def _plain(reason: str) -> str:
     """The parser's words without its source code: it reports failed assertions."""
     if "Plugin not found" in reason or reason == "false":
@@ -174,5 +184,8 @@ def _plain(reason: str) -> str:
     quoted = re.findall(r'"([^"]+)"', reason)
     if quoted:
         return str(quoted[-1]).rstrip(".")
+    built = re.search(r"Error Code \d+: [\w ]+\((.*?)(?: In \S+ at \S+)?\)", reason)
+    if built:
+        return str(built[1]).rstrip(".")
     words = re.sub(r"^.*Assertion failed: (?:[\w.()>-]+: )?", "", reason)
     return " ".join(words.split()).rstrip(".")
