@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from converters import litert_import
+import edge_sdk
+from converters import convert, litert_import
 from converters.source import Source, open_source
 from edge_sdk.errors import SourceError
 from edge_sdk.runtime.engine import SessionOptions
@@ -296,3 +298,16 @@ def test_class_names_come_from_the_archive_at_the_end_of_the_file(tmp_path):
     assert isinstance(source, Source)
     assert source.labels == ("daisy", "rose", "tulip", "other")
     LiteRtEngine().open(path, SessionOptions())  # does not mind what comes after
+
+
+def test_original_is_a_candidate_and_ships_byte_for_byte(tmp_path):
+    path = save(tmp_path, quantized_network())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = convert(path, ["armv7-512mb"], out=tmp_path / "out.bundle")
+    [variant] = report.variants
+    assert variant.report.chosen == "source@litert"
+    model = edge_sdk.load(tmp_path / "out.bundle", "armv7-512mb")
+    assert model.record.graphs[0].parts[0].size == path.stat().st_size
+    assert model.inputs[0].dtype == "int8"
+    assert model.self_test().cases > 0
