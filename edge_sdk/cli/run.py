@@ -1,4 +1,4 @@
-"""``edge-sdk run``: one call of a bundle, on arrays, on text or on a prompt."""
+"""``edge-sdk run``: one call of a bundle, on arrays, text, a picture, sound or a prompt."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge_sdk.bundle import files
-from edge_sdk.cli import generation
+from edge_sdk.cli import generation, tasks
 from edge_sdk.cli.arguments import thread_count
 from edge_sdk.cli.output import emit_json, note, table
 from edge_sdk.errors import DataError, InputError, WorkError
 from edge_sdk.runtime.generation.stats import Stats
-from edge_sdk.runtime.tasks.results import Classification
+from edge_sdk.runtime.tasks.results import Answer, Classification, Entity, Filling, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +30,18 @@ EPILOG = """\
 examples:
   edge-sdk run digits.bundle --input x.npz --output y.npz
   edge-sdk run minilm.bundle --text "a text"
+  edge-sdk run reader.bundle --text "a long text" --question "what about it?"
+  edge-sdk run birds.bundle --image bird.jpg --top 3
+  edge-sdk run speech.bundle --audio order.wav
   edge-sdk run assistant.bundle --prompt "What is the boiler's set-point?"
   edge-sdk run assistant.bundle --prompt - --temperature 0.7 --seed 1 < question.txt
 
 An array in X.npz is named like the input it feeds. One of the input's rank is one
 call; one of rank + 1 is a list of samples (the steps of one sequence, if the model
 has recurrent states), and the outputs get the same leading axis.
+
+A text is tagged, filled in at its gaps, classified or embedded, as the variant is made
+for it; a picture is classified; sound is classified or transcribed.
 
 The answer to a prompt is streamed to stdout, its figures go to stderr. The prompt is
 one user's turn in the model's chat template; a model without one, or --raw, continues it.
@@ -61,8 +67,12 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         outputs: The arrays written (``--input``).
         output_file: Where they were written.
         embedding: The text's vector, for a variant that embeds.
-        classes: The text's best classes, for a variant that classifies.
-        text: The answer (``--prompt``), without what ended it.
+        classes: Best classes of the text, picture or sound, for a variant that classifies.
+        entities: The text's labelled stretches, for a variant that tags.
+        answers: Best answers to the question.
+        fillings: Of each of the text's gaps, what may stand in it.
+        text: The answer (``--prompt``), without what ended it; what was said (``--audio``).
+        words: The words said, in time, where the model tells.
         tokens: The answer's tokens.
         finish_reason: Why it ended: ``stop``, ``length`` or ``cancelled``.
         stats: What it took.
@@ -78,7 +88,11 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     output_file: str | None = None
     embedding: tuple[float, ...] | None = None
     classes: tuple[Classification, ...] | None = None
+    entities: tuple[Entity, ...] | None = None
+    answers: tuple[Answer, ...] | None = None
+    fillings: tuple[tuple[Filling, ...], ...] | None = None
     text: str | None = None
+    words: tuple[Word, ...] | None = None
     tokens: tuple[int, ...] | None = None
     finish_reason: str | None = None
     stats: Stats | None = None
@@ -92,11 +106,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="auto", help="variant (default: this machine's)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--input", metavar="X.npz", type=Path, help="one array per model input")
-    what.add_argument("--text", help="text to embed or to classify")
+    what.add_argument("--text", help="text to tag, to fill in, to classify or to embed")
+    what.add_argument("--image", metavar="FILE", type=Path, help="picture to classify")
+    what.add_argument("--audio", metavar="FILE.wav", type=Path, help="sound, or what is said in it")
     what.add_argument("--prompt", metavar="TEXT", help="what to answer; - reads it from stdin")
+    parser.add_argument("--question", metavar="TEXT", help="what --text shall answer")
+    parser.add_argument("--language", help="what --audio is spoken in (default: the likeliest)")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as it is")
     parser.add_argument("--output", metavar="Y.npz", type=Path, help="where the outputs go")
-    parser.add_argument("--top", type=int, default=5, help="classes to print (default 5)")
+    parser.add_argument(
+        "--top", type=int, default=5, help="classes or answers to print (default 5)"
+    )
     parser.add_argument("--threads", type=thread_count, help="threads (default: the profile's)")
     parser.add_argument("--memory-limit", metavar="SIZE", help="refuse to exceed it, as in 256MiB")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -107,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     """Loads the variant, runs it, and writes or prints what comes out."""
     if bool(args.input) != bool(args.output):
         raise InputError("--input X.npz and --output Y.npz belong together")
+    tasks.check(args)
     if args.raw and args.system is not None:
         raise InputError("--raw takes no --system", remedy="write it into the prompt")
     prompt = None if args.prompt is None else generation.read_prompt(args.prompt)
@@ -125,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         note(line)
     if prompt is not None:
         return _run_prompt(model, prompt, args)
-    result = _run_arrays(model, arrays, args.output) if args.input else _run_text(model, args)
+    result = _run_arrays(model, arrays, args.output) if args.input else _run_task(model, args)
     if args.json:
         emit_json(result)
     else:
@@ -195,13 +216,10 @@ def _run_arrays(model: Model, arrays: Mapping[str, Array], output: Path) -> RunR
     return _result(model, seconds=seconds, outputs=outputs, output_file=str(output))
 
 
-def _run_text(model: Model, args: argparse.Namespace) -> RunResult:
+def _run_task(model: Model, args: argparse.Namespace) -> RunResult:
     start = perf_counter()
-    if model.labels:
-        [classes] = model.classify(args.text, top=args.top)
-        return _result(model, seconds=perf_counter() - start, classes=tuple(classes))
-    [vector] = model.embed(args.text).tolist()
-    return _result(model, seconds=perf_counter() - start, embedding=tuple(vector))
+    found = tasks.run_task(model, args)
+    return _result(model, seconds=perf_counter() - start, **found)
 
 
 def _run_prompt(model: Model, prompt: str, args: argparse.Namespace) -> int:
@@ -244,7 +262,17 @@ def _result(model: Model, **fields: Any) -> RunResult:
 
 def _for_people(result: RunResult) -> str:
     if result.classes is not None:
-        return table(("label", "score"), [(c.label, f"{c.score:.4f}") for c in result.classes])
+        return tasks.classes_table(result.classes)
+    if result.entities is not None:
+        return tasks.entities_table(result.entities)
+    if result.answers is not None:
+        return tasks.answers_table(result.answers)
+    if result.fillings is not None:
+        return tasks.fillings_table(result.fillings)
+    if result.text is not None:
+        return "\n".join(
+            [result.text, *([tasks.words_table(result.words)] if result.words else [])]
+        )
     if result.embedding is not None:
         return " ".join(f"{value:.6g}" for value in result.embedding)
     rows = [(o.name, o.dtype, "x".join(map(str, o.shape)) or "scalar") for o in result.outputs]

@@ -458,6 +458,11 @@ class Model:
         return self._writes.plan.capacity
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the methods that the variant is made for, beside ``run``."""
+        return self._tasks.tasks
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes, in order; none where the variant does not classify or tag."""
         return self._tasks.labels

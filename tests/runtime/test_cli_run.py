@@ -9,6 +9,9 @@ from edge_sdk.cli.main import main
 from edge_sdk.cli.run import read_npz, write_npz
 from tests.runtime import onnx_bytes as ob
 from tests.runtime.bundles import HERE, Builder, linear, plan, spec
+from tests.runtime.test_audio import riff, speller, spoken
+from tests.runtime.test_image import judge
+from tests.runtime.test_tasks import filler, reader, tagger
 from tests.runtime.test_text import TABLE, embedder, expected, text_classifier
 
 
@@ -126,3 +129,59 @@ def test_memory_limit_is_failed_work_with_numbers(tmp_path, given, capsys):
     path = linear(tmp_path / "tight", memory=plan())
     assert run(path, "--input", given, "--output", tmp_path / "y", "--memory-limit", "50MiB") == 1
     assert "short by" in capsys.readouterr().err
+
+
+def test_tags_answers_and_gaps_are_printed(tmp_path, capsys):
+    tagger(tmp_path / "tags")
+    assert run(tmp_path / "tags", "--text", "a red green sky") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1][:1] + lines[1][2:] == ["COLOUR", "2-11", "red", "green"]
+    reader(tmp_path / "answers")
+    asked = ("--text", "green red sky green", "--question", "green")
+    assert run(tmp_path / "answers", *asked, "--top", 1, "--json") == 0
+    [answer] = json.loads(capsys.readouterr().out)["answers"]
+    assert (answer["text"], answer["start"], answer["end"]) == ("red sky", 6, 13)
+    assert run(tmp_path / "answers", *asked) == 0
+    assert "red sky" in capsys.readouterr().out
+    filler(tmp_path / "gaps")
+    assert run(tmp_path / "gaps", "--text", "red gap", "--top", 1) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "sky"
+
+
+def test_pictures_are_classified(tmp_path, capsys):
+    judge(tmp_path / "b")
+    np.save(tmp_path / "x.npy", np.full((2, 2, 3), [255, 0, 0], np.uint8))
+    assert run(tmp_path / "b", "--image", tmp_path / "x.npy", "--top", 1, "--json") == 0
+    [best] = json.loads(capsys.readouterr().out)["classes"]
+    assert best["label"] == "r"
+    np.save(tmp_path / "y.npy", np.zeros((2, 2, 4), np.uint8))
+    assert run(tmp_path / "b", "--image", tmp_path / "y.npy") == 2
+    assert "leave its alpha channel out" in capsys.readouterr().err
+
+
+def test_speech_is_transcribed(tmp_path, capsys):
+    speller(tmp_path / "b", vocabulary=b'{"<pad>": 0, "a": 1, "b": 2, "|": 3}')
+    path = riff(tmp_path / "x.wav", 3, 32, 1_000, 1, spoken("_ab_ b").astype("<f4").tobytes())
+    assert run(tmp_path / "b", "--audio", path) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "ab b"
+    assert out[2].split() == ["0.00", "0.01", "ab"]
+    assert run(tmp_path / "b", "--audio", path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"], [word["text"] for word in found["words"]]) == ("ab b", ["ab", "b"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image", "x.npy", "--question", "why?"], "--question needs --text"),
+        (["--text", "red", "--language", "de"], "--language needs --audio"),
+        (["--audio", "x.wav"], "cannot transcribe sound"),
+        (["--text", "red", "--question", "why?"], "cannot answer questions"),
+        (["--image", "x.npy"], "cannot classify"),
+    ],
+)
+def test_what_a_variant_cannot_do_is_said(tmp_path, capsys, options, message):
+    embedder(tmp_path / "b")
+    assert run(tmp_path / "b", *options) == 2
+    assert message in capsys.readouterr().err

@@ -82,17 +82,25 @@ class Variant:
 
     def cannot(self, what: str, why: str) -> InputError:
         """The error for a task that this variant is not made for."""
-        able = [method for kind, method in METHODS.items() if find_step(self._steps, kind)]
-        if self._record.generation:
-            able = ["generate()"]
+        able = " or ".join(f"{task}()" for task in self.tasks)
         return InputError(
             f"this variant cannot {what}: {why}",
             where=f"{self._record.name} ({self._record.profile})",
-            remedy=f"use {' or '.join(able)}"
+            remedy=f"use {able}"
             if able
             else "use run() with arrays, or convert the source together with its tokenizer, "
             "labels or preprocessor_config.json",
         )
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Methods of a model that this variant is made for, beside ``run``."""
+        found = [method for kind, method in METHODS.items() if self.find(kind)]
+        if self._record.generation or (self._record.decoding and self.find(Tokenize)):
+            found.append("generate")
+        elif self._record.decoding:
+            found.append("transcribe")
+        return tuple(found)
 
     def read(self, path: str) -> bytes:
         """Content of one of the variant's files.
@@ -163,12 +171,12 @@ class Variant:
 
 
 METHODS: dict[type[msgspec.Struct], str] = {
-    Pool: "embed()",
-    Labels: "classify()",
-    Entities: "tag()",
-    Span: "answer()",
-    Fill: "fill()",
-    Ctc: "transcribe()",
+    Pool: "embed",
+    Labels: "classify",
+    Entities: "tag",
+    Span: "answer",
+    Fill: "fill",
+    Ctc: "transcribe",
 }
 
 
