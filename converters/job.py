@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import distributions
@@ -238,7 +238,7 @@ class Job:
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.data.origin,
-            notes=self._inspector(profile).notes(chosen.built),
+            notes=(*self._inspector(profile).notes(chosen.built), *self._measured_on(chosen)),
         )
 
     def _on_device(self, profile: Profile) -> OnDevice | None:
@@ -252,6 +252,11 @@ class Job:
             return pack(writer.blobs, judged.built, replace(packing, name=name, version=version))
 
         return OnDevice(self.measurer, put, profile, self.say)
+
+    def _measured_on(self, chosen: Judged) -> Iterator[str]:
+        if self.measurer is not None and chosen.device is not None:
+            yield f"the finalists' speed and memory are those of {self.measurer.name}"
+            yield from chosen.device.notes
 
     def _packing(self, profile: Profile, chosen: Judged) -> Packing:
         session = self.workshop.open(chosen.built)
