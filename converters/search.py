@@ -386,7 +386,8 @@ class Search:
             chosen = best if best in finalists else None
             failed = next((row for row in self.failed if row.status == "failed"), None)
             if chosen is None and self.refused:
-                reason = "; ".join(f"{name}: {why}" for name, why in self.refused.items())
+                *_, name = sorted(self.refused, key=lambda name: name != SOURCE.name)
+                reason = f"{name}: {self.refused[name]}"
             elif chosen is None and failed is not None:
                 reason = f"{reason}; {failed.name} failed: {failed.reason}"
         rows = [self._row(c, c is chosen, reason) for c in self.judged.values()]

@@ -166,14 +166,21 @@ def _rejection(answer: Answer, nodes: int) -> UnsupportedOperatorError:
 
 def _unbuilt(answer: Answer, model: ir.Model) -> ConversionError:
     branching = next((node for node in model.graph if subgraphs(node)), None)
+    deciding = re.match("the value of input '(.+)' decides", answer.error)
+    where, remedy = f"an engine for {GPU}", _REMEDY
+    if deciding:
+        remedy = f"fix it by --fix {deciding[1]}=VALUE; else {_OTHERWISE}"
+    elif branching is not None:
+        where = f"node {branching.name!r}"
+        remedy = (
+            f"do without its {branching.op_type}: --fix the input that selects its branch, or "
+            f"export the model without control flow; else {_OTHERWISE}"
+        )
     return ConversionError(
         f"TensorRT-RTX {answer.version} accepts all {model.graph.num_nodes()} nodes, but cannot "
         f"build an engine: {_plain(answer.error)}",
-        where=f"an engine for {GPU}" if branching is None else f"node {branching.name!r}",
-        remedy=_REMEDY
-        if branching is None
-        else f"do without its {branching.op_type}: --fix the input that selects its branch, or "
-        f"export the model without control flow; else {_OTHERWISE}",
+        where=where,
+        remedy=remedy,
     )
 
 
@@ -184,7 +191,7 @@ def _plain(reason: str) -> str:
     quoted = re.findall(r'"([^"]+)"', reason)
     if quoted:
         return str(quoted[-1]).rstrip(".")
-    built = re.search(r"Error Code \d+: [\w ]+\((.*?)(?: In \S+ at \S+)?\)", reason)
+    built = re.search(r"Error Code \d+: [\w ]+\((.*?)(?:\s+In \S+ at \S+)?\)(?:;|$)", reason)
     if built:
         return str(built[1]).rstrip(".")
     words = re.sub(r"^.*Assertion failed: (?:[\w.()>-]+: )?", "", reason)

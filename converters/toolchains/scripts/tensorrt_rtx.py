@@ -8,7 +8,7 @@ GPU (SM87); SM86 is the nearest relative, with the same kinds of kernels.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ def check(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
     Args:
         request: ``graph``, the path of an ONNX file with its external data beside it;
-            ``profile``, input name -> ``min``, ``opt`` and ``max``: its shape, or its value
-            where the graph computes shapes from it; ``target``, the GPU (``SM86``);
-            ``workspace``, bytes that a kernel may take.
+            ``profile``, input name -> ``min``, ``opt`` and ``max`` of its shape; ``target``,
+            the GPU (``SM86``); ``workspace``, bytes that a kernel may take.
         progress: Told what happens.
 
     Returns:
@@ -45,6 +44,9 @@ def check(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     }
     if not parser.parse_from_file(request["graph"]):
         return answer | {"rejected": _rejected(parser, builder, request["graph"], log)}
+    for tensor in _inputs(network):
+        if tensor.is_shape_tensor:  # no range is known that it could be given
+            return answer | {"error": f"the value of input {tensor.name!r} decides shapes"}
     progress(f"building an engine for {request['target']}")
     log.errors.clear()
     started = time.monotonic()
@@ -90,18 +92,13 @@ def _config(builder: Any, network: Any, request: Mapping[str, Any]) -> Any:
     config.set_compute_capability(getattr(trt.ComputeCapability, request["target"]), 0)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace"])
     profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        sizes = _sizes(request["profile"].get(tensor.name))
-        if sizes is None:
-            continue
-        if tensor.is_shape_tensor:
-            profile.set_shape_input(tensor.name, *sizes)
-        elif any(size < 0 for size in tensor.shape):
-            profile.set_shape(tensor.name, *sizes)
+    for tensor in _inputs(network):
+        sizes = request["profile"].get(tensor.name)
+        if sizes is not None and any(size < 0 for size in tensor.shape):
+            profile.set_shape(tensor.name, sizes["min"], sizes["opt"], sizes["max"])
     config.add_optimization_profile(profile)
     return config
 
 
-def _sizes(given: Mapping[str, Sequence[int]] | None) -> tuple[Sequence[int], ...] | None:
-    return None if given is None else (given["min"], given["opt"], given["max"])
+def _inputs(network: Any) -> list[Any]:
+    return [network.get_input(index) for index in range(network.num_inputs)]
