@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 CONFIGURATIONS: dict[str, type[msgspec.Struct]] = {"agent": AgentConfig, "fleet": FleetConfig}
 # Modules whose structs with a ``schema`` field are printed by --json or stored in bundles.
 MODULES = (
+    "converters.comparison.model",
     "converters.fit_report",
     "converters.report.model",
     "edge_sdk.bundle.measurements",

@@ -94,7 +94,7 @@ def _say(serving: Serving) -> None:
         f"database  {serving.database}",
         f"API       {serving.http}{token}",
         f"bundles   {serving.http}/v2/ from {store}",
-        f"          add one: edge-sdk store install BUNDLE --store {store}",
+        f"          add one: edge-sdk push BUNDLE {serving.http}/NAME:VERSION",
         f"devices   edge-sdk agent --thing NAME --broker {serving.broker} --store DIR",
     )
     print("\n".join(lines), file=sys.stdout, flush=True)
