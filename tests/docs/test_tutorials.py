@@ -111,6 +111,7 @@ def test_readme(here, images):
 def test_measuring(here, bundles):
     shutil.copytree(bundles / "digits.bundle", "model.bundle")
     shutil.copy(EXAMPLES / "digits/digits.onnx", "model.onnx")
+    shutil.copy(EXAMPLES / "digits/heldout.npz", "samples.npz")
     tokens = "float[batch, sequence_length, 16]"
     dense = graph(f"({tokens} x) => ({tokens} y)", "y = MatMul (x, w)", w=normal(16, 16))
     write(dense, here / "encoder.onnx")
