@@ -87,13 +87,12 @@ def _say(serving: Serving) -> None:
     """The first lines: what this is, and how a device comes to it."""
     started = f" ({serving.broker_kind}, started here, for this machine only)"
     token = "" if serving.token else " (no token: whoever reaches it may change the fleet)"
-    store = serving.store
     lines = (
         f"broker    {serving.broker}{started if serving.broker_kind else ''}",
         f"shadows   {' and '.join(serving.roots)}",
         f"database  {serving.database}",
         f"API       {serving.http}{token}",
-        f"bundles   {serving.http}/v2/ from {store}",
+        f"bundles   {serving.http}/v2/ from {serving.store}",
         f"          add one: edge-sdk push BUNDLE {serving.http}/NAME:VERSION",
         f"devices   edge-sdk agent --thing NAME --broker {serving.broker} --store DIR",
     )
