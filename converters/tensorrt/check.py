@@ -143,7 +143,7 @@ def check(graph: Path, shapes: Mapping[str, ShapeProfile], limit: int) -> str:
     if answer.error:
         raise _unbuilt(answer, model)
     return (
-        f"TensorRT-RTX {answer.version} accepts all {nodes} nodes and built an engine for {GPU} "
+        f"TensorRT-RTX {answer.version} accepts every node ({nodes}) and built an engine for {GPU} "
         f"in {answer.seconds:.1f} s; latency, the engine for the device's own GPU and what its "
         "kernels compute only the device can show"
     )

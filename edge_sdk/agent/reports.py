@@ -167,6 +167,7 @@ def _differs(one: Health, other: Health) -> bool:
         or _far(one.p95_ms, other.p95_ms, 0.1)
         or abs((one.drift or 0.0) - (other.drift or 0.0)) > 0.02
         or (one.drift is None) != (other.drift is None)
+        or one.notes != other.notes
     )
 
 

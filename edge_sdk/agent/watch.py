@@ -54,9 +54,9 @@ class Watch:
 
 
 def health_of(served: Served) -> Health | None:
-    """How a version did over the last window; ``None`` where it had nothing to do."""
-    figures, drift = served.figures(), served.drift
-    if not figures.requests:
+    """How a version did over the last window; ``None`` where there is nothing to say."""
+    figures, drift, notes = served.figures(), served.drift, served.model.notes
+    if not figures.requests and not notes:
         return None
     return Health(
         requests=figures.requests,
@@ -65,6 +65,7 @@ def health_of(served: Served) -> Health | None:
         p95_ms=_rounded(figures.p95_ms),
         drift=_rounded(drift),
         window_s=round(figures.window_s, 1),
+        notes=notes,
     )
 
 

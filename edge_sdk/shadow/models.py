@@ -79,6 +79,8 @@ class Health(Wire, frozen=True, kw_only=True):
         p95_ms: 95th percentile of the same.
         drift: Population stability index of its outputs against the version before; 0 is none.
         window_s: Length of the window in seconds.
+        notes: Where the device differs from what the variant asks for: an engine that is being
+            compiled, or could not be.
     """
 
     requests: int = 0
@@ -87,6 +89,7 @@ class Health(Wire, frozen=True, kw_only=True):
     p95_ms: float | None = None
     drift: float | None = None
     window_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 class ReportedCanary(Wire, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ HEALTH = Health(requests=100, errors=2, p50_ms=10.0, p95_ms=20.0, drift=0.01, wi
         ({"drift": 0.02}, False),
         ({"drift": 0.3}, True),
         ({"window_s": 59.0}, False),
+        ({"notes": ("served without",)}, True),
     ],
 )
 def test_health_is_news_where_a_figure_moves_beyond_noise(changes, news):

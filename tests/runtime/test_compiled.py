@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 import edge_sdk
+from edge_sdk.agent.watch import health_of
 from edge_sdk.bundle import record as rec
 from edge_sdk.runtime.compiled import SwitchingSession, child
 from edge_sdk.runtime.model import Model
+from edge_sdk.serving.served import Served
 from tests.bundle.killing import killed
 from tests.runtime import bundles
 from tests.runtime import onnx_bytes as ob
@@ -300,6 +302,18 @@ def test_a_call_that_the_compiled_graph_refuses_is_answered_plainly(device):
         assert any("refused a call" in note for note in model.notes)
         assert is_compiled(model)
         assert answers(model)
+
+
+def test_an_agent_reports_what_it_serves_without(device):
+    device.mode("refuse")
+    served = Served(device.load(), "sha256:" + "0" * 64)
+    assert served.model.settle(DEADLINE_S)
+    health = health_of(served)
+    assert health is not None
+    assert any("the builder found no kernel" in note for note in health.notes)
+    assert health.requests == 0
+    served.retire()
+    assert health_of(served) is None
 
 
 def test_two_processes_compile_once(device):
