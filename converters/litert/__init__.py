@@ -2,7 +2,9 @@
 
 The way through::
 
-    lowering.lower      inputs, then node by node, outputs      -> bytes
+    lowering.lower      inputs, nodes, outputs                  -> bytes
+    walk.lower_nodes    the nodes of one graph, in order
+    symbolic            nodes that only compute sizes: nothing is left of them
     call.Call           one node and its operands, handed to a lowering
     operators/          the lowerings by theme; each file registers its own
     values.Values       ONNX value -> tensors, in the layouts and types asked for
@@ -15,6 +17,7 @@ scales that our passes chose are the scales in the file.
 
 from __future__ import annotations
 
-from converters.litert.lowering import Weights, lower
+from converters.litert.call import Weights
+from converters.litert.lowering import lower
 
 __all__ = ["Weights", "lower"]

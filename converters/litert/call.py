@@ -12,6 +12,7 @@ needs, appends TensorFlow Lite operators, and gives the results::
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,7 @@ ENGINE = "LiteRT"
 REMEDY = "leave this model on the onnx engine, or export it without this operator"
 
 # What a kernel computes with codes: each operand at its own scale, or by moving codes about.
+Weights = Literal["float32", "float16", "int8"]
 Codes = Literal["rescaling", "moving"]
 Lowering = Callable[["Call"], None]
 
@@ -86,7 +88,7 @@ class Call:
         self,
         node: ir.Node,
         values: Values,
-        weights: Literal["float32", "float16", "int8"],
+        weights: Weights,
         done: set[ir.Node],
     ) -> None:
         self.node = node
@@ -259,6 +261,12 @@ class Call:
             held = Held(held.shape, codes=held)
         self.values[self._outputs[index]] = held
 
+    def within(self, values: Values) -> Call:
+        """The same node, emitting into another graph."""
+        inside = copy(self)
+        inside.values = values
+        return inside
+
     # The nodes behind it
 
     def follower(self, *op_types: str) -> ir.Node | None:
@@ -348,7 +356,9 @@ def shape_of(value: ir.Value) -> Shape | None:
     """The shape that a value is annotated with."""
     if value.shape is None:
         return None
-    return tuple(size if isinstance(size, int) else size.value for size in value.shape)
+    sizes = (size if isinstance(size, int) else size.value for size in value.shape)
+    # Some exporters write -1 for a size that is left open.
+    return tuple(None if isinstance(size, int) and size < 0 else size for size in sizes)
 
 
 def type_of(value: ir.Value) -> np.dtype[Any] | None:

@@ -14,7 +14,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from converters.litert.subgraph import Operator, Subgraph
+from converters.litert.subgraph import Operator, Subgraph, digest
 from converters.litert.tensors import Array, Quantization, Tensor, unknown
 
 IDENTIFIER = b"TFL3"
@@ -51,7 +51,7 @@ def serialize(
     """
     codes: dict[str, int] = {}
     buffers: list[Any] = [schema.BufferT()]  # the first stands for "no data"
-    stored: dict[int, int] = {}
+    stored: dict[bytes, int] = {}
     graphs = [_subgraph(graph, codes, buffers, stored) for graph in subgraphs]
     index = {tensor: i for i, tensor in enumerate(subgraphs[0].tensors)}
     signature = schema.SignatureDefT(
@@ -82,7 +82,7 @@ def _operator_code(name: str) -> Any:
 
 
 def _subgraph(
-    graph: Subgraph, codes: dict[str, int], buffers: list[Any], stored: dict[int, int]
+    graph: Subgraph, codes: dict[str, int], buffers: list[Any], stored: dict[bytes, int]
 ) -> Any:
     index = {tensor: i for i, tensor in enumerate(graph.tensors)}
     return schema.SubGraphT(
@@ -106,13 +106,14 @@ def _operator(operator: Operator, index: Mapping[Tensor, int], codes: dict[str, 
     )
 
 
-def _tensor(tensor: Tensor, buffers: list[Any], stored: dict[int, int]) -> Any:
+def _tensor(tensor: Tensor, buffers: list[Any], stored: dict[bytes, int]) -> Any:
     buffer = 0
     if tensor.data is not None:
-        if id(tensor.data) not in stored:
-            stored[id(tensor.data)] = len(buffers)
+        content = digest(tensor.data)
+        if content not in stored:
+            stored[content] = len(buffers)
             buffers.append(schema.BufferT(data=tensor.data))
-        buffer = stored[id(tensor.data)]
+        buffer = stored[content]
     dynamic = unknown(tensor.shape)
     return schema.TensorT(
         shape=[size if isinstance(size, int) else 1 for size in tensor.shape],

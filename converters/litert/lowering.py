@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import onnx_ir as ir
 
 from converters.litert import operators as _operators  # registers all lowerings
-from converters.litert.call import ENGINE, LOWERINGS, Call, shape_of, type_of
+from converters.litert.call import ENGINE, REMEDY, Weights, shape_of, type_of
 from converters.litert.flatbuffer import serialize
 from converters.litert.subgraph import Subgraph
-from converters.litert.symbolic import evaluate
 from converters.litert.tensors import Tensor
-from converters.litert.values import Held, Values, hold, narrowed
+from converters.litert.values import Values, hold
+from converters.litert.walk import lower_nodes
 from converters.passes.base import Context
-from converters.passes.graph_tools import constant
 from converters.passes.infer_shapes import InferShapes
-from edge_sdk.errors import ConversionError, UnsupportedOperatorError
-
-Weights = Literal["float32", "float16", "int8"]
-
-REMEDY = "leave this model on the onnx engine, or export it without this operator"
+from edge_sdk.errors import ConversionError
 
 __all__ = ["Weights", "lower"]
 assert _operators.__name__, "importing it registers the lowerings"
@@ -55,38 +50,9 @@ def lower(model: ir.Model, *, weights: Weights = "float32") -> bytes:
     inputs = {str(value.name): _add_input(value, values) for value in _inputs(model.graph)}
     lower_nodes(model.graph, values, weights)
     outputs = {str(value.name): _add_output(value, values) for value in model.graph.outputs}
-    graph.prune()
-    return serialize([graph], inputs, outputs)
-
-
-def lower_nodes(graph: ir.Graph, values: Values, weights: Weights) -> None:
-    """Lowers the initializers and nodes of one graph, in order."""
-    for value in graph.initializers.values():
-        if value.uses() or value.is_graph_output():
-            _add_constant(value, values)
-    done: set[ir.Node] = set()
-    for node in graph:
-        if node in done:
-            continue
-        values.scope = str(node.outputs[0].name)
-        if node.op_type == "Constant" and not node.domain:
-            _add_constant(node.outputs[0], values)
-            continue
-        call = Call(node, values, weights, done)
-        known = evaluate(call)
-        if known is not None:
-            values[call.output] = known
-            continue
-        lowering = LOWERINGS.get((node.domain, node.op_type))
-        if lowering is None:
-            raise UnsupportedOperatorError(
-                f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
-                node.name or values.scope,
-                engine=ENGINE,
-                reason="no lowering of it is known",
-                remedy=REMEDY,
-            )
-        lowering(call)
+    for subgraph in values.graphs:
+        subgraph.prune()
+    return serialize(values.graphs, inputs, outputs)
 
 
 def _inputs(graph: ir.Graph) -> list[ir.Value]:
@@ -127,15 +93,3 @@ def _add_output(value: ir.Value, values: Values) -> Tensor:
     tensor.name = name
     graph.outputs.append(tensor)
     return tensor
-
-
-def _add_constant(value: ir.Value, values: Values) -> None:
-    array = constant(value)
-    if array is None or value.dtype == ir.DataType.STRING:
-        return  # whoever needs it says so
-    inside = narrowed(array)
-    if inside is None:
-        raise ConversionError(
-            "it has integers past 32 bits", where=f"constant {value.name!r}", remedy=REMEDY
-        )
-    values[value] = Held(array.shape, array=inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import numpy as np
 
 from converters.litert.tensors import Array, Quantization, Tensor
+
+
+def digest(array: Array) -> bytes:
+    """What tells arrays of different content apart."""
+    return hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
 
 
 @dataclass(eq=False)
@@ -60,9 +66,7 @@ class Subgraph:
     ) -> Tensor:
         """A constant tensor; equal ones are one."""
         array = np.asarray(array, order="C")
-        # Large ones are told apart by identity: their lowering asks for them once.
-        content = array.tobytes() if array.nbytes <= 4096 else id(array)
-        key = array.dtype.str, array.shape, content, quantization
+        key = array.dtype.str, array.shape, digest(array), quantization
         if key not in self._constants:
             self._constants[key] = Tensor(name, array.dtype, array.shape, quantization, array)
         return self._constants[key]

@@ -115,8 +115,10 @@ class Values:
 
     def __init__(self, graph: Subgraph, outer: Values | None = None) -> None:
         self.graph = graph
+        # All graphs of the model so far: operators refer to them by index.
+        self.graphs: list[Subgraph] = [] if outer is None else outer.graphs
+        self.graphs.append(graph)
         self.scope = ""
-        self._outer = outer
         self._held: dict[ir.Value, Held] = {}
         self._computed: dict[object, Tensor] = {}
         # Where a size that has a name can be read.

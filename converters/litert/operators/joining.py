@@ -169,7 +169,9 @@ def _pad(call: Call) -> None:
         call.refuse_codes()
     data = _cropped(call, call.tensor(0, perm), sides)
     sides = [(max(0, before), max(0, behind)) for before, behind in sides]
-    if mode == "constant":
+    if mode == "reflect":
+        call.give(_mirrored(call, data, sides), perm)
+    elif mode == "constant":
         call.give(pad(call, data, sides, number or 0), perm)
     else:
         call.give(_repeated(call, data, sides, mode), perm)
@@ -191,10 +193,18 @@ def _cropped(call: Call, data: Tensor, sides: list[tuple[int, int]]) -> Tensor:
     return call.emit("STRIDED_SLICE", [data, *bounds], shape, options=options)
 
 
+def _mirrored(call: Call, data: Tensor, sides: list[tuple[int, int]]) -> Tensor:
+    shape = tuple(
+        shifted(size, sum(side)) if any(side) else size
+        for size, side in zip(data.shape, sides, strict=True)
+    )
+    options = schema.MirrorPadOptionsT(mode=schema.MirrorPadMode.REFLECT)
+    return call.emit("MIRROR_PAD", [data, call.values.integers(sides)], shape, options=options)
+
+
 def _repeated(call: Call, data: Tensor, sides: list[tuple[int, int]], mode: str) -> Tensor:
     """Padding with elements of the value itself, axis by axis."""
-    modes = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-    if mode not in modes:
+    if mode not in ("edge", "wrap"):
         raise call.unsupported(f"its mode {mode!r} is not known")
     for axis, side in enumerate(sides):
         size = data.shape[axis]
