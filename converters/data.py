@@ -1,4 +1,4 @@
-"""Reads calibration and evaluation data: ``.npz``, a folder of ``.npz``, or ``.jsonl``.
+"""Reads calibration and evaluation data: ``.npz``, ``.jsonl``, or a folder of ``.npz`` or media.
 
 How arrays are cut. An array with its input's rank + 1 is a list of samples;
 one of equal rank is cut along the first axis with batch 1 kept (a fixed first
@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from converters.dataset import Array, Dataset, Feeds, stack_labels, zero_states
 from converters.jsonl import read_jsonl
+from converters.media import read_media
 from edge_sdk.bundle.record import State, TensorSpec
 from edge_sdk.errors import DataError
+from edge_sdk.runtime.steps import Image, Spectrogram, Tokenize, Waveform, find_step
 
 LABELS = "labels"
 MIN_SPLIT = 8  # fewer samples than this serve both halves: either half alone says too little
@@ -37,18 +40,21 @@ def load_data(
     tokenizer: Path | None = None,
     classes: Sequence[str] | None = None,
     max_length: int | None = None,
+    steps: Sequence[Struct] = (),
 ) -> Dataset:
     """Reads the data a user gives for calibration and evaluation.
 
     Args:
         path: An ``.npz`` (one array per model input, optional ``labels``), a
-            folder of them, or a ``.jsonl`` of ``{"text": …, "label": …}``.
+            folder of them, a ``.jsonl`` of ``{"text": …, "label": …}``, or a folder of
+            pictures or sounds, in a folder per class if they have labels.
         inputs: The model's inputs.
         states: Recurrences; their inputs may be in the data as initial values only.
         tokenizer: ``tokenizer.json``, for ``.jsonl``.
         classes: Class names in the order of the model's scores; labels given
             as text become their indices.
         max_length: Tokens per text; the tokenizer's own limit, else 512, when ``None``.
+        steps: How the model takes text, pictures or sound, where that is known.
 
     Returns:
         Samples with the model's dtypes and ranks; origin ``user``.
@@ -59,19 +65,17 @@ def load_data(
     if not path.exists():
         raise DataError("no such file or folder", where=str(path))
     if path.is_dir():
-        files = sorted(path.glob("*.npz"))
-        if not files:
-            raise DataError("the folder has no .npz file", where=str(path))
-        parts = [_read_npz(file, inputs, states) for file in files]
+        parts = _read_folder(path, inputs, states, steps)
     elif path.suffix == ".npz":
         parts = [_read_npz(path, inputs, states)]
     elif path.suffix == ".jsonl":
-        parts = [read_jsonl(path, inputs, tokenizer, max_length)]
+        parts = [read_jsonl(path, inputs, tokenizer, max_length, find_step(steps, Tokenize))]
     else:
         raise DataError(
             f"unknown kind of data {path.suffix!r}",
             where=str(path),
-            remedy="give an .npz file, a folder of .npz files, or a .jsonl file",
+            remedy="give an .npz file, a .jsonl file, or a folder of .npz files, pictures or "
+            "sounds",
         )
     samples = tuple(sample for part, _ in parts for sample in part)
     if not samples or not all(samples):
@@ -150,6 +154,19 @@ def _read_npz(
     _set_initial(samples, arrays, initial)
     labels = arrays.get(LABELS) if all(spec.name != LABELS for spec in inputs) else None
     return [tuple(sample) for sample in samples], _label_rows(labels, samples, path)
+
+
+def _read_folder(
+    path: Path, inputs: Sequence[TensorSpec], states: Sequence[State], steps: Sequence[Struct]
+) -> list[tuple[list[Sample], list[Array]]]:
+    """``.npz`` files where there are any, else pictures or sounds."""
+    if files := sorted(path.glob("*.npz")):
+        return [_read_npz(file, inputs, states) for file in files]
+    sound = find_step(steps, Waveform) or find_step(steps, Spectrogram)
+    parts = list(read_media(path, inputs, find_step(steps, Image) or sound))
+    if not parts:
+        raise DataError("the folder has no .npz file, picture or sound", where=str(path))
+    return parts
 
 
 def _load(path: Path) -> dict[str, Array]:

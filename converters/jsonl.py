@@ -11,16 +11,21 @@ import numpy as np
 from converters.dataset import Array, Feeds
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import DataError
-from edge_sdk.runtime.steps import Encoding
-from edge_sdk.runtime.text import TextEncoder
+from edge_sdk.runtime.steps import Encoding, Tokenize
+from edge_sdk.runtime.text import PairEncoder, TextEncoder
 
 DEFAULT_MAX_LENGTH = 512
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of the file; other fields are ignored."""
+    """One line of the file: a text, a pair of texts, or a question and its context.
 
-    text: str
+    Other fields are ignored.
+    """
+
+    text: str | tuple[str, str] | None = None
+    question: str | None = None
+    context: str | None = None
     label: int | float | str | None = None
 
 
@@ -33,19 +38,25 @@ class _TokenizerFile(msgspec.Struct):
 
 
 def read_jsonl(
-    path: Path, inputs: Sequence[TensorSpec], tokenizer: Path | None, max_length: int | None = None
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    tokenizer: Path | None,
+    max_length: int | None = None,
+    step: Tokenize | None = None,
 ) -> tuple[list[tuple[Feeds, ...]], list[Array]]:
     """Reads texts and, where every line has one, their labels.
 
     Args:
-        path: The file: ``{"text": …}`` or ``{"text": …, "label": …}`` per line.
+        path: The file: ``{"text": …}`` or ``{"text": …, "label": …}`` per line, where a text
+            may be a pair ``["…", "…"]``; or ``{"question": …, "context": …}``.
         inputs: The model's inputs; token ids, mask and types are told by name.
         tokenizer: ``tokenizer.json``.
         max_length: Tokens kept of each text; the tokenizer's own limit, else 512, when ``None``.
+        step: How the model takes text, where that is known; limit and inputs are its then.
 
     Returns:
-        One sample of one call per text, each of its own length (padded only
-        where the graph has a fixed one), and the labels.
+        One sample of one call per text (per window of a context), each of its own length
+        (padded only where the graph has a fixed one), and the labels.
 
     Raises:
         DataError: A bad line, or a model that does not take tokens.
@@ -57,17 +68,25 @@ def read_jsonl(
             remedy="put tokenizer.json beside the model, or give the data as .npz",
         )
     lines = read_lines(path)
-    names = token_inputs(inputs)
+    names = step.inputs if step else token_inputs(inputs)
     fixed = _fixed_length(inputs)
-    own = msgspec.json.decode(tokenizer.read_bytes(), type=_TokenizerFile).truncation
-    limit = max_length or (own.max_length if own else DEFAULT_MAX_LENGTH)
-    encoder = TextEncoder(tokenizer.read_bytes(), min(limit, fixed or limit), str(tokenizer))
+    data = tokenizer.read_bytes()
+    own = msgspec.json.decode(data, type=_TokenizerFile).truncation
+    limit = max_length or (step.max_length if step else own.max_length if own else None)
+    longest = min(limit or DEFAULT_MAX_LENGTH, fixed or limit or DEFAULT_MAX_LENGTH)
+    stride = min(step.stride if step else 0, longest // 2)
+    texts = TextEncoder(data, longest, str(tokenizer))
+    pairs = PairEncoder(data, longest, str(tokenizer), stride)
     dtypes = {spec.name: np.dtype(spec.dtype) for spec in inputs}
     samples: list[tuple[Feeds, ...]] = []
     for line in lines:
-        (batch,) = encoder.batches([line.text], 1, fixed)
-        arrays = {name: batch.arrays[kind].astype(dtypes[name]) for name, kind in names.items()}
-        samples.append((arrays,))
+        if line.text is None:
+            batches = pairs.batches(line.question or "", line.context or "", 1, fixed)
+        else:
+            batches = texts.batches([line.text], 1, fixed)
+        for batch in batches:
+            arrays = {name: batch.arrays[kind].astype(dtypes[name]) for name, kind in names.items()}
+            samples.append((arrays,))
     return samples, [np.asarray(line.label) for line in lines if line.label is not None]
 
 
@@ -85,14 +104,21 @@ def read_lines(path: Path) -> list[Line]:
     for number, row in enumerate(rows, start=1):
         if row.strip():
             try:
-                lines.append(msgspec.json.decode(row, type=Line))
+                lines.append(_checked(msgspec.json.decode(row, type=Line)))
             except msgspec.DecodeError as error:
                 raise DataError(
                     str(error),
                     where=f"{path}, line {number}",
-                    remedy='write one JSON object per line: {"text": "…", "label": …}',
+                    remedy='write one JSON object per line: {"text": "…", "label": …}, or '
+                    '{"question": "…", "context": "…"}',
                 ) from error
     return lines
+
+
+def _checked(line: Line) -> Line:
+    if line.text is None and not (line.question and line.context):
+        raise msgspec.ValidationError("has neither a text nor a question and its context")
+    return line
 
 
 def token_inputs(inputs: Sequence[TensorSpec]) -> dict[str, Encoding]:

@@ -17,6 +17,7 @@ from converters.generate import generate
 from converters.materialize import open_path
 from converters.source import Source
 from edge_sdk.errors import DataError
+from edge_sdk.runtime.steps import parse_steps
 
 TIMED_CALLS = 4
 # What a core does in float32, and what starting a node costs: right within a factor of
@@ -47,7 +48,8 @@ def dataset_for(
         replace(spec, required=spec.required and spec.name not in constants)
         for spec in graph_inputs(source.model)
     ]
-    found = load_data(data, inputs, source.states, source.tokenizer, source.labels)
+    steps = parse_steps(source.preprocess)
+    found = load_data(data, inputs, source.states, source.tokenizer, source.labels, steps=steps)
     return _with_constants(found, constants, data)
 
 

@@ -14,6 +14,7 @@ from converters.data import content_digest, load_data
 from converters.dataset import Dataset, zero_states
 from converters.generate import generate
 from converters.materialize import open_path
+from converters.media import media_files
 from converters.metrics import Metric
 from converters.output_pairs import SampleOutputs
 from edge_sdk.bundle.record import Agreement
@@ -28,6 +29,7 @@ from edge_sdk.runtime.bench import (
 )
 from edge_sdk.runtime.engine import Session
 from edge_sdk.runtime.model import load
+from edge_sdk.runtime.steps import parse_steps
 
 TIMED_CALLS = 4
 EVALUATED = 1000
@@ -122,15 +124,22 @@ def _session(subject: Subject) -> Session:
 def _datasets(subjects: Sequence[Subject], data: Path | None) -> list[Dataset]:
     """Each model's samples: the same ones, by its own tokenizer and under its own names."""
     first = subjects[0]
-    if data is not None and data.suffix == ".jsonl":
+    if data is not None and (data.suffix == ".jsonl" or media_files(data)):
         return [_read(data, subject) for subject in subjects]
     shared = _read(data, first) if data else _generated(first)
     return [_with_names(shared, _pairs(first, subject)) for subject in subjects]
 
 
 def _read(data: Path, subject: Subject) -> Dataset:
+    made = subject.variant.record if subject.variant else subject.source
+    steps = parse_steps(made.preprocess) if made else ()
     found = load_data(
-        data, subject.inputs, subject.states, subject.tokenizer, subject.labels or None
+        data,
+        subject.inputs,
+        subject.states,
+        subject.tokenizer,
+        subject.labels or None,
+        steps=steps,
     )
     return found.take(range(min(len(found), EVALUATED)))
 

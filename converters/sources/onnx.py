@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import google.protobuf.message
@@ -12,13 +13,18 @@ import onnx_ir as ir
 from converters import describe
 from converters.materialize import complaint
 from converters.passes.base import each_graph
+from converters.preprocessors import read_preprocessor
 from converters.source import Source, bundle_name, digest_files, quiet
-from edge_sdk.bundle.record import State
+from edge_sdk.bundle.record import State, Step, TensorSpec
 from edge_sdk.errors import SourceError
+from edge_sdk.runtime.steps import to_step
 
 
 class OnnxSource:
-    """Reads ``.onnx`` files; ``tokenizer.json``, ``labels.json`` beside them come along."""
+    """Reads ``.onnx`` files, and what lies beside them.
+
+    That is ``tokenizer.json``, ``labels.json`` and ``preprocessor_config.json``.
+    """
 
     def accepts(self, path: Path) -> bool:
         """Whether the file's name ends in ``.onnx``."""
@@ -77,6 +83,7 @@ def source_of(
     task = task or describe.task_of(model, outputs)
     scores = outputs[0].shape if task == "classification" else None
     classes = scores[-1] if scores else None
+    inputs = tuple(s for s in describe.graph_inputs(model) if s.name not in carried)
     return Source(
         path=graph,
         name=_name(origin),
@@ -85,12 +92,22 @@ def source_of(
         model=model,
         kind=describe.kind_of(model),
         task=task,
-        inputs=tuple(s for s in describe.graph_inputs(model) if s.name not in carried),
+        inputs=inputs,
         outputs=outputs,
         states=bound,
         tokenizer=tokenizer if tokenizer.is_file() else None,
         labels=_labels(origin.parent, classes),
+        preprocess=_preprocess(origin.parent / "preprocessor_config.json", inputs),
     )
+
+
+def _preprocess(file: Path, inputs: Sequence[TensorSpec]) -> tuple[Step, ...]:
+    """How the model takes pictures or sound; none where no step can do it, as of detectors."""
+    config = _read_json(file)
+    if isinstance(config, dict):
+        with suppress(SourceError):
+            return (to_step(read_preprocessor(config, inputs, str(file))),)
+    return ()
 
 
 def _load(path: Path) -> tuple[ir.Model, list[Path]]:

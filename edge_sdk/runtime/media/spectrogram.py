@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -9,10 +10,30 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from edge_sdk.errors import DataError
 from edge_sdk.runtime.inputs import Array
-from edge_sdk.runtime.media.sound import Float32, Float64, fit_length
-from edge_sdk.runtime.steps import MelScale, Spectrogram
+from edge_sdk.runtime.media.sound import Float32, Float64, fit_length, prepare_waveform
+from edge_sdk.runtime.steps import MelScale, Spectrogram, Waveform
 
 BLOCK = 512  # frames transformed at a time; bounds the memory of long clips
+
+
+def prepare_sound(
+    samples: Float32, step: Waveform | Spectrogram, dtypes: Mapping[str, str]
+) -> dict[str, Array]:
+    """The model's inputs for one clip, whichever step says how.
+
+    Args:
+        samples: ``[samples]`` at the step's rate.
+        step: What to do.
+        dtypes: Model input -> its dtype.
+
+    Raises:
+        DataError: The clip is too short for one frame.
+    """
+    if isinstance(step, Waveform):
+        inputs = prepare_waveform(samples, step)
+    else:
+        inputs = prepare_spectrogram(samples, step)
+    return {name: array.astype(dtypes[name], copy=False) for name, array in inputs.items()}
 
 
 def prepare_spectrogram(samples: Float32, step: Spectrogram) -> dict[str, Array]:

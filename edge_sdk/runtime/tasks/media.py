@@ -7,8 +7,8 @@ from typing import Any
 
 from edge_sdk.runtime.inputs import Array
 from edge_sdk.runtime.media import image
-from edge_sdk.runtime.media.sound import Float32, clips, prepare_waveform
-from edge_sdk.runtime.media.spectrogram import prepare_spectrogram
+from edge_sdk.runtime.media.sound import Float32, clips
+from edge_sdk.runtime.media.spectrogram import prepare_sound
 from edge_sdk.runtime.steps import Image, Spectrogram, Waveform
 from edge_sdk.runtime.tasks.variant import Variant
 
@@ -41,14 +41,8 @@ def sound_feeds(variant: Variant, given: Any, rate: int | None) -> Iterator[Feed
 
 def clip_feeds(variant: Variant, samples: Float32) -> Feeds:
     """Feeds of one clip of samples at the variant's rate."""
-    step = sound_step(variant)
-    if isinstance(step, Waveform):
-        feeds = prepare_waveform(samples, step)
-    else:
-        feeds = prepare_spectrogram(samples, step)
-    return {
-        name: array.astype(variant.inputs[name].dtype, copy=False) for name, array in feeds.items()
-    }
+    dtypes = {name: spec.dtype for name, spec in variant.inputs.items()}
+    return prepare_sound(samples, sound_step(variant), dtypes)
 
 
 def sound_step(variant: Variant) -> Waveform | Spectrogram:
