@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from collections.abc import Container, Iterable
 from pathlib import Path
 
@@ -66,7 +67,10 @@ def mappings(file: Path) -> set[tuple[int, int]]:
 
 
 def drop_pages(ranges: Iterable[tuple[int, int]]) -> None:
-    """Takes a mapped file's pages out of this process; what is touched again is read again.
+    """Takes a mapped file's pages out of this process, and has no more read than asked for.
+
+    What is touched again is read again: that page alone, not its neighbours, nor the
+    megabytes around it that the kernel can map at once.
 
     Args:
         ranges: Of :func:`mappings`, mapped for reading only, by this thread's own doing: a
@@ -75,9 +79,8 @@ def drop_pages(ranges: Iterable[tuple[int, int]]) -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "madvise"):
         for begin, end in ranges:
-            library.madvise(
-                ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED
-            )
+            for advice in (mmap.MADV_DONTNEED, mmap.MADV_RANDOM, mmap.MADV_NOHUGEPAGE):
+                library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
 
 
 def _range(line: str) -> tuple[int, int]:

@@ -82,7 +82,7 @@ class LiteRtEngine:
                     f"{library} {self.version()} cannot open the file: {error}", where=str(graph)
                 ) from error
             # Packed copies stand in for most of the weights now.
-            process.drop_pages(process.mappings(graph) - mapped)
+            process.drop_pages(graph, process.mappings(graph) - mapped)
         return LiteRtSession(interpreter, tuple(notes))
 
 
