@@ -66,13 +66,14 @@ def mappings(file: Path) -> set[tuple[int, int]]:
     }
 
 
-def drop_pages(ranges: Iterable[tuple[int, int]]) -> None:
-    """Takes a mapped file's pages out of this process, and has no more read than asked for.
+def drop_pages(file: Path, ranges: Iterable[tuple[int, int]]) -> None:
+    """Takes a mapped file's pages out of memory, and has no more read than asked for.
 
     What is touched again is read again: that page alone, not its neighbours, nor the
     megabytes around it that the kernel can map at once.
 
     Args:
+        file: The file; what other processes map of it stays.
         ranges: Of :func:`mappings`, mapped for reading only, by this thread's own doing: a
             range that another thread unmaps meanwhile would be another one's memory.
     """
@@ -81,6 +82,8 @@ def drop_pages(ranges: Iterable[tuple[int, int]]) -> None:
         for begin, end in ranges:
             for advice in (mmap.MADV_DONTNEED, mmap.MADV_RANDOM, mmap.MADV_NOHUGEPAGE):
                 library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
+    with file.open("rb") as opened:  # under a memory limit, the cache of files is charged too
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _range(line: str) -> tuple[int, int]:
