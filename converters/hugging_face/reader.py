@@ -16,7 +16,7 @@ from converters.hugging_face import tasks
 from converters.hugging_face.export import export, versions
 from converters.hugging_face.folder import ModelFolder
 from converters.hugging_face.steps import media_step, processing
-from converters.seq2seq.source import Seq2SeqSource, read_export
+from converters.seq2seq.source import Seq2SeqSource, export_digest, is_export, read_export
 from converters.source import Source
 from converters.sources.onnx import OnnxSource
 from converters.toolchains.process import Progress
@@ -36,6 +36,8 @@ def read_model(
 ) -> Source | Seq2SeqSource:
     """Exports a model, or finds its export, and reads it.
 
+    A folder that somebody exported an encoder-decoder model into is read as it is.
+
     Args:
         folder: The model.
         task: What to export it for.
@@ -47,6 +49,8 @@ def read_model(
         SourceError: The model, or its preprocessing, is not supported.
         ToolchainError: The toolchain cannot be built, or the export failed.
     """
+    if task.endswith(tasks.PAST) and is_export(folder.path):
+        return _seq2seq(folder, folder.path, export_digest(folder.path))
     digest = folder.digest()
     where = f"{folder.path / 'config.json'}: model_type"
 

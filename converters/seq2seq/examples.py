@@ -72,7 +72,7 @@ def examples(source: Seq2SeqSource, network: Network, pairs: Pairs) -> Examples:
         begun, drawn = greedy(network, source.decoding, pair.feeds, MOST_TOKENS)
         target = drawn if pair.target is None else _encoded(tokenizer, pair.target)
         read = network.read(pair.feeds)
-        tokens = (*begun, *target[: MOST_TOKENS - 1])
+        tokens = (*begun, *target[: MOST_TOKENS - 1])[: source.decoding.context]
         ended = tuple(token for token in drawn if token not in source.decoding.eos)
         found.append(_Example(pair.feeds, read, tokens, ended))
         start = len(begun)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from converters.dataset import Feeds, Outputs
 from converters.seq2seq.graphs import PAST, PRESENT
 from edge_sdk.bundle.record import Decoding, Sampling, State, TensorSpec, Wire
-from edge_sdk.runtime.engine import Feeds, Outputs, Session
+from edge_sdk.runtime.engine import Session
 from edge_sdk.runtime.generation.sampling import Sampler
 from edge_sdk.runtime.seq2seq.network import DECODER, ENCODER, LOGITS, TOKENS, Network
 from edge_sdk.runtime.seq2seq.prompt import begin, start_of
@@ -80,13 +81,14 @@ def greedy(
         network: The two graphs.
         decoding: The rules.
         feeds: The encoder's inputs.
-        limit: Most tokens to draw.
+        limit: Most tokens to draw; fewer where the model has positions for fewer.
 
     Returns:
         What the output begins with, and the tokens behind that; the last one may be one that
         ends it.
     """
     start = start_of(decoding)
+    limit = max(1, min(limit, decoding.context - len(start.tokens)))
     output = network.write(network.read(feeds), len(start.tokens) + limit)
     tokens = begin(output, start)
     sampler = RuledSampler(decoding, Sampler(Sampling(), tokens), tokens)

@@ -65,6 +65,16 @@ class Seq2SeqSource:
         return self.encoder.size_bytes + self.decoder.size_bytes
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds what optimum exports."""
+    return all((folder / file).is_file() for file in EXPORTED)
+
+
+def export_digest(folder: Path) -> str:
+    """``sha256:…`` over an export's files."""
+    return digest_files(sorted(path for path in folder.iterdir() if path.is_file()))
+
+
 def read_export(
     folder: Path,
     work: Path,
