@@ -50,9 +50,8 @@ def serialize(
         outputs: The same for its outputs.
     """
     codes: dict[str, int] = {}
-    buffers: list[Any] = [schema.BufferT()]  # the first stands for "no data"
-    stored: dict[bytes, int] = {}
-    graphs = [_subgraph(graph, codes, buffers, stored) for graph in subgraphs]
+    stored, buffers = _buffers(subgraphs)
+    graphs = [_subgraph(graph, codes, stored) for graph in subgraphs]
     index = {tensor: i for i, tensor in enumerate(subgraphs[0].tensors)}
     signature = schema.SignatureDefT(
         inputs=[schema.TensorMapT(name, index[tensor]) for name, tensor in inputs.items()],
@@ -81,12 +80,26 @@ def _operator_code(name: str) -> Any:
     )
 
 
-def _subgraph(
-    graph: Subgraph, codes: dict[str, int], buffers: list[Any], stored: dict[bytes, int]
-) -> Any:
+def _buffers(subgraphs: Sequence[Subgraph]) -> tuple[dict[int, int], list[Any]]:
+    """Where the elements of each constant lie, by identity of the array, and all of them.
+
+    They are in order of size: weights that are read once, to be packed, lie apart from the
+    small constants that every call reads, which would keep them in memory.
+    """
+    arrays = [t.data for graph in subgraphs for t in graph.tensors if t.data is not None]
+    contents = {id(array): digest(array) for array in arrays}
+    distinct = {contents[id(array)]: array for array in arrays}
+    ordered = sorted(distinct, key=lambda content: distinct[content].nbytes)
+    places = {content: index for index, content in enumerate(ordered, start=1)}
+    # The first stands for "no data".
+    buffers = [schema.BufferT(), *(schema.BufferT(data=distinct[content]) for content in ordered)]
+    return {array: places[content] for array, content in contents.items()}, buffers
+
+
+def _subgraph(graph: Subgraph, codes: dict[str, int], stored: Mapping[int, int]) -> Any:
     index = {tensor: i for i, tensor in enumerate(graph.tensors)}
     return schema.SubGraphT(
-        tensors=[_tensor(tensor, buffers, stored) for tensor in graph.tensors],
+        tensors=[_tensor(tensor, stored) for tensor in graph.tensors],
         inputs=[index[tensor] for tensor in graph.inputs],
         outputs=[index[tensor] for tensor in graph.outputs],
         operators=[_operator(operator, index, codes) for operator in graph.operators],
@@ -106,14 +119,8 @@ def _operator(operator: Operator, index: Mapping[Tensor, int], codes: dict[str, 
     )
 
 
-def _tensor(tensor: Tensor, buffers: list[Any], stored: dict[bytes, int]) -> Any:
-    buffer = 0
-    if tensor.data is not None:
-        content = digest(tensor.data)
-        if content not in stored:
-            stored[content] = len(buffers)
-            buffers.append(schema.BufferT(data=tensor.data))
-        buffer = stored[content]
+def _tensor(tensor: Tensor, stored: Mapping[int, int]) -> Any:
+    buffer = 0 if tensor.data is None else stored[id(tensor.data)]
     dynamic = unknown(tensor.shape)
     return schema.TensorT(
         shape=[size if isinstance(size, int) else 1 for size in tensor.shape],

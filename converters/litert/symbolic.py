@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.litert.call import Call, type_of
-from converters.litert.tensors import INT32
+from converters.litert.tensors import INT32, product_of
 from converters.litert.values import Held
 
 # Numbers, truth values and names, 0-d or 1-d.
@@ -22,6 +22,7 @@ Rule = Callable[[Call, list[Entries]], Entries | None]
 
 # Longer vectors hold data, not sizes.
 LONGEST = 64
+ABOUT_SHAPE = ("Shape", "Size")
 
 
 def evaluate(call: Call) -> Held | None:
@@ -31,7 +32,7 @@ def evaluate(call: Call) -> Held | None:
         return None
     operands = [_entries(call, index) for index in range(len(call.node.inputs))]
     first = operands[0] if operands else None
-    if call.node.op_type != "Shape" and (first is None or any(o is None for o in operands)):
+    if call.node.op_type not in ABOUT_SHAPE and (first is None or any(o is None for o in operands)):
         return None
     entries = rule(call, [operand for operand in operands if operand is not None])
     return None if entries is None else held_of(entries)
@@ -66,6 +67,15 @@ def _shape(call: Call, _: list[Entries]) -> Entries | None:
     start = call.node.attributes.get_int("start", 0)
     end = call.node.attributes.get_int("end", len(shape))
     return None if None in shape else np.array(shape[start:end], dtype=object)
+
+
+def _size(call: Call, _: list[Entries]) -> Entries | None:
+    size = product_of(call.shape())
+    return None if size is None else np.array(size, dtype=object)
+
+
+def _not(call: Call, operands: list[Entries]) -> Entries | None:
+    return np.logical_not(operands[0]) if _is_truth(operands[0]) else None
 
 
 def _gather(call: Call, operands: list[Entries]) -> Entries | None:
@@ -172,6 +182,8 @@ def _div(a: object, b: object) -> object:
 
 RULES: dict[str, Rule] = {
     "Shape": _shape,
+    "Size": _size,
+    "Not": _not,
     "Gather": _gather,
     "Slice": _slice,
     "Concat": _concat,

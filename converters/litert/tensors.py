@@ -125,6 +125,12 @@ def size_of(shape: Shape) -> int | None:
     return None if unknown(shape) else math.prod(size for size in shape if isinstance(size, int))
 
 
+def product_of(shape: Shape) -> Size:
+    """Number of elements, or the name of the one size that it is."""
+    others = [size for size in shape if size != 1]
+    return others[0] if len(others) == 1 else size_of(shape)
+
+
 def unknown(shape: Sequence[Size]) -> int:
     """How many sizes are known only at run time."""
     return sum(not isinstance(size, int) for size in shape)

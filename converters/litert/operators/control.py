@@ -19,7 +19,7 @@ from converters.litert.loops import (
     take_over,
 )
 from converters.litert.subgraph import Subgraph
-from converters.litert.tensors import Tensor
+from converters.litert.tensors import Shape, Tensor
 from converters.litert.values import Held, Values, hold
 from converters.litert.walk import lower_nodes
 from converters.passes.graph_tools import scalar
@@ -29,8 +29,14 @@ from converters.passes.graph_tools import scalar
 def _if(call: Call) -> None:
     outer, node = call.values, call.node
     branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
-    used = captured(branches)
     chosen = call.constant(0)
+    if chosen is not None:
+        branch = branches[0 if chosen.any() else 1]
+        lower_nodes(branch, outer, call.weights)
+        for output, value in zip(node.outputs, branch.outputs, strict=True):
+            outer[output] = outer[value]
+        return
+    used = captured(branches)
     inner = []
     for branch in branches:
         values = Values(Subgraph(f"{outer.scope}_{branch.name}"), outer)
@@ -40,25 +46,25 @@ def _if(call: Call) -> None:
         lower_nodes(branch, values, call.weights)
         values.graph.outputs = results(values, branch.outputs)
         inner.append(values.graph)
-    condition = (
-        outer.reshape(call.tensor(0), ())
-        if chosen is None
-        else outer.graph.constant(chosen.reshape(()))
-    )
+    pairs = list(zip(*(graph.outputs for graph in inner), strict=True))
+    if any(a.rank != b.rank or a.dtype != b.dtype for a, b in pairs):
+        raise call.unsupported(
+            "its branches give values of different rank or type",
+            "fix what it depends on: a size of an input, or a scalar input",
+        )
     outputs = [
         Tensor(str(output.name), a.dtype, _either(a, b))
-        for output, a, b in zip(node.outputs, inner[0].outputs, inner[1].outputs, strict=True)
+        for output, (a, b) in zip(node.outputs, pairs, strict=True)
     ]
+    condition = outer.reshape(call.tensor(0), ())
     inputs = [condition, *(outer.form(outer[value]) for value in varying)]
     options = schema.IfOptionsT(*(outer.graphs.index(graph) for graph in inner))
     outer.graph.emit("IF", inputs, outputs, options)
-    for index, output in enumerate(outputs):
-        call.give(output, index=index)
+    for index, tensor in enumerate(outputs):
+        call.give(tensor, index=index)
 
 
-def _either(a: Tensor, b: Tensor) -> tuple[int | str | None, ...]:
-    if a.rank != b.rank:
-        return a.shape
+def _either(a: Tensor, b: Tensor) -> Shape:
     return tuple(x if x == y else None for x, y in zip(a.shape, b.shape, strict=True))
 
 

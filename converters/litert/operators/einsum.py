@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from converters.litert.call import Call, lowers
 from converters.litert.operators.dense import fully_connected, product
-from converters.litert.tensors import Shape, Size, Tensor, size_of
+from converters.litert.tensors import Shape, Size, Tensor, product_of, size_of
 from converters.litert.weights import Layer
 
 
@@ -72,10 +72,7 @@ def _grouped(
     if len(rows) == len(columns) == 1:
         return tensor
     groups = [(axis,) for axis in batch] + [tuple(rows), tuple(columns)]
-    shape = tuple(
-        sizes[group[0]] if len(group) == 1 else size_of(tuple(sizes[axis] for axis in group))
-        for group in groups
-    )
+    shape = tuple(product_of(tuple(sizes[axis] for axis in group)) for group in groups)
     return call.values.reshape(tensor, _resizable(call, shape))
 
 

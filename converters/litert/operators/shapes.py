@@ -9,7 +9,15 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert import sizes
 from converters.litert.call import Call, lowers, type_of
-from converters.litert.tensors import INT32, Shape, Size, identity, scaled, size_of, unknown
+from converters.litert.tensors import (
+    INT32,
+    Shape,
+    Size,
+    identity,
+    product_of,
+    scaled,
+    size_of,
+)
 from converters.litert.values import Held, computed
 
 
@@ -69,8 +77,8 @@ def _flatten(call: Call) -> None:
     shape = call.shape()
     axis = call.node.attributes.get_int("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
-    halves = (size_of(shape[:axis]), size_of(shape[axis:]))
-    if unknown(halves) == 2:
+    halves = (product_of(shape[:axis]), product_of(shape[axis:]))
+    if halves.count(None) == 2:
         raise call.unsupported("both of its axes are known only at run time")
     call.give(call.values.reshape(call.tensor(0), halves))
 
