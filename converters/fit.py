@@ -31,6 +31,7 @@ from converters.fit_report import (
     uncovered,
 )
 from converters.memory import memory_plan
+from converters.memory_litert import litert_plan
 from converters.recipes import families, prepare
 from converters.seq2seq.source import Seq2SeqSource
 from converters.shapes import bind
@@ -53,6 +54,7 @@ class Facts:
 
     source: Source
     plan: MemoryPlan
+    litert_plan: MemoryPlan
     costs: tuple[NodeCost, ...]
     weights: Sequence[predict.Weight]
     unknown: int
@@ -106,6 +108,7 @@ def gather(source: Source, dimensions: Mapping[str, int]) -> Facts:
     return Facts(
         source=source,
         plan=memory_plan(source.model, dimensions),
+        litert_plan=litert_plan(source.model, dimensions),
         costs=costs.nodes,
         weights=predict.find_weights(source.model, bound, costs.nodes),
         unknown=costs.unknown,
@@ -135,7 +138,10 @@ def family_fit(
 ) -> FamilyFit:
     """The prediction for one recipe family on one of the profile's engines."""
     size = predict.shipped_bytes(facts.source.size_bytes, facts.weights, how)
-    peak = predict.loaded(facts.plan, facts.weights, how).peak
+    if target.format == "onnx":
+        peak = predict.loaded(facts.plan, facts.weights, how).peak
+    else:
+        peak = predict.loaded_by_litert(facts.litert_plan, facts.weights, how).peak
     floats, expected = (profile.speedup(target.choice, name) for name in ("fp32", family))
     gain = floats * predict.speedup(facts.weights, how, expected / floats)
     latency = predict.seconds(facts.costs, profile) * 1e3 / gain

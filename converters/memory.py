@@ -22,6 +22,7 @@ import onnx_ir as ir
 
 from converters.costs import live_bytes
 from converters.materialize import is_external
+from converters.memory_litert import litert_plan
 from converters.passes.base import each_graph
 from converters.passes.graph_tools import nbytes, producer, static_shape, subgraphs, tensor_of
 from converters.passes.store_small import RECURRENT
@@ -84,7 +85,8 @@ def memory_plan(model: ir.Model, dimensions: Mapping[str, int]) -> MemoryPlan:
 
 def candidate_plan(built: Built, dimensions: Mapping[str, int]) -> MemoryPlan:
     """Peak memory of a process that loads a candidate with its engine and runs it."""
-    return memory_plan(ir.load(built.graph), dimensions)
+    plan = memory_plan if built.format == "onnx" else litert_plan
+    return plan(ir.load(built.graph), dimensions)
 
 
 @dataclass

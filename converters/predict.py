@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import msgspec
 import onnx_ir as ir
 
 from converters.memory import CONV_COPIES, LOOKUP_BYTES
+from converters.memory_litert import looked_up, packed
 from converters.passes.base import each_graph
 from converters.passes.graph_tools import static_shape, tensor_of
 from converters.passes.store_small import StoreSmallOptions, channel_axis
+from converters.target import format_of
 from device_profiles.schema import Profile
 from edge_sdk.bundle.record import MemoryPlan, NodeCost, Recipe
 
@@ -91,6 +94,8 @@ def treatment(recipe: Recipe) -> Treatment:
             native["table"] = 8
         elif step.op == "store-small":
             stored = 16 if step.options.get("storage") == "float16" else 8
+            if format_of(recipe.engine) == "tflite":
+                native["table"] = 32  # LiteRT looks nothing up in float16
         elif step.op == "float16":
             stored = 16
     return Treatment(native, stored, block)
@@ -156,7 +161,7 @@ def _file_bytes(weight: Weight, how: Treatment) -> tuple[int, bool]:
 
 
 def loaded(plan: MemoryPlan, weights: Iterable[Weight], how: Treatment) -> MemoryPlan:
-    """The source's memory plan with weights as a recipe leaves them."""
+    """The source's memory plan on ONNX Runtime with weights as a recipe leaves them."""
     mapped = private = largest = 0
     for weight in weights:
         size, narrow = _file_bytes(weight, how)
@@ -177,6 +182,20 @@ def loaded(plan: MemoryPlan, weights: Iterable[Weight], how: Treatment) -> Memor
         engine=plan.engine,
         reference_shapes=plan.reference_shapes,
     )
+
+
+def loaded_by_litert(plan: MemoryPlan, weights: Iterable[Weight], how: Treatment) -> MemoryPlan:
+    """The source's memory plan on LiteRT with weights as a recipe leaves them."""
+    mapped = private = 0
+    for weight in weights:
+        size, narrow = _file_bytes(weight, how)
+        if weight.role == "table":
+            found = looked_up(size, weight.touched_bytes // LOOKUP_BYTES)
+        else:
+            bits = how.native.get(weight.role, 32) if narrow else how.stored
+            found = packed(weight.elements, bits, dense=weight.role == "dense")
+        mapped, private = mapped + found.mapped, private + found.private
+    return msgspec.structs.replace(plan, weights_mapped=mapped, weights_private=private)
 
 
 def seconds(costs: Iterable[NodeCost], profile: Profile) -> float:
