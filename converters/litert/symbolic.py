@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converters.litert.call import Call, type_of
-from converters.litert.tensors import INT32, product_of
+from converters.litert.call import Call
+from converters.litert.tensors import product_of
 from converters.litert.values import Held
 
 # Numbers, truth values and names, 0-d or 1-d.
@@ -113,7 +114,8 @@ def _flat(call: Call, operands: list[Entries]) -> Entries | None:
 
 
 def _cast(call: Call, operands: list[Entries]) -> Entries | None:
-    return operands[0] if type_of(call.output) == INT32 and not _is_truth(operands[0]) else None
+    whole = call.node.attributes.get_int("to", 0) in (ir.DataType.INT32, ir.DataType.INT64)
+    return operands[0] if whole and not _is_truth(operands[0]) else None
 
 
 def _constant(call: Call, operands: list[Entries]) -> Entries | None:

@@ -7,7 +7,7 @@ import math
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.arithmetic import Math, compose
-from converters.litert.call import Call, lowers, type_of
+from converters.litert.call import Call, lowers
 from converters.litert.operators.elementwise import aligned, result_shape, unary
 from converters.litert.tensors import BOOL, FLOAT, Tensor
 from converters.passes.graph_tools import CONTRIB
@@ -24,7 +24,8 @@ CLAMPS = {
 @lowers("Relu", "Clip", codes="rescaling")
 def _clamp(call: Call) -> None:
     bounds = clamp_bounds(call.node)
-    if bounds in CLAMPS and type_of(call.output) == FLOAT:
+    real = call.with_codes or call.tensor(0, call.held(0).perm).dtype == FLOAT
+    if bounds in CLAMPS and real:
         unary(call, CLAMPS[bounds])
     else:
         call.refuse_codes()

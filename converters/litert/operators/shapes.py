@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert import sizes
@@ -183,6 +184,9 @@ def _tile(call: Call) -> None:
 @lowers("Cast", "CastLike")
 def _cast(call: Call) -> None:
     held, dtype = call.held(0), type_of(call.output)
+    asked = call.node.attributes.get_int("to", 0)
+    if asked:
+        dtype = computed(np.dtype(ir.DataType(asked).numpy()))
     if dtype is None:
         raise call.unsupported("the type of its result is not known")
     if held.array is not None:
