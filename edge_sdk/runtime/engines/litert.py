@@ -8,13 +8,16 @@ Engine options (:attr:`SessionOptions.options`):
                    clarity, the oracle of the optimized ones
 ``delegate``       shared library that takes over what it can, such as an Edge TPU's
 ``delegate.KEY``   option of that library
+``weight_cache``   ``auto`` (by default), ``always`` or ``never``: whether packed weights
+                   are kept in a file that sessions share (:mod:`edge_sdk.runtime.prepared`);
+                   ``auto`` does so from 32 MiB on
 =================  =================================================================
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 LIBRARIES = ("ai_edge_litert", "tflite_runtime")
 DELEGATE = "delegate"
 RESOLVER = "resolver"
+WEIGHT_CACHE = "weight_cache"
+WEIGHT_CACHES = ("auto", "always", "never")
 RESOLVERS = {"auto": "AUTO", "reference": "BUILTIN_REF"}
 # Neither XNNPACK nor another delegate that the library applies by itself.
 PLAIN = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
@@ -156,15 +161,16 @@ def check_options(options: Mapping[str, str]) -> dict[str, str]:
         EngineError: An option or a value that this engine does not know.
     """
     delegate = {}
+    known: dict[str, Collection[str]] = {RESOLVER: RESOLVERS, WEIGHT_CACHE: WEIGHT_CACHES}
     for key, value in options.items():
         if key.startswith(f"{DELEGATE}."):
             delegate[key.partition(".")[2]] = value
-        elif key not in (DELEGATE, RESOLVER) or (key == RESOLVER and value not in RESOLVERS):
+        elif key != DELEGATE and value not in known.get(key, ()):
+            choices = (f"{name} = {' | '.join(values)}" for name, values in known.items())
             raise EngineError(
                 f"unknown engine option {key} = {value!r}",
                 where="engine.options",
-                remedy=f"write {DELEGATE}, {DELEGATE}.KEY, or {RESOLVER} = "
-                + " | ".join(RESOLVERS),
+                remedy=f"write {DELEGATE}, {DELEGATE}.KEY, {', or '.join(choices)}",
             )
     return delegate
 

@@ -14,8 +14,9 @@ from edge_sdk.bundle.record import Graph, VariantRecord
 from edge_sdk.errors import BundleError, EdgeSdkError, EngineError
 from edge_sdk.runtime import compiled, golden, process
 from edge_sdk.runtime.engine import CompilingEngine, Engine, Session, SessionOptions
+from edge_sdk.runtime.engines.litert import LiteRtEngine, LiteRtSession
 from edge_sdk.runtime.engines.onnx import CPU, OnnxEngine, OnnxSession
-from edge_sdk.runtime.prepared import witness
+from edge_sdk.runtime.prepared import weight_file, witness
 from edge_sdk.runtime.prepared.artefact import Index, Place, Preparation
 from edge_sdk.runtime.prepared.joined import graph_file
 from edge_sdk.runtime.prepared.packing import TESTED, layout_id
@@ -78,6 +79,12 @@ def open_graph(
             compilation = engine.compilation(options)
             if compilation is not None and len(graph.parts) == 1:
                 return compiled.open_graph(engine, compilation, graph, variant, path, options)
+        if prepare and isinstance(engine, LiteRtEngine) and weight_file.is_wanted(graph, options):
+            try:
+                return weight_file.open_graph(engine, graph, variant, path, options)
+            except (OSError, EdgeSdkError) as error:
+                why = str(error).partition("\n")[0]
+                note = f"graph {graph.name!r} packs its weights for itself: {why}"
         plain = engine.open(path, options)
     return plain if note is None else _noted(plain, note)
 
@@ -192,7 +199,7 @@ def _verify(stamps: Stamps, variant: Variant, graph: Graph, unread: Container[st
 
 
 def _noted(session: Session, note: str) -> Session:
-    if isinstance(session, OnnxSession):
+    if isinstance(session, OnnxSession | LiteRtSession):
         session.notes = (*session.notes, note)
     return session
 
