@@ -39,6 +39,7 @@ from edge_sdk.bundle.record import (
     VariantRecord,
 )
 from edge_sdk.runtime.engine import Session, find_engine
+from edge_sdk.runtime.engines import tensorrt
 from edge_sdk.runtime.seq2seq.network import DECODER, ENCODER, LOGITS, TOKENS, Network
 
 KIND = "encoder-decoder"
@@ -108,8 +109,9 @@ def pack(
         graphs=tuple(store_candidate(blobs, candidate, name) for name, candidate in built.items()),
         engine=Engine(
             name=engine.name,
-            providers=engine.providers,
-            options=engine.options_for(family) if family else engine.options,
+            # Lengths grow by one at each step, and TensorRT would build an engine for each.
+            providers=tuple(name for name in engine.providers if name != tensorrt.PROVIDER),
+            options=tensorrt.without(engine.options_for(family) if family else engine.options),
             version=find_engine(engine.name).version() or "",
         ),
         recipe=Recipe(name=both.name, engine=engine.name, forced=both.encoder.built.recipe.forced),
