@@ -22,6 +22,8 @@ from edge_sdk.bundle.record import (
 )
 from edge_sdk.cli.output import emit_json, human_bytes, table
 
+LISTED = 8  # values of a step's option that are shown
+
 
 class FileView(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a variant, and the other profiles whose variants have the same bytes."""
@@ -357,7 +359,14 @@ def _steps(steps: Sequence[Step]) -> str:
 
 
 def _options(options: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in options.items())
+    return ", ".join(f"{key}={_short(value)}" for key, value in options.items())
+
+
+def _short(value: object) -> str:
+    """A value for people; of many class names the first few."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > LISTED:
+        return f"[{', '.join(map(repr, value[:LISTED]))}, … {len(value)} in all]"
+    return str(value)
 
 
 def _speedup(candidate: Candidate) -> str:

@@ -7,12 +7,13 @@ import pytest
 
 from edge_sdk.cli.main import main
 from edge_sdk.cli.run import read_npz, write_npz
+from edge_sdk.runtime.steps import Labels
 from tests.runtime import onnx_bytes as ob
 from tests.runtime.bundles import HERE, Builder, linear, plan, spec
 from tests.runtime.test_audio import riff, speller, spoken
 from tests.runtime.test_image import judge
 from tests.runtime.test_tasks import filler, reader, tagger
-from tests.runtime.test_text import TABLE, embedder, expected, text_classifier
+from tests.runtime.test_text import TABLE, classifier, embedder, expected, text_classifier
 
 
 @pytest.fixture
@@ -185,3 +186,13 @@ def test_what_a_variant_cannot_do_is_said(tmp_path, capsys, options, message):
     embedder(tmp_path / "b")
     assert run(tmp_path / "b", *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_inspect_shows_steps_and_the_first_of_many_labels(tmp_path, capsys):
+    names = tuple(f"class {i}" for i in range(1000))
+    classifier(tmp_path / "b", labels=Labels(output="logits", names=names))
+    assert main(["inspect", str(tmp_path / "b"), "--profile", HERE]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    [labels] = [line for line in lines if line.strip().startswith("labels")]
+    assert "'class 7', … 1000 in all]" in labels
+    assert "  softmax  output=logits" in lines
