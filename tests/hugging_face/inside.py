@@ -17,6 +17,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = (
@@ -28,6 +29,8 @@ TEXTS = (
     "stop",
 )
 LABELS = {"id2label": {0: "oak", 1: "ash", 2: "elm"}, "label2id": {"oak": 0, "ash": 1, "elm": 2}}
+CLASSES = "-classification"
+LONG = " . ".join(TEXTS * 8)
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
@@ -35,49 +38,83 @@ SMALL = {
 PICTURE = {"image_size": 32, "num_channels": 3}
 
 
-def build(request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
-    """Writes one model into ``out``."""
-    torch.manual_seed(0)
+def prepare(request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    """Writes models into ``out``, and gives the answers of transformers to some inputs.
+
+    All in one process: importing the libraries takes longer than everything else.
+    """
     out = Path(request["out"])
-    BUILDERS[request["model"]](out)
-    return {}
+    pictures, sounds = _pictures(out), _sounds(out)
+    cases = {}
+    for name in request["models"]:
+        progress(name)
+        torch.manual_seed(0)
+        BUILDERS[name](out / name)
+        task = TASKS[name]
+        given: list[Any] = [*TEXTS]
+        if task.startswith("image"):
+            given = pictures
+        elif task.startswith(("audio", "automatic")):
+            given = sounds
+        elif task == "question-answering":
+            given = [{"question": TEXTS[2], "context": text} for text in (LONG, TEXTS[0])]
+        elif task == "fill-mask":
+            given = [f"{text} [MASK] ." for text in TEXTS]
+        cases[name] = {"task": task, "inputs": given, "answers": _answers(out / name, task, given)}
+    return {"cases": json.loads(json.dumps(cases, default=float))}
 
 
-def answers(request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
-    """What a pipeline of transformers says to each input, as JSON."""
-    task, given = request["task"], request["inputs"]
-    options = request.get("options", {})
-    if given and isinstance(given[0], str) and given[0].endswith(".npy"):
-        given = [np.load(file) for file in given]
+def _answers(folder: Path, task: str, given: list[Any]) -> list[Any]:
     if task == "embedding":
-        return {"answers": _embeddings(Path(request["model"]), given, **options)}
-    if task.startswith("image"):
-        from PIL import Image
+        return [_embedding(folder, text) for text in given]
+    options = {"top_k": None} if task.endswith(CLASSES) else {}
+    if task == "token-classification":
+        options = {"aggregation_strategy": "simple"}
+    ask = transformers.pipeline(task, model=str(folder), **options)
+    found = []
+    for each in given:
+        if isinstance(each, str) and each.endswith(".npy"):
+            array = np.load(each)
+            each = Image.fromarray(array) if task.startswith("image") else array
+        found.append(ask(**each) if isinstance(each, dict) else ask(each))
+    return found
 
-        given = [Image.fromarray(picture) for picture in given]
-    pipeline = transformers.pipeline(task, model=request["model"], **request.get("pipeline", {}))
-    found = [
-        pipeline(**each, **options) if isinstance(each, dict) else pipeline(each, **options)
-        for each in given
-    ]
-    return {"answers": json.loads(json.dumps(found, default=float))}
 
-
-def _embeddings(folder: Path, texts: list[str], mode: str, normalize: bool) -> list[list[float]]:
-    """As sentence-transformers pools them."""
+def _embedding(folder: Path, text: str) -> list[float]:
+    """As sentence-transformers computes it: the mean of the token vectors, of length 1."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    vectors = []
-    for text in texts:
-        tokens = tokenizer(text, return_tensors="pt")
-        with torch.no_grad():
-            states = model(**tokens).last_hidden_state[0]
-        vector = states[0] if mode == "cls" else states.mean(0)
-        vectors.append((vector / vector.norm() if normalize else vector).tolist())
-    return vectors
+    with torch.no_grad():
+        states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+    vector = states.mean(0)
+    return (vector / vector.norm()).tolist()
 
 
-def _wordpiece() -> transformers.PreTrainedTokenizerFast:
+def _pictures(out: Path) -> list[str]:
+    """Smooth pictures of several sizes."""
+    random = np.random.default_rng(0)
+    files = []
+    for height, width in ((48, 64), (64, 48), (32, 32), (100, 90)):
+        coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        files.append(str(out / f"picture-{height}-{width}.npy"))
+        np.save(files[-1], np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)))
+    return files
+
+
+def _sounds(out: Path) -> list[str]:
+    """Chirps, with some noise."""
+    random = np.random.default_rng(0)
+    files = []
+    for index, seconds in enumerate((0.5, 1.0, 1.5)):
+        time = np.arange(int(16_000 * seconds)) / 16_000
+        tone = np.sin(2 * np.pi * (200 * (index + 1) + 400 * time) * time)
+        sound = 0.5 * tone + 0.05 * random.standard_normal(time.size)
+        files.append(str(out / f"sound-{index}.npy"))
+        np.save(files[-1], sound.astype(np.float32))
+    return files
+
+
+def _wordpiece(kind: str = "Bert") -> transformers.PreTrainedTokenizerFast:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -89,7 +126,8 @@ def _wordpiece() -> transformers.PreTrainedTokenizerFast:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    return transformers.BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64)
+    made = getattr(transformers, f"{kind}TokenizerFast")
+    return made(tokenizer_object=tokenizer, model_max_length=64)
 
 
 def _bytes() -> transformers.PreTrainedTokenizerFast:
@@ -130,7 +168,8 @@ def _sentences(out: Path) -> None:
     _bert("Model", out)
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 1, "name": "1", "path": "1_Pooling",
+         "type": "sentence_transformers.models.Pooling"},
         {"idx": 2, "name": "2", "path": "2_Normalize",
          "type": "sentence_transformers.models.Normalize"},
     ]  # fmt: skip
@@ -151,7 +190,7 @@ def _slow(out: Path) -> None:
 
 
 def _distilbert(out: Path) -> None:
-    tokenizer = _wordpiece()
+    tokenizer = _wordpiece("DistilBert")
     config = transformers.DistilBertConfig(
         vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=4, hidden_dim=64,
         max_position_embeddings=64, id2label=dict(enumerate(TAGS)),
@@ -262,4 +301,24 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "wav2vec2-ctc": lambda out: _ctc("Wav2Vec2", out),
     "hubert-ctc": lambda out: _ctc("Hubert", out),
     "ast": _spectrogram,
+}
+
+TASKS = {
+    "sentences": "embedding",
+    "slow-tokenizer": "embedding",
+    "bert-classes": "text-classification",
+    "bert-labels": "text-classification",
+    "bert-regression": "text-classification",
+    "bert-fill": "fill-mask",
+    "distilbert-tags": "token-classification",
+    "roberta-answers": "question-answering",
+    "vit": "image-classification",
+    "resnet": "image-classification",
+    "mobilenet-v1": "image-classification",
+    "mobilenet-v2": "image-classification",
+    "convnext": "image-classification",
+    "wav2vec2-classes": "audio-classification",
+    "ast": "audio-classification",
+    "wav2vec2-ctc": "automatic-speech-recognition",
+    "hubert-ctc": "automatic-speech-recognition",
 }

@@ -56,7 +56,7 @@ def test_what_pip_says_is_in_the_error_and_nothing_stays(
     offline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = Environment(changed(requirements=(("tinytool==1.0",), ("absent-tool==3",))))
-    with pytest.raises(ToolchainError, match="No matching distribution.*absent-tool==3") as caught:
+    with pytest.raises(ToolchainError, match=r"No matching distribution.*absent-tool==3") as caught:
         environment.install(quiet)
     assert "--from-wheels" in str(caught.value.remedy)
     assert environment.state == "absent"
