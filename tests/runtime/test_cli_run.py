@@ -193,6 +193,6 @@ def test_inspect_shows_steps_and_the_first_of_many_labels(tmp_path, capsys):
     classifier(tmp_path / "b", labels=Labels(output="logits", names=names))
     assert main(["inspect", str(tmp_path / "b"), "--profile", HERE]) == 0
     lines = capsys.readouterr().out.splitlines()
-    [labels] = [line for line in lines if line.strip().startswith("labels")]
+    [labels] = [line for line in lines if line.strip().startswith("labels  n")]
     assert "'class 7', … 1000 in all]" in labels
     assert "  softmax  output=logits" in lines
