@@ -14,8 +14,6 @@ How near an answer must be is a fact about kernels, not a wish:
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +23,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.arm.boards import BOARDS, REPOSITORY
+from tests.arm.boards import BOARDS
+from tests.arm.converted import EXAMPLES, converted
 from tests.arm.on_board import Answers, answer
 
 pytestmark = [
@@ -33,7 +32,6 @@ pytestmark = [
     pytest.mark.converts,
     pytest.mark.needs("qemu-aarch64-static", "qemu-user-static"),
 ]
-EXAMPLES = REPOSITORY / "examples"
 DIALOGUE = 1  # of the held-out ones: a short answer
 
 
@@ -82,18 +80,8 @@ def bundle(tmp_path_factory) -> Callable[[Case], Path]:
 
     @cache
     def make(case: Case) -> Path:
-        folder = tmp_path_factory.mktemp(case.name)
-        model = EXAMPLES / case.model
-        source = model / "model" if case.model == "assistant" else model / f"{case.model}.onnx"
-        [data] = model.glob("calibration.*")
-        command = [sys.executable, "-m", "edge_sdk.cli.main", "convert", source, "--data", data]
-        command += ["-o", folder / "bundle"]
-        command += [word for profile, _ in case.boards for word in ("-p", profile)]
-        (folder / "recipe.toml").write_text(f'name = "{case.recipe}"\n')
-        command += ["--recipe", folder / "recipe.toml"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        return folder / "bundle"
+        profiles = [profile for profile, _ in case.boards]
+        return converted(tmp_path_factory.mktemp(case.name), case.model, profiles, case.recipe)
 
     return make
 
