@@ -111,36 +111,42 @@ def strided_slice(call: Call) -> None:
     call.set(value)
 
 
-Row = list[int] | ir.Value
+End = int | ir.Value  # of one axis: a number, or an array of one
 
 
-def _ends(call: Call, steps: list[int], is_gone: list[bool]) -> tuple[Row, Row]:
-    """Begins and ends with the open ones spelled out."""
+def _ends(call: Call, steps: list[int], is_gone: list[bool]) -> tuple[list[End], list[End]]:
+    """Begins and ends of all axes, the open ones spelled out."""
     open_begins, open_ends = (int(call.option(f"{name}Mask", 0)) for name in ("begin", "end"))
-    if call.known(1) is None or call.known(2) is None:
-        if open_begins or open_ends:
-            raise call.refuse("it has open ends, and others that are not constant")
-        begin = call.int64(1)
-        if not any(is_gone):
-            return begin, call.int64(2)
-        if not all(is_gone):
-            raise call.refuse("it takes single elements at places that are not constant")
-        return begin, call.emit("Add", [begin, call.values.array([1], "int64")])
-    begins, ends = call.numbers(1), call.numbers(2)
+    begins, ends = _by_axis(call, 1, len(steps)), _by_axis(call, 2, len(steps))
     for i, step in enumerate(steps):
+        begin = begins[i]
         if open_begins >> i & 1:
-            begins[i] = 0 if step > 0 else ALL
-        if is_gone[i]:  # one element; after the last but none comes the end
-            ends[i] = begins[i] + 1 if begins[i] != -1 else ALL
+            begins[i] = begin = 0 if step > 0 else ALL
+        if is_gone[i] and isinstance(begin, int):
+            ends[i] = begin + 1 if begin != -1 else ALL  # after the last comes the end
+        elif is_gone[i] and isinstance(begin, ir.Value):
+            ends[i] = call.emit("Add", [begin, call.values.array([1], "int64")])
         elif open_ends >> i & 1:
             ends[i] = ALL if step > 0 else -ALL
     return begins, ends
 
 
-def _picked(call: Call, row: Row, places: list[int]) -> ir.Value:
-    if isinstance(row, ir.Value):
-        return row
-    return call.values.array([row[i] for i in places], "int64")
+def _by_axis(call: Call, position: int, count: int) -> list[End]:
+    if call.known(position) is not None:
+        return list(call.numbers(position))
+    whole = call.int64(position)
+    places = [call.values.array([i], "int64") for i in range(count)]
+    return [call.emit("Gather", [whole, place]) for place in places]
+
+
+def _picked(call: Call, row: list[End], places: list[int]) -> ir.Value:
+    picked = [row[i] for i in places]
+    if all(isinstance(end, int) for end in picked):
+        return call.values.array(picked, "int64")
+    parts = [
+        end if isinstance(end, ir.Value) else call.values.array([end], "int64") for end in picked
+    ]
+    return call.emit("Concat", parts, axis=0)
 
 
 @operator("PAD", "PADV2")
