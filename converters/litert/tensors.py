@@ -136,6 +136,11 @@ def unknown(shape: Sequence[Size]) -> int:
     return sum(not isinstance(size, int) for size in shape)
 
 
+def with_size(shape: Shape, axis: int, size: Size) -> Shape:
+    """The shape with another size of one axis."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
 def shifted(size: Size, amount: int) -> int | None:
     """A size plus a number, if it is known."""
     return size + amount if isinstance(size, int) else None

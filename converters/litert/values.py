@@ -165,6 +165,8 @@ class Values:
         """The tensor with another element type."""
         if tensor.dtype == dtype:
             return tensor
+        if tensor.data is not None:
+            return self.graph.constant(tensor.data.astype(dtype), tensor.name)
         options = schema.CastOptionsT(TYPES[tensor.dtype], TYPES[dtype])
         return self.add("CAST", [tensor], tensor.shape, dtype, options)
 

@@ -47,7 +47,7 @@ class Layer:
         assert value is not None
         held = call.values[value]
         channels = held.sizes[axis]
-        codes = held.codes
+        codes = held if held.quantization is not None else held.codes
         if codes is not None and codes.array is not None and codes.quantization is not None:
             scale = np.array(codes.quantization.scale, np.float32)
             usable = codes.array.dtype == np.int8 and codes.quantization.zero_point == 0

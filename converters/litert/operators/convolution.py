@@ -130,19 +130,26 @@ class Window:
 
 @lowers("Conv", codes="rescaling")
 def _conv(call: Call) -> None:
+    if call.has(2) and not call.held(2).is_constant:
+        raise call.unsupported("its bias is computed at run time")
+    convolve(call, call.constant(2))
+
+
+def convolve(call: Call, bias: Array | None) -> None:
+    """A convolution with the weight that is the second input."""
     weight = call.held(1)
-    if not weight.is_constant or (call.has(2) and not call.held(2).is_constant):
-        raise call.unsupported("its weight or bias is computed at run time")
+    if not weight.is_constant:
+        raise call.unsupported("its weight is computed at run time")
     spatial = len(weight.shape) - 2
     kernel = weight.sizes[2:]
     window = Window.of(call, kernel)
     data = call.tensor(0, channels_last(spatial + 2))
     if spatial == 1:
-        _conv2d(call, *widened(call, data, window), line=True)
+        _conv2d(call, *widened(call, data, window), bias, line=True)
     elif spatial == 2:
-        _conv2d(call, data, window)
+        _conv2d(call, data, window, bias)
     else:
-        _conv3d(call, data, window)
+        _conv3d(call, window, bias)
 
 
 def widened(call: Call, data: Tensor, window: Window) -> tuple[Tensor, Window]:
@@ -158,7 +165,9 @@ def widened(call: Call, data: Tensor, window: Window) -> tuple[Tensor, Window]:
     return call.unsqueeze(data, (1,)), wide
 
 
-def _conv2d(call: Call, data: Tensor, window: Window, line: bool = False) -> None:
+def _conv2d(
+    call: Call, data: Tensor, window: Window, bias: Array | None, line: bool = False
+) -> None:
     groups, channels = call.node.attributes.get_int("group", 1), call.held(1).sizes[0]
     depthwise = groups > 1 and groups == data.shape[-1] and call.held(1).shape[1] == 1
     source = call.held(1).shape
@@ -169,7 +178,6 @@ def _conv2d(call: Call, data: Tensor, window: Window, line: bool = False) -> Non
         layer.axis = 3 if depthwise else 0
     data, padding = padded(call, data, window)
     shape = (data.shape[0], *window.output(), channels)
-    bias = call.constant(2)
     clamp = call.absorb_clamp()
     weight = layer_tensor(call, layer, 3 if depthwise else 0)
     options = {
@@ -194,7 +202,7 @@ def _conv2d(call: Call, data: Tensor, window: Window, line: bool = False) -> Non
     call.give(result, channels_last(result.rank))
 
 
-def _conv3d(call: Call, data: Tensor, window: Window) -> None:
+def _conv3d(call: Call, window: Window, bias: Array | None) -> None:
     if call.node.attributes.get_int("group", 1) != 1:
         raise call.unsupported("a 3-D convolution in groups has no kernel")
     call.refuse_codes()
@@ -210,7 +218,6 @@ def _conv3d(call: Call, data: Tensor, window: Window) -> None:
         fusedActivationFunction=call.absorb_clamp(),
     )
     graph = call.values.graph
-    bias = call.constant(2)
     inputs = [data, graph.constant(weight.transpose(2, 3, 4, 1, 0))]
     inputs.append(graph.constant(np.zeros(weight.shape[0], np.float32) if bias is None else bias))
     shape = (data.shape[0], *window.output(), weight.shape[0])

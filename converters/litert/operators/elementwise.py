@@ -13,6 +13,7 @@ from converters.litert.call import Call, lowers
 from converters.litert.tensors import (
     BOOL,
     FLOAT,
+    INT32,
     Perm,
     Quantization,
     Shape,
@@ -67,7 +68,11 @@ def aligned(call: Call, indices: Sequence[int]) -> tuple[list[Tensor], Perm]:
         if len(held.shape) == rank and not held.is_constant and held.perm != identity(rank)
     ]
     perm = moved[0] if moved else identity(rank)
-    return [_fitted(call, index, perm) for index in indices], perm
+    tensors = [_fitted(call, index, perm) for index in indices]
+    if any(tensor.dtype == FLOAT for tensor in tensors):
+        # What ONNX counts in integers may be held in real numbers here.
+        tensors = [call.values.cast(t, FLOAT) if t.dtype == INT32 else t for t in tensors]
+    return tensors, perm
 
 
 def _fitted(call: Call, index: int, perm: Perm) -> Tensor:

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from converters.litert import resizing
 from converters.litert.call import Call, lowers
 from converters.litert.operators.convolution import VALID, pad
-from converters.litert.operators.joining import gathered
+from converters.litert.operators.indexing import gathered
 from converters.litert.tensors import Array, Shape, Tensor, channels_last, scaled, shifted, unknown
 from converters.litert.weights import Layer, bias_tensor, layer_tensor
 

@@ -9,7 +9,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.call import Call, lowers
 from converters.litert.operators.convolution import pad
-from converters.litert.tensors import INT32, Shape, Size, Tensor, identity, shifted
+from converters.litert.operators.indexing import gathered
+from converters.litert.tensors import Size, Tensor, identity, shifted, with_size
 
 END = np.iinfo(np.int32).max
 
@@ -58,7 +59,9 @@ def _split(call: Call) -> None:
         lengths = (*(whole,) * (len(outputs) - 1), size - whole * (len(outputs) - 1))
     assert lengths is not None, "given or computed"
     parts = [
-        Tensor(str(output.name), data.dtype, _with(data.shape, place, length), data.quantization)
+        Tensor(
+            str(output.name), data.dtype, with_size(data.shape, place, length), data.quantization
+        )
         for output, length in zip(outputs, lengths, strict=True)
     ]
     graph, integers = call.values.graph, call.values.integers
@@ -70,10 +73,6 @@ def _split(call: Call) -> None:
         graph.emit("SPLIT_V", [data, integers(lengths), integers(place)], parts, options)
     for index, result in enumerate(parts):
         call.give(result, perm, index)
-
-
-def _with(shape: Shape, axis: int, size: Size) -> Shape:
-    return (*shape[:axis], size, *shape[axis + 1 :])
 
 
 @lowers("Slice", codes="moving")
@@ -217,79 +216,6 @@ def _repeated(call: Call, data: Tensor, sides: list[tuple[int, int]], mode: str)
     return data
 
 
-def gathered(call: Call, data: Tensor, indices: np.ndarray, axis: int) -> Tensor:
-    """Elements of a tensor along an axis, by constant indices."""
-    inputs = [data, call.values.integers(indices)]
-    shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
-    return call.emit("GATHER", inputs, shape, options=schema.GatherOptionsT(axis=axis))
-
-
-@lowers("Gather", codes="moving")
-def _gather(call: Call) -> None:
-    axis = call.axis(0)
-    data = call.tensor(0)
-    size = data.shape[axis]
-    number = call.number(1)
-    known = call.constant(1)
-    if known is not None and known.ndim == 0 and number is not None and not isinstance(size, int):
-        call.give(_at(call, data, axis, int(number)))
-        return
-    if known is not None and (known < 0).any():
-        if not isinstance(size, int):
-            raise call.unsupported("it counts from the end of an axis known only at run time")
-        indices = call.values.integers(np.where(known < 0, known + size, known))
-    else:
-        indices = call.tensor(1)
-    shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
-    options = schema.GatherOptionsT(axis=axis)
-    call.give(call.emit("GATHER", [data, indices], shape, options=options))
-
-
-def _at(call: Call, data: Tensor, axis: int, index: int) -> Tensor:
-    """One place of an axis, which is dropped."""
-    bounds = []
-    for edge in (index, index + 1):
-        item = [0] * data.rank
-        item[axis] = edge
-        bounds.append(call.values.integers(item))
-    others = ((1 << data.rank) - 1) & ~(1 << axis)
-    end = others | (1 << axis if index == -1 else 0)
-    options = schema.StridedSliceOptionsT(beginMask=others, endMask=end)
-    inputs = [data, *bounds, call.values.integers([1] * data.rank)]
-    shape = _with(data.shape, axis, 1)
-    return call.squeeze(call.emit("STRIDED_SLICE", inputs, shape, options=options), (axis,))
-
-
-@lowers("GatherND")
-def _gather_nd(call: Call) -> None:
-    if call.node.attributes.get_int("batch_dims", 0):
-        raise call.unsupported("it gathers within batches")
-    data, indices = call.tensor(0), call.tensor(1)
-    depth = indices.shape[-1]
-    if not isinstance(depth, int):
-        raise call.unsupported("how deep it indexes is known only at run time")
-    shape = (*indices.shape[:-1], *data.shape[depth:])
-    call.give(call.emit("GATHER_ND", [data, indices], shape, options=schema.GatherNdOptionsT()))
-
-
-@lowers("OneHot")
-def _one_hot(call: Call) -> None:
-    rank = len(call.shape()) + 1
-    axis = call.axis(-1, rank)
-    on_off = call.constant(2)
-    if on_off is None:
-        raise call.unsupported("its values are known only at run time")
-    depth = call.number(1)
-    shape = list(call.shape())
-    shape.insert(axis, None if depth is None else int(depth))
-    graph = call.values.graph
-    on, off = (graph.constant(np.array(on_off[i])) for i in (1, 0))
-    count = call.values.reshape(call.values.cast(call.tensor(1), INT32), ())
-    indices = call.values.cast(call.tensor(0), INT32)
-    options = schema.OneHotOptionsT(axis=axis if axis < rank - 1 else -1)
-    call.give(call.emit("ONE_HOT", [indices, count, on, off], tuple(shape), on.dtype, options))
-
-
 @lowers("CumSum")
 def _cumsum(call: Call) -> None:
     axis = call.number(1)
@@ -302,13 +228,6 @@ def _cumsum(call: Call) -> None:
     )
     place = call.values.integers(int(axis) % len(call.shape()))
     call.give(call.emit("CUMSUM", [call.tensor(0), place], options=options))
-
-
-@lowers("NonZero")
-def _non_zero(call: Call) -> None:
-    data = call.tensor(0)
-    found = call.emit("WHERE", [data], (None, data.rank), np.dtype(np.int64))
-    call.give(call.values.cast(found, INT32), (1, 0))
 
 
 @lowers("Trilu")

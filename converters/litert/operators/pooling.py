@@ -11,6 +11,7 @@ from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
 from converters.litert.operators.convolution import Window, padded, widened
 from converters.litert.tensors import Array, Tensor, channels_last
+from converters.passes.qdq_placement import clamp_bounds
 
 
 @lowers("MaxPool", codes="moving")
@@ -19,8 +20,18 @@ def _max_pool(call: Call) -> None:
         raise call.unsupported("its second result, where the largest elements are, has no kernel")
     window = _window(call)
     data, window, line = _image(call, window)
-    data, padding = padded(call, data, window, fill=-math.inf)
+    data, padding = padded(call, data, window, fill=0 if _starts_at_zero(call, data) else -math.inf)
     _finish(call, _pooled(call, "MAX_POOL_2D", data, window, padding), line)
+
+
+def _starts_at_zero(call: Call, data: Tensor) -> bool:
+    """Whether nothing in the data is below zero, so that zeros never win."""
+    if data.quantization is not None:
+        return data.quantization.zero_point == np.iinfo(np.int8).min
+    value = call.node.inputs[0]
+    node = value.producer() if value is not None else None
+    bounds = clamp_bounds(node) if node is not None and not node.domain else None
+    return bounds is not None and bounds[0] >= 0
 
 
 @lowers("AveragePool", codes="moving")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from converters.litert.call import Call, lowers, quantization_of
+from converters.litert.operators.convolution import convolve
 from converters.litert.operators.dense import fully_connected
 from converters.litert.tensors import Array, Quantization
 from converters.litert.values import Held, hold
@@ -63,6 +64,46 @@ def _dynamic_matmul(call: Call) -> None:
     channels = codes.shape[1]
     layer = Layer(codes.T, np.broadcast_to(scale.reshape(-1), (channels,)), channels, 0)
     call.give(fully_connected(call, call.tensor(0), layer, call.constant(4)))
+
+
+@lowers("DynamicQuantizeLinear")
+def _quantize_at_run_time(call: Call) -> None:
+    """Leaves the value as it is, at scale 1: kernels with int8 weights quantize it themselves."""
+    call.give_held(call.held(0))
+    for index, array in ((1, np.ones((), np.float32)), (2, np.zeros((), np.uint8))):
+        call.give_held(Held((), array=array), index)
+
+
+@lowers("MatMulInteger")
+def _matmul_integer(call: Call) -> None:
+    _integer_weight(call)
+    layer = Layer.of(call, 1, (1, 0), axis=1)
+    call.give(fully_connected(call, call.tensor(0), layer, None))
+
+
+@lowers("ConvInteger")
+def _conv_integer(call: Call) -> None:
+    _integer_weight(call)
+    convolve(call, None)
+
+
+def _integer_weight(call: Call) -> None:
+    """Reads the second input as codes at scale 1, for data that was left as it is."""
+    data, value = call.held(0), call.node.inputs[1]
+    array = call.constant(1)
+    left = call.constant(2)
+    if value is None or array is None or data.quantization is not None or (left or 0) != 0:
+        raise call.unsupported(
+            "its weight is not constant, or its data is not quantized just before"
+        )
+    point = call.constant(3)
+    zero_point = 0 if point is None else int(point.reshape(-1)[0])
+    if point is not None and (point != point.reshape(-1)[0]).any():
+        raise call.unsupported("its weight has a zero point per channel")
+    shift = 128 if array.dtype == np.uint8 else 0
+    held = Held(array.shape, array=_signed(array))
+    held.quantization = Quantization((1.0,), zero_point - shift)
+    call.values[value] = Held(array.shape, codes=held)
 
 
 def _parameters(call: Call) -> Quantization:

@@ -18,6 +18,7 @@ from converters.litert.loops import Step, repeat, row_at
 from converters.litert.tensors import FLOAT, Array, Shape, Size, Tensor
 from converters.litert.values import Values
 from converters.litert.weights import Layer, bias_tensor, layer_tensor
+from converters.passes.graph_tools import CONTRIB
 
 LONGEST_UNROLLED = 16
 
@@ -25,6 +26,8 @@ State = list[Tensor]
 # From the step's product with the input and the state to the new state; the first is the output.
 Cell = Callable[[Call, Tensor, State], State]
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 ACTIVATIONS = {"sigmoid": "LOGISTIC", "tanh": "TANH", "relu": "RELU"}
 
 
@@ -56,7 +59,24 @@ class Direction:
 
 @lowers("LSTM", "GRU", "RNN")
 def _recurrent(call: Call) -> None:
-    kind = call.node.op_type
+    _layer(call, call.node.op_type, (call.constant(1), call.constant(2)))
+
+
+@lowers("DynamicQuantizeLSTM", domain=CONTRIB)
+def _quantized_lstm(call: Call) -> None:
+    """With its weights made real: at most a few of its products could use the codes."""
+    found = []
+    for index, parameters in ((1, 8), (2, 10)):
+        codes, scale, point = (call.constant(i) for i in (index, parameters, parameters + 1))
+        if codes is None or scale is None or point is None:
+            raise call.unsupported("its weights are computed at run time")
+        steps, zero = (item.reshape(len(codes), 1, -1) for item in (scale, point))
+        real = (codes.astype(np.float32) - zero.astype(np.float32)) * steps
+        found.append(real.transpose(0, 2, 1))
+    _layer(call, "LSTM", (found[0], found[1]))
+
+
+def _layer(call: Call, kind: str, matrices: tuple[Array | None, Array | None]) -> None:
     if call.has(4):
         raise call.unsupported("it is told the length of each sequence")
     if call.node.attributes.get_float("clip", 0.0) or call.node.attributes.get_int(
@@ -65,7 +85,7 @@ def _recurrent(call: Call) -> None:
         raise call.unsupported("it clips its gates, or ties two of them")
     batch_first = bool(call.node.attributes.get_int("layout", 0))
     data = call.tensor(0, (1, 0, 2) if batch_first else None)
-    directions = _directions(call, {"LSTM": 4, "GRU": 3, "RNN": 1}[kind])
+    directions = _directions(call, *matrices, GATES[kind])
     states = 2 if kind == "LSTM" else 1
     outputs: list[Tensor] = []
     last: list[State] = []
@@ -77,8 +97,10 @@ def _recurrent(call: Call) -> None:
     _give(call, outputs, last, batch_first)
 
 
-def _directions(call: Call, gates: int) -> list[Direction]:
-    weights, recurrences, bias = (call.constant(index) for index in (1, 2, 3))
+def _directions(
+    call: Call, weights: Array | None, recurrences: Array | None, gates: int
+) -> list[Direction]:
+    bias = call.constant(3)
     if weights is None or recurrences is None or (call.has(3) and bias is None):
         raise call.unsupported("its weights are computed at run time")
     count, hidden = weights.shape[0], recurrences.shape[2]
@@ -99,8 +121,7 @@ def _directions(call: Call, gates: int) -> list[Direction]:
 
 
 def _activations(call: Call, index: int, count: int) -> tuple[str, ...]:
-    defaults = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
-    default = defaults[call.node.op_type]
+    default = DEFAULTS[call.node.op_type.removeprefix("DynamicQuantize")]
     named = call.node.attributes.get_strings("activations", default * count)
     mine = named[index * len(default) : (index + 1) * len(default)]
     unknown = [name for name in mine if name.lower() not in ACTIVATIONS]
