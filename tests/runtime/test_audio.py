@@ -250,7 +250,9 @@ JSON = b'{"<pad>": 0, "a": 1, "b": 2, "|": 3}'
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"window": 0.048}, {"samples": 48}, {"samples": 96}], ids=str
+    "options",
+    [{}, {"window": 0.048}, {"window": 0.001}, {"samples": 48}, {"samples": 96}],
+    ids=str,
 )
 def test_speech_is_transcribed_whatever_the_window(tmp_path, options):
     model = speller(tmp_path / "b", vocabulary=JSON, **options)

@@ -28,8 +28,8 @@ def transcribe(variant: Variant, given: Any, rate: int | None) -> Transcription:
     step = variant.need(Ctc, "transcribe sound")
     sound = sound_step(variant)
     samples = one_clip(given, sound.rate, rate)
-    frame = round(step.seconds * sound.rate)
-    window = sound.samples or round(step.window * sound.rate / frame) * frame
+    frame = max(1, round(step.seconds * sound.rate))
+    window = sound.samples or max(1, round(step.window * sound.rate / frame)) * frame
     margin = window // OVERLAP // frame * frame
     logits = []
     for start, stop in windows(len(samples), window, margin):
