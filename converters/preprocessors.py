@@ -25,17 +25,17 @@ PILLOW: tuple[Filter, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box"
 # Processors that resize, crop, scale and normalize pictures; of these, whose single
 # number as size means the shorter side, and who filter by cubics if left to themselves.
 PICTURES = {
-    "Beit", "Bit", "Blip", "CLIP", "ChineseCLIP", "ConvNext", "DINOv3ViT", "DeiT",
+    "Beit", "Bit", "Blip", "CLIP", "ChineseCLIP", "ConvNext", "DeiT", "EfficientFormer",
     "EfficientNet", "Levit", "MobileNetV1", "MobileNetV2", "MobileViT", "PoolFormer", "Pvt",
-    "Siglip", "Swin", "ViT", "ViTHybrid",
+    "Segformer", "Siglip", "ViT", "ViTHybrid",
 }  # fmt: skip
 SHORTER = {
     "Bit", "CLIP", "ConvNext", "Levit", "MobileNetV1", "MobileNetV2", "MobileViT", "PoolFormer",
     "ViTHybrid",
 }  # fmt: skip
 BICUBIC = {
-    "Beit", "Bit", "Blip", "CLIP", "ChineseCLIP", "DeiT", "Levit", "PoolFormer", "Siglip",
-    "ViTHybrid",
+    "Beit", "Bit", "Blip", "CLIP", "ChineseCLIP", "DeiT", "EfficientFormer", "Levit",
+    "PoolFormer", "Siglip", "ViTHybrid",
 }  # fmt: skip
 CROP_SHARES = {"ConvNext": 224 / 256, "Levit": 224 / 256, "PoolFormer": 0.9}
 CONVNEXT_WHOLE = 384  # from this size on, ConvNeXT's processor does not crop
