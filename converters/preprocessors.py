@@ -146,7 +146,7 @@ def _sizes(kind: str, config: _Pictures, where: str) -> tuple[Pair | None, int |
         if edge >= CONVNEXT_WHOLE:
             return (edge, edge), None, None
         crop = (edge, edge)
-    share = config.crop_pct or CROP_SHARES.get(kind, 1.0)
+    share = config.crop_pct or CROP_SHARES[kind] if kind in CROP_SHARES else 1.0
     if edge:
         return None, int(edge / share), crop
     height, width = _pair(config.size, f"{where}: size")
