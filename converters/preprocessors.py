@@ -97,7 +97,7 @@ def read_preprocessor(
             return SOUND[name](msgspec.convert(config, _Sound), inputs, where)
         if kind in PICTURES:
             return _image(kind, msgspec.convert(config, _Pictures), inputs, where)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:
         raise SourceError(str(error), where=where) from error
     raise SourceError(
         f"{name or 'a processor without a type'} is none of those that are known: "

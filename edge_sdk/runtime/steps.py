@@ -91,6 +91,11 @@ class Image(Options, frozen=True, kw_only=True):
     std: tuple[Scale, ...] = ()
     pad: Size | None = None
 
+    def __post_init__(self) -> None:
+        channels = 1 if self.channels == "L" else 3
+        if {len(self.mean), len(self.std)} - {0, channels}:
+            raise ValueError(f"mean and std need {channels} values, one per channel")
+
 
 class Waveform(Options, frozen=True, kw_only=True):
     """Sound as samples, ``[batch, samples]``.

@@ -74,6 +74,7 @@ VIT = {"image_processor_type": "ViTImageProcessor"}
         ({}, PICTURE, "a processor without a type"),
         (VIT | {"size": {"longest_edge": 9}}, PICTURE, "is no height and width"),
         (VIT | {"size": 9, "resample": 6}, PICTURE, "6 is no filter"),
+        (VIT | {"size": 9, "image_mean": [0.5]}, PICTURE, "need 3 values"),
         (VIT | {"size": "large"}, PICTURE, r"Expected .* - at `\$.size`"),
         (VIT | {"size": 9, "do_pad": True}, PICTURE, "pad_size: None is no height and width"),
         (VIT | {"size": 9}, [model_input(3, 4)], "one input of rank 4, the model has 0"),

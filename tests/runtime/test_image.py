@@ -99,6 +99,7 @@ def test_padding_is_right_and_below():
         (np.zeros(4, np.uint8), "no picture's shape"),
         (np.zeros((0, 4, 3), np.uint8), "no picture's shape"),
         (np.zeros((4, 4, 3), np.float32), r"scale it: \(image \* 255\)"),
+        (np.full((4, 4, 3), 9.0), r"given float64(\n.*)?give uint8"),
         (np.zeros((4, 4, 3), np.int64), "expected bytes, given int64"),
         (7, "expected a picture, given int"),
         ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)], "image 1: "),
@@ -219,7 +220,14 @@ def test_step_that_names_no_input_is_refused_at_load(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"size": [0, 4]}, {"size": [4]}, {"std": [0.0]}, {"resample": "best"}, {"colour": 1}],
+    [
+        {"size": [0, 4]},
+        {"size": [4]},
+        {"std": [0.0]},
+        {"mean": [0.5]},
+        {"resample": "best"},
+        {"colour": 1},
+    ],
 )
 def test_options_that_make_no_sense_are_a_bundle_error(options):
     with pytest.raises(BundleError, match="image"):

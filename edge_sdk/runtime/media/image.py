@@ -62,7 +62,7 @@ def check_picture(given: Any, where: str) -> Bytes:
         remedy = "leave its alpha channel out: image[..., :3]" if four else REMEDY
         raise DataError(f"{shape} is no picture's shape", where=where, remedy=remedy)
     if picture.dtype != np.uint8:
-        unit = picture.dtype.kind == "f"
+        unit = picture.dtype.kind == "f" and picture.max() <= 1
         remedy = "scale it: (image * 255).round().astype('uint8')" if unit else REMEDY
         raise DataError(f"expected bytes, given {picture.dtype}", where=where, remedy=remedy)
     return picture
