@@ -10,6 +10,7 @@ from importlib import import_module
 from benchmarks.result import write
 
 NAMES = ("footprint", "passes", "fit", "digits", "encoder")
+PEERS = ("peers",)  # on request: it builds environments of two gigabytes each
 # On request (``llm`` means all): they take half an hour, and build environments for the peers.
 LLM = tuple(
     f"llm.{name}"
@@ -19,7 +20,10 @@ LLM = tuple(
 )  # fmt: skip
 # Likewise; they start brokers, servers and agents.
 FLEET = tuple(f"fleet.{name}" for name in ("shadow", "idle", "rollout", "wire", "swap"))
+# Likewise; needs control groups, and the dialogue model of ``llm``.
+BOARD = ("board512",)
 GROUPS = {"llm": LLM, "fleet": FLEET}
+ALL = (*NAMES, *LLM, *FLEET, *BOARD)
 
 
 def main() -> int:
@@ -29,16 +33,14 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join((*NAMES, 'llm', *LLM, 'fleet', *FLEET))}",
+        help=f"of {', '.join((*NAMES, 'llm', *LLM, 'fleet', *FLEET, *BOARD))}",
     )
     parser.add_argument("--quick", action="store_true", help="less data and fewer repeats")
     args = parser.parse_args()
     wanted = [one for name in args.names for one in GROUPS.get(name, (name,))]
-    unknown = set(wanted) - {*NAMES, *LLM, *FLEET}
+    unknown = set(wanted) - set(ALL)
     if unknown:
-        parser.error(
-            f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES + LLM + FLEET)}"
-        )
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
     for name in wanted or NAMES:
         started = time.monotonic()
         outcome = import_module(f"benchmarks.{name}").run(args.quick)

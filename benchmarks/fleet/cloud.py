@@ -144,11 +144,17 @@ def agents(cloud: Cloud, count: int) -> Iterator[list[Agent]]:
 
 
 @contextmanager
-def running(*words: str) -> Iterator[subprocess.Popen[str]]:
-    """An ``edge-sdk`` command that runs meanwhile; its log is lost."""
+def running(*words: str, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """An ``edge-sdk`` command that runs meanwhile; its log is lost.
+
+    Args:
+        words: The command and its options.
+        prefix: Command that runs it, for example inside a control group.
+    """
     process = subprocess.Popen(
-        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+        [*prefix, *COMMAND, *words],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
     try:
         yield process
     finally:

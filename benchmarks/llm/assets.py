@@ -79,18 +79,26 @@ def source(shape: str, *, changed: bool = False) -> Path:
     return folder
 
 
-def bundle(shape: str, recipe: str, *, changed: bool = False, version: str = "1.0.0") -> Path:
+def bundle(
+    shape: str,
+    recipe: str,
+    *,
+    changed: bool = False,
+    version: str = "1.0.0",
+    profile: str = PROFILE,
+) -> Path:
     """A bundle made by ``edge-sdk convert`` with a recipe forced, of the source or its twin.
 
     The twin, and later versions, are converted on the base of the first.
     """
     later = "" if version == "1.0.0" else f".{version}"
-    made = CACHE / shape / (recipe + (".changed" if changed else "") + later + ".bundle")
+    kind = ("" if profile == PROFILE else f".{profile}") + (".changed" if changed else "") + later
+    made = CACHE / shape / f"{recipe}{kind}.bundle"
     if not made.is_dir():
         convert(
-            source(shape, changed=changed), [PROFILE], made, recipe=_forced(recipe),
+            source(shape, changed=changed), [profile], made, recipe=_forced(recipe),
             data=_texts(), version=version,
-            base=bundle(shape, recipe) if changed or later else None,
+            base=bundle(shape, recipe, profile=profile) if changed or later else None,
         )  # fmt: skip
     return made
 
