@@ -22,8 +22,10 @@ LLM = tuple(
 FLEET = tuple(f"fleet.{name}" for name in ("shadow", "idle", "rollout", "wire", "swap"))
 # Likewise; needs control groups, and the dialogue model of ``llm``.
 BOARD = ("board512",)
+# Likewise; builds environments of two gigabytes for other quantizers.
+PEERS = ("peers",)
 GROUPS = {"llm": LLM, "fleet": FLEET}
-ALL = (*NAMES, *LLM, *FLEET, *BOARD)
+ALL = (*NAMES, *LLM, *FLEET, *BOARD, *PEERS)
 
 
 def main() -> int:
@@ -33,7 +35,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join((*NAMES, 'llm', *LLM, 'fleet', *FLEET, *BOARD))}",
+        help=f"of {', '.join((*ALL, *GROUPS))}",
     )
     parser.add_argument("--quick", action="store_true", help="less data and fewer repeats")
     args = parser.parse_args()
