@@ -15,8 +15,12 @@ from converters.litert.tensors import Tensor
 from converters.litert.values import Values, hold
 from converters.litert.walk import lower_nodes
 from converters.passes.base import Context
+from converters.passes.fuse_gelu import FuseGelu
 from converters.passes.infer_shapes import InferShapes
 from edge_sdk.errors import ConversionError
+
+# Since then axes are inputs, and Softmax has one axis.
+OLDEST_OPSET = 13
 
 __all__ = ["Weights", "lower"]
 assert _operators.__name__, "importing it registers the lowerings"
@@ -43,8 +47,15 @@ def lower(model: ir.Model, *, weights: Weights = "float32") -> bytes:
         ConversionError: An input or output cannot.
     """
     assert weights in get_args(Weights)
+    if model.opset_imports.get("", OLDEST_OPSET) < OLDEST_OPSET:
+        raise ConversionError(
+            f"its operators are of opset {model.opset_imports['']}, before {OLDEST_OPSET}",
+            where=f"graph {model.graph.name!r}",
+            remedy="put the pass upgrade-opset first",
+        )
     model = model.clone()
-    InferShapes(context=Context()).call(model)
+    for rewrite in (InferShapes(context=Context()), FuseGelu(context=Context())):
+        rewrite.call(model)
     graph = Subgraph("main")
     values = Values(graph)
     inputs = {str(value.name): _add_input(value, values) for value in _inputs(model.graph)}

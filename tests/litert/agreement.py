@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
@@ -44,12 +46,14 @@ def network(
         return f"{TYPES.get(str(array.dtype), str(array.dtype))}[{', '.join(sizes)}] {name}"
 
     inputs = ", ".join(declared(name, array) for name, array in feeds.items())
-    results = [(item.split(":") + ["float"])[:2] for item in outputs.split()]
+    results = [[*item.split(":"), "float"][:2] for item in outputs.split()]
     text = ", ".join(f"{dtype} {name}" for name, dtype in results)
     proto = onnx.parser.parse_model(
         f'<ir_version: 9, opset_import: ["" : {opset}, "com.microsoft" : 1]> '
         f"main ({inputs}) => ({text}) {{ {body} }}"
     )
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")  # the syntax has no word for "any"
     for name, value in constants.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
@@ -80,6 +84,14 @@ def computed(file: bytes, feeds: Mapping[str, Array], *, delegate: bool) -> dict
         detail["name"]: interpreter.get_tensor(detail["index"])
         for detail in interpreter.get_output_details()
     }
+
+
+def operators(file: bytes) -> Counter[str]:
+    """The operators of a file's main graph."""
+    model = schema.ModelT.InitFromPackedBuf(file, 0)
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items()}
+    codes = [code.builtinCode for code in model.operatorCodes]
+    return Counter(names[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators)
 
 
 def error(got: Mapping[str, Array], want: Mapping[str, Array]) -> float:

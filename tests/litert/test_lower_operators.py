@@ -35,15 +35,29 @@ def whole(low: int, high: int, *shape: int) -> NDArray[np.int64]:
 IMAGE = {"x": f(2, 4, 9, 9)}
 FLAT = {"x": f(2, 5, 6)}
 
+UNARY = (
+    *("Abs", "Ceil", "Cos", "Exp", "Floor", "Neg", "Round", "Sign", "Sin"),
+    *("HardSwish", "Sigmoid", "Tanh", "Relu", "LeakyRelu", "Elu", "Selu"),
+    *(
+        "Gelu",
+        "HardSigmoid",
+        "Softplus",
+        "Mish",
+        "Softsign",
+        "ThresholdedRelu",
+        "Erf",
+        "Identity",
+        "Celu",
+    ),
+)
+REDUCTIONS = (
+    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1"),
+    *("ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
+)
+
 # body, inputs, constants and options of ``network``
 ELEMENTWISE: dict[str, Case] = {
-    **{
-        op: (f"y = {op}(x)", FLAT, {})
-        for op in (
-            "Abs Ceil Cos Exp Floor Neg Round Sign Sin HardSwish Sigmoid Tanh Relu LeakyRelu Elu "
-            "Selu Gelu HardSigmoid Softplus Mish Softsign ThresholdedRelu Erf Identity Celu"
-        ).split()
-    },
+    **{op: (f"y = {op}(x)", FLAT, {}) for op in UNARY},
     **{op: (f"y = {op}(x)", {"x": positive(3, 4)}, {}) for op in ("Sqrt", "Log", "Reciprocal")},
     "leaky": ("y = LeakyRelu<alpha = 0.3>(x)", IMAGE, {}),
     "elu": ("y = Elu<alpha = 0.5>(x)", FLAT, {}),
@@ -264,10 +278,7 @@ MATRICES: dict[str, Case] = {
 REDUCTION: dict[str, Case] = {
     **{
         op: (f"y = {op}<keepdims = 0>(x, a)", {"x": positive(2, 4, 3, 5)}, {"a": i(1, -1)})
-        for op in (
-            "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 "
-            "ReduceSumSquare ReduceLogSum ReduceLogSumExp"
-        ).split()
+        for op in REDUCTIONS
     },
     "keep": ("y = ReduceMean(x, a)", IMAGE, {"a": i(2, 3)}),
     "all": ("y = ReduceSum<keepdims = 0>(x)", FLAT, {}),
