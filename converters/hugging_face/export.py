@@ -14,6 +14,7 @@ from converters.toolchains.process import Progress
 from edge_sdk.errors import SourceError
 
 TOOLCHAIN = "hugging-face"
+GRAPH = "model.onnx"
 _VERSIONS = ("torch", "transformers", "optimum", "optimum-onnx", "onnxscript")
 
 

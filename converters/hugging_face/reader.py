@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from converters.describe import graph_inputs
 from converters.hugging_face import tasks
-from converters.hugging_face.export import export, versions
+from converters.hugging_face.export import GRAPH, export, versions
 from converters.hugging_face.folder import ModelFolder
 from converters.hugging_face.steps import media_step, processing
 from converters.seq2seq.source import Seq2SeqSource, export_digest, is_export, read_export
@@ -23,7 +23,6 @@ from converters.toolchains.process import Progress
 from edge_sdk.bundle.record import State
 from edge_sdk.runtime import steps
 
-GRAPH = "model.onnx"
 _TOKENIZER = "tokenizer.json"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -61,13 +62,31 @@ def export_program(request: Json, progress: Progress) -> Json:
     import torch
 
     progress("reading the program")
-    program = torch.export.load(request["program"])
+    try:
+        program = torch.export.load(request["program"])
+    except Exception as error:  # noqa: BLE001  # the archive's own reader has no error type
+        return {"refused": f"torch {torch.__version__} cannot read it: {error}"}
     out = Path(request["out"])
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     progress("exporting it")
-    exported = torch.onnx.export(program, dynamo=True, verbose=False)
-    exported.save(out / "model.onnx", external_data=False)
+    names = _output_names(program)
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, output_names=names)
+    exported.save(out / "model.onnx")
     return {"graphs": ["model.onnx"]}
+
+
+def _output_names(program: Any) -> list[str]:
+    """Keys of the dictionary returned; else ``output``, or ``output_0``, ``output_1`` and so on."""
+    from torch.utils import _pytree as pytree
+
+    spec = program.call_spec.out_spec
+    tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    paths = [path for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+    names = []
+    for path in paths:
+        name = "_".join(re.sub(r"\W", "", str(key)) for key in path)
+        names.append(name if name and not name[0].isdigit() else f"output_{name or 0}")
+    return ["output"] if names == ["output_0"] else names
 
 
 def _with_optimum(model: Path, out: Path, task: str) -> None:
