@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         type=Path,
-        help="model: .onnx (external data beside it), .tflite, .gguf, .pt2, or a Hugging Face folder",
+        help="model: .onnx (with external data), .tflite, .gguf, .pt2, or a Hugging Face folder",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="directory of the bundle")
     parser.add_argument(
