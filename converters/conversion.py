@@ -18,6 +18,8 @@ from converters.decoder.source import DecoderSource, limited
 from converters.job import Job, Say
 from converters.metrics import Metric, find_metric
 from converters.on_device import DeviceMeasurer
+from converters.opaque.job import OpaqueJob
+from converters.opaque.source import OpaqueSource
 from converters.recipes import load_recipe
 from converters.report import Report, render_html
 from converters.request import Request
@@ -90,7 +92,9 @@ def _job(
     folder: Path,
     say: Say,
     measurer: DeviceMeasurer | None,
-) -> Job | DecoderJob | Seq2SeqJob:
+) -> Job | DecoderJob | Seq2SeqJob | OpaqueJob:
+    if isinstance(source, OpaqueSource):
+        return OpaqueJob(request, source, say)
     if measurer is not None and isinstance(source, DecoderSource | Seq2SeqSource):
         raise InputError(
             "models that generate text are not measured on a device",

@@ -32,6 +32,7 @@ from converters.fit_report import (
 )
 from converters.memory import memory_plan
 from converters.memory_litert import litert_plan
+from converters.opaque.source import OpaqueSource
 from converters.recipes import families, prepare
 from converters.seq2seq.source import Seq2SeqSource
 from converters.shapes import bind
@@ -84,6 +85,12 @@ def fit(
             "what an encoder-decoder model would need is not predicted",
             where=str(path),
             remedy="convert it: the report says what each of its graphs needs",
+        )
+    if isinstance(source, OpaqueSource):
+        raise InputError(
+            f"it has no graph to predict from: {source.why}",
+            where=str(path),
+            remedy="convert it: the report says what it needs",
         )
     sizes = {**default_dimensions(source.inputs), **(dimensions or {})}
     _check_dimensions(source, sizes)

@@ -19,6 +19,7 @@ from edge_sdk.errors import SourceError
 from edge_sdk.plugins import load_plugin
 
 if TYPE_CHECKING:
+    from converters.opaque.source import OpaqueSource
     from converters.seq2seq.source import Seq2SeqSource
 
 
@@ -69,7 +70,7 @@ class Source:
     tools: Mapping[str, str] = field(default_factory=dict)
 
 
-AnySource: TypeAlias = "Source | DecoderSource | Seq2SeqSource"
+AnySource: TypeAlias = "Source | DecoderSource | Seq2SeqSource | OpaqueSource"
 
 
 class SourceReader(Protocol):

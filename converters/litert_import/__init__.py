@@ -18,6 +18,6 @@ QuantizeLinear / DequantizeLinear pairs; weights that were quantized for the fil
 from __future__ import annotations
 
 from converters.litert_import.file import File, read
-from converters.litert_import.graph import to_onnx
+from converters.litert_import.graph import signature, to_onnx
 
-__all__ = ["File", "read", "to_onnx"]
+__all__ = ["File", "read", "signature", "to_onnx"]

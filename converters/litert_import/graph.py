@@ -9,6 +9,7 @@ from converters.litert_import import operators
 from converters.litert_import.call import OPERATORS, REMEDY, Call
 from converters.litert_import.file import File, Tensor
 from converters.litert_import.values import Values
+from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import SourceError
 
 IR_VERSION = 10
@@ -51,6 +52,22 @@ def to_onnx(file: File) -> ir.Model:
     )
     _drop_unused(graph)
     return ir.Model(graph, ir_version=IR_VERSION, producer_name=PRODUCER)
+
+
+def signature(file: File) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a file, whether it has a form in ONNX or not."""
+    inputs, outputs = (
+        tuple(
+            TensorSpec(
+                name=name,
+                dtype=file.tensors[index].dtype,
+                shape=tuple(_dimensions(name, file.tensors[index])),
+            )
+            for name, index in side
+        )
+        for side in (file.inputs, file.outputs)
+    )
+    return inputs, outputs
 
 
 def _output(values: Values, name: str, index: int, inputs: list[ir.Value]) -> ir.Value:

@@ -12,9 +12,14 @@ from pathlib import Path
 
 from converters import litert_import
 from converters.materialize import save
-from converters.source import Source, digest_files, quiet
+from converters.opaque.source import OpaqueSource
+from converters.source import Source, bundle_name, digest_files, quiet
 from converters.sources.onnx import source_of
 from edge_sdk.bundle.record import State
+from edge_sdk.errors import SourceError
+
+IMAGE_RANK = 4
+STATEFUL = ("VAR_HANDLE", "ASSIGN_VARIABLE", "READ_VARIABLE", "CALL_ONCE")
 
 
 class TfliteSource:
@@ -31,9 +36,18 @@ class TfliteSource:
         states: tuple[State, ...] | None,
         task: str | None,
         say: Callable[[str], None] = quiet,
-    ) -> Source:
-        """Reads the graph; the ONNX file made of it lasts as long as the source."""
-        model = litert_import.to_onnx(litert_import.read(path))
+    ) -> Source | OpaqueSource:
+        """Reads the graph; the ONNX file made of it lasts as long as the source.
+
+        A file with an operator that ONNX lacks is a source that only LiteRT can run.
+        """
+        file = litert_import.read(path)
+        try:
+            model = litert_import.to_onnx(file)
+        except SourceError as error:
+            if states:
+                raise
+            return _opaque(file, task or "generic", error)
         folder = tempfile.mkdtemp(prefix="edge-sdk-")
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
         graph = save(model, Path(folder), "source")
@@ -48,6 +62,30 @@ class TfliteSource:
         )
         labels = source.labels or _labels(path, source)
         return replace(source, labels=labels, original=path)
+
+
+def _opaque(file: litert_import.File, task: str, error: SourceError) -> OpaqueSource:
+    keeper = next((node.op for node in file.nodes if node.op in STATEFUL), None)
+    if keeper:
+        raise SourceError(
+            f"it keeps state between calls within itself ({keeper}), so that calls of several "
+            "users would mix, and nothing could verify a device",
+            where=str(file.path),
+            remedy="export it with its state as inputs and outputs",
+        ) from error
+    inputs, outputs = litert_import.signature(file)
+    pictures = any(len(spec.shape or ()) == IMAGE_RANK for spec in inputs)
+    return OpaqueSource(
+        path=file.path,
+        name=bundle_name(file.path.stem),
+        digest=digest_files([file.path]),
+        format="tflite",
+        why=error.message,
+        kind="vision" if pictures else "generic",
+        task=task,
+        inputs=inputs,
+        outputs=outputs,
+    )
 
 
 def _labels(path: Path, source: Source) -> tuple[str, ...]:
