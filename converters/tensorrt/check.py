@@ -30,6 +30,7 @@ _OTHERWISE = (
     "convert for arm64, the board's CPU; or give a recipe by --recipe, which ships as it is: what "
     "TensorRT does not take then runs on CUDA or the CPU"
 )
+_FLOAT = f"give the float model that it was quantized from; else {_OTHERWISE}"
 _REMEDY = f"replace it in the source by standard operators; else {_OTHERWISE}"
 
 Say = Callable[[str], None]
@@ -160,7 +161,7 @@ def _rejection(answer: Answer, nodes: int) -> UnsupportedOperatorError:
         first.node or "graph input",
         engine=f"TensorRT (RTX {answer.version} accepts {share:.1%} of {nodes} nodes)",
         reason=_plain(first.reason) + also,
-        remedy=_REMEDY,
+        remedy=_FLOAT if "UINT8" in first.reason else _REMEDY,
     )
 
 
