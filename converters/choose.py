@@ -118,7 +118,8 @@ def is_slower(candidate: Judged) -> bool:
 def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str]:
     """Picks the best candidate that holds all limits.
 
-    One that is slower than its source wins only if nothing else fits the memory budget.
+    One that is slower than its source wins only if nothing quicker holds the limits: the
+    source itself needs too much memory, or the profile has no engine for it.
 
     Returns:
         The choice and the reason, or ``None`` and which limit failed by how much.
@@ -139,7 +140,7 @@ def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str
         )
     if allowed:
         best = max(allowed, key=lambda c: value(c, limits))
-        return best, "slower than the source, but nothing else fits the memory budget"
+        return best, "slower than the source, but nothing quicker holds the limits"
     closest = min(candidates, key=lambda c: c.agreement.drop, default=None)
     if closest is None:
         return None, "no candidate could be built"

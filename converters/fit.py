@@ -36,6 +36,7 @@ from converters.opaque.source import OpaqueSource
 from converters.recipes import families, prepare
 from converters.seq2seq.source import Seq2SeqSource
 from converters.shapes import bind
+from converters.share import with_steps
 from converters.source import Source, open_source
 from converters.target import Target
 from device_profiles.loader import load_profile
@@ -151,6 +152,8 @@ def family_fit(
         peak = predict.loaded_by_litert(facts.litert_plan, facts.weights, how).peak
     floats, expected = (profile.speedup(target.choice, name) for name in ("fp32", family))
     gain = floats * predict.speedup(facts.weights, how, expected / floats)
+    if target.format == "tflite":
+        gain = with_steps(gain, facts.costs)
     latency = predict.seconds(facts.costs, profile) * 1e3 / gain
     sizes, peaks = ranged(size, spread.size), ranged(peak, spread.peak)
     verdict, reason = family_verdict(sizes, peaks, profile)

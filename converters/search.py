@@ -20,13 +20,13 @@ from converters import sensitivity
 from converters.choose import GLANCE, Judged, Limits, choose, is_slower, objection, value
 from converters.costs import node_costs
 from converters.recipes import SOURCE, families, family_of, prepare, split_steps
-from converters.share import quantized_share
+from converters.share import quantized_share, with_steps
 from converters.stopwatch import Stopwatch
 from converters.target import Target
 from converters.workshop import Built, Workshop
 from device_profiles.schema import Profile, Rules
 from edge_sdk.bundle.measurements import Candidate
-from edge_sdk.bundle.record import Recipe, Step
+from edge_sdk.bundle.record import NodeCost, Recipe, Step
 from edge_sdk.errors import EdgeSdkError
 
 FINALISTS = 3
@@ -106,7 +106,7 @@ class Search:
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
         self.rescued: set[str] = set()
-        self.flops: dict[str, dict[str, int]] = {}
+        self.costs: dict[str, tuple[NodeCost, ...]] = {}
         self.rankings: dict[str, list[sensitivity.Sensitivity]] = {}
         self.origins: dict[str, Recipe] = {}
         self.graphs: dict[tuple[str, bytes], str] = {}
@@ -251,15 +251,17 @@ class Search:
             return 1.0
         floats = self.profile.speedup(target.choice, "fp32")
         expected = self.profile.speedup(target.choice, family) if family else floats
-        share = quantized_share(self._flops(engine), built.graph) if built.effective else 0.0
-        return 1 / ((1 - share) / floats + share / expected)
+        costs = self._costs(engine)
+        flops = {cost.node: cost.flops for cost in costs}
+        share = quantized_share(flops, built.graph) if built.effective else 0.0
+        gain = 1 / ((1 - share) / floats + share / expected)
+        return with_steps(gain, costs) if target.format == "tflite" else gain
 
-    def _flops(self, engine: str) -> dict[str, int]:
-        if engine not in self.flops:
+    def _costs(self, engine: str) -> tuple[NodeCost, ...]:
+        if engine not in self.costs:
             model, _ = self.workshop.prepared(self.prepared[engine])
-            costs = node_costs(model, self.dimensions)
-            self.flops[engine] = {cost.node: cost.flops for cost in costs}
-        return self.flops[engine]
+            self.costs[engine] = node_costs(model, self.dimensions)
+        return self.costs[engine]
 
     def _allowed(self) -> list[Judged]:
         return [c for c in self.judged.values() if self._objection(c) is None]

@@ -9,8 +9,8 @@ import pytest
 from converters.costs import node_costs
 from converters.materialize import save
 from converters.passes.base import Context, build
-from converters.share import quantized_share
-from edge_sdk.bundle.record import Recipe, Step
+from converters.share import STEPWISE_GAIN, quantized_share, with_steps
+from edge_sdk.bundle.record import NodeCost, Recipe, Step
 from tests.passes.models import graph, normal
 
 
@@ -45,3 +45,13 @@ def test_share_counts_layers_that_compute_in_low_precision(steps, share, tmp_pat
     found = quantized_share(flops, save(model, tmp_path))
     assert found == pytest.approx(share, abs=0.02)
     assert np.isfinite(found)
+
+
+def test_an_estimate_for_layers_does_not_hold_for_steps_of_a_recurrence():
+    def cost(op: str, flops: int) -> NodeCost:
+        return NodeCost(node=op, op=op, flops=flops, weight_bytes=0, activation_bytes=0)
+
+    assert with_steps(2.0, [cost("MatMul", 6)]) == 2.0
+    assert with_steps(2.0, [cost("LSTM", 6)]) == STEPWISE_GAIN
+    half = with_steps(2.0, [cost("LSTM", 3), cost("MatMul", 3)])
+    assert half == pytest.approx(1 / (0.5 / 2.0 + 0.5 / STEPWISE_GAIN))
