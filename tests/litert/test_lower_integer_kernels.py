@@ -98,7 +98,7 @@ def graph(body: str, constants: dict[str, Any], dtype: str) -> ir.Model:
         zq = QuantizeLinear(z, zs, zz) u = DequantizeLinear(zq, zs, zz)
     """
     ends = "rq = QuantizeLinear(r, rs, rz) y = DequantizeLinear(rq, rs, rz)"
-    scales = {
+    scales: dict[str, Any] = {
         "xs": STEP,
         "xz": np.array(middle + 3, dtype),
         "zs": np.float32(0.03),
