@@ -107,7 +107,10 @@ def read_export(
             raise SourceError("the export has no such file", where=str(folder / file))
     encoder, first, with_past = (ir.load(folder / file) for file in EXPORTED)
     config = read_json(folder / "config.json")
-    generation = _optional(folder / "generation_config.json")
+    # The exporter's copy lacks what it does not know.
+    generation = _optional(path / "generation_config.json") or _optional(
+        folder / "generation_config.json"
+    )
     takes_text = any(value.name == "input_ids" for value in encoder.graph.inputs)
     work.mkdir(parents=True, exist_ok=True)
     count = beams(config, generation)
