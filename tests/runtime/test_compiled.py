@@ -127,7 +127,7 @@ def test_it_serves_while_it_compiles_and_changes_when_that_is_done(device):
     with device.load() as model:
         device.compiler()
         assert answers(model)
-        assert any("being compiled since" in note for note in model.notes)
+        assert any("being built since" in note for note in model.notes)
         assert not model.settle(0)
         (device.control / "go").touch()
         assert model.settle(DEADLINE_S)

@@ -40,7 +40,7 @@ def open_graph(
     """
     session = SwitchingSession(
         partial(engine.open, path, compilation.meanwhile),
-        f"{engine.name}'s compiled graph {graph.name!r}",
+        f"the compiled graph {graph.name!r}",
     )
     place = Place.of(variant, graph, options, compilation.identity)
     cases = tuple(case for case in variant.record.golden if case.graph == graph.name)

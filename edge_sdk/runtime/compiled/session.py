@@ -114,7 +114,7 @@ class SwitchingSession:
             for moment in (now, now + request.budget_s)
         )
         self._say(
-            f"{self._name} is being compiled since {begun}, until {until} at most; "
+            f"{self._name} is being built since {begun}, until {until} at most; "
             "served without it meanwhile"
         )
         threading.Thread(
