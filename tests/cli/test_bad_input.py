@@ -180,7 +180,7 @@ def test_text_for_a_model_without_tokenizer(convert, encoder_source):
 
 LINES = {
     '{"text": "w5"}\n{"text": w6}': "line 2: JSON is malformed",
-    '{"sentence": "w5"}': "line 1: Object missing required field `text`",
+    '{"sentence": "w5"}': "line 1: has neither a text nor a question and its context",
     "": "there are no samples in it",
     '{"text": "w5", "label": 1}\n{"text": "w6"}': "only 1 of 2 samples have labels",
 }
