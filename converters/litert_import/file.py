@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from converters.litert_file import IDENTIFIER
+from converters.litert_import.sparse import densified
 from edge_sdk.errors import SourceError
 
 Array = NDArray[Any]
@@ -154,11 +155,10 @@ def _tensor(tensor: Any, model: Any, data: mmap.mmap, *, made: bool) -> Tensor:
     shape = tuple(int(size) for size in _list(tensor.shape))
     signature = tuple(int(size) for size in _list(tensor.shapeSignature))
     dtype = TYPES[tensor.type]
-    if tensor.sparsity is not None:
-        raise SourceError(
-            "is sparse", where=f"tensor {name!r}", remedy="export it with dense weights"
-        )
-    values = _values(dtype, shape, _bytes(model.buffers[tensor.buffer], data), name)
+    found = _bytes(model.buffers[tensor.buffer], data)
+    if tensor.sparsity is not None and found is not None:
+        found = _with_zeros(found, dtype, tensor.sparsity, shape)
+    values = _values(dtype, shape, found, name)
     if values is None and not made and 0 in shape:
         values = np.zeros(shape, dtype)  # a constant of no elements has no bytes
     return Tensor(
@@ -188,6 +188,11 @@ def _values(dtype: str, shape: tuple[int, ...], found: Array | None, name: str) 
     if found.nbytes != prod(shape) * element.itemsize:
         raise ValueError(f"tensor {name!r} has {found.nbytes} bytes for shape {shape}")
     return found.view(element).reshape(shape)
+
+
+def _with_zeros(found: Array, dtype: str, sparsity: Any, shape: tuple[int, ...]) -> Array:
+    dense: Array = densified(found.view(np.dtype(dtype)), sparsity, shape).view(np.uint8)
+    return dense.reshape(-1)
 
 
 def _unpacked(found: Array, bits: int, count: int) -> NDArray[np.int8]:

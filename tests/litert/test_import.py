@@ -311,3 +311,30 @@ def test_original_is_a_candidate_and_ships_byte_for_byte(tmp_path):
     assert model.record.graphs[0].parts[0].size == path.stat().st_size
     assert model.inputs[0].dtype == "int8"
     assert model.self_test().cases > 0
+
+
+def test_sparse_weights_get_their_zeros_back(tmp_path):
+    dense_rows = np.zeros((3, 4), np.float32)
+    dense_rows[0, 1], dense_rows[2, 0], dense_rows[2, 3] = 5, 6, 7
+    file = File()
+    row, result = file.tensor("row", (1, 4)), file.tensor("result", (1, 3))
+    weight = file.constant("weight", np.array([5, 6, 7], np.float32))
+    tensor, sparse = file.graph.tensors[weight], schema.SparsityParametersT()
+    tensor.shape = [3, 4]
+    rows, columns = schema.DimensionMetadataT(), schema.DimensionMetadataT()
+    rows.format, rows.denseSize = schema.DimensionType.DENSE, 3
+    columns.format = schema.DimensionType.SPARSE_CSR
+    columns.arraySegmentsType = columns.arrayIndicesType = schema.SparseIndexVector.Int32Vector
+    columns.arraySegments, columns.arrayIndices = schema.Int32VectorT(), schema.Int32VectorT()
+    columns.arraySegments.values, columns.arrayIndices.values = [0, 1, 1, 3], [1, 0, 3]
+    sparse.traversalOrder, sparse.dimMetadata = [0, 1], [rows, columns]
+    tensor.sparsity = sparse
+    whole = file.tensor("whole", (3, 4))
+    file.op("DENSIFY", [weight], [whole], "DensifyOptions")
+    file.op("FULLY_CONNECTED", [row, whole, -1], [result], "FullyConnectedOptions")
+    path = tmp_path / "f.tflite"
+    compare(path, file.write({"row": row}, {"result": result}))
+    model = litert_import.to_onnx(litert_import.read(path))
+    [found] = [value.const_value for value in model.graph.initializers.values()]
+    assert found is not None
+    assert np.array_equal(found.numpy(), dense_rows)

@@ -37,7 +37,9 @@ def convolution(call: Call) -> None:
 @operator("TRANSPOSE_CONV")
 def transposed_convolution(call: Call) -> None:
     """A transposed convolution to a given size, which decides what is cut or added."""
-    height, width = call.numbers(0)[1:3]
+    height, width = call.numbers(0)[1:3] if call.known(0) is not None else call.out_shape[1:3]
+    if min(height, width, *call.shape(2)[1:3]) < 0:
+        raise call.refuse("the size of the picture is free")
     kernel, strides = call.shape(1)[1:3], _pair(call, "stride")
     surplus = [
         (size - 1) * stride + edge - out

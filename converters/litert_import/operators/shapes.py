@@ -60,6 +60,19 @@ def broadcast(call: Call) -> None:
     call.set(call.emit("Expand", [call.get(0), call.int64(1)]))
 
 
+@operator("BROADCAST_ARGS")
+def broadcast_shapes(call: Call) -> None:
+    """The shape that two shapes broadcast to."""
+    lengths = [call.shape(0)[0], call.shape(1)[0]]
+    if min(lengths) < 0:
+        raise call.refuse("the number of axes is free")
+    rows = []
+    for position, length in enumerate(lengths):
+        ones = call.values.array([1] * (max(lengths) - length), "int64")
+        rows.append(call.emit("Concat", [ones, call.int64(position)], axis=0))
+    call.set(call.emit("Cast", [call.emit("Max", rows)], to=call.out_dtype))
+
+
 @operator("ZEROS_LIKE")
 def zeros_like(call: Call) -> None:
     """Zeros in the operand's shape."""
@@ -94,12 +107,11 @@ def resize(call: Call) -> None:
 
 def _size(call: Call) -> ir.Value:
     """The new size with batch and channels, which may be free."""
-    height, width = call.numbers(1)
     kept = [call.shape(0)[0], call.shape(0)[3]]
-    if min(kept) >= 0:
-        return call.values.array([*kept, height, width], "int64")
+    if min(kept) >= 0 and call.known(1) is not None:
+        return call.values.array([*kept, *call.numbers(1)], "int64")
     found = call.emit("Shape", [call.get(0, first=True)], start=0, end=2)
-    return call.emit("Concat", [found, call.values.array([height, width], "int64")], axis=0)
+    return call.emit("Concat", [found, call.int64(1)], axis=0)
 
 
 @operator("SPACE_TO_BATCH_ND")
