@@ -18,7 +18,7 @@ from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.runtime import process
 from edge_sdk.runtime.engine import SessionOptions
 from edge_sdk.runtime.engines import litert_shared
-from edge_sdk.runtime.engines.litert import LiteRtEngine
+from edge_sdk.runtime.engines.litert import LiteRtEngine, quiet
 from tests.runtime.bundles import DIGEST, HERE, spec
 
 pytestmark = pytest.mark.skipif(
@@ -162,7 +162,7 @@ def test_library_does_not_write_to_stderr_while_others_may(tmp_path, capfd):
     with edge_sdk.load(path, HERE) as model:
         model.run(X)
     assert capfd.readouterr().err == ""
-    with litert_shared._quiet():
+    with quiet():
         os.write(2, b"INFO: [some.cc:1] of the library\nof another thread\n")
     assert capfd.readouterr().err == "of another thread\n"
 

@@ -17,7 +17,9 @@ Engine options (:attr:`SessionOptions.options`):
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +45,11 @@ RESOLVERS = {"auto": "AUTO", "reference": "BUILTIN_REF"}
 # Neither XNNPACK nor another delegate that the library applies by itself.
 PLAIN = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 
+# What LiteRT tells of itself on stderr, line by line.
+CHATTER = (b"INFO: ", b"WARNING: [")
+
 _opening = Lock()  # so that what is mapped meanwhile is known to be one's own
+_redirecting = Lock()
 
 
 class LiteRtEngine:
@@ -81,7 +87,8 @@ class LiteRtEngine:
         with _opening:
             mapped = process.mappings(graph)
             try:
-                interpreter, notes = _opened(native, graph, options, delegate)
+                with quiet():
+                    interpreter, notes = _opened(native, graph, options, delegate)
             except Exception as error:
                 raise EngineError(
                     f"{library} {self.version()} cannot open the file: {error}", where=str(graph)
@@ -185,6 +192,25 @@ def tensor_spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
     # Every free dimension gets a name of its own.
     shape = tuple(f"{name}_{axis}" if size < 0 else int(size) for axis, size in enumerate(sizes))
     return TensorSpec(name=name, dtype="string" if dtype.kind in "SO" else dtype.name, shape=shape)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what LiteRT tells of itself off stderr; other lines come after the block."""
+    with _redirecting, os.fdopen(os.memfd_create("stderr"), "w+b") as kept:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # a daemon may have closed it
+            yield
+            return
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            kept.seek(0)
+            os.write(2, b"".join(line for line in kept if not line.startswith(CHATTER)))
 
 
 def _library() -> str | None:

@@ -6,10 +6,7 @@ mapped libraries more than the interpreter, once per process.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +18,12 @@ import numpy as np
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import EngineError
 from edge_sdk.runtime.engine import SessionOptions
+from edge_sdk.runtime.engines.litert import quiet
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Array, Feeds, Outputs
 
 MODULE = "ai_edge_litert.cpu_options"  # since the version that can be told of such a file
-CHATTER = (b"INFO: ", b"WARNING: [")
-_stderr = Lock()
 
 
 def is_available() -> bool:
@@ -59,7 +55,7 @@ def open_shared(
     from ai_edge_litert.options import CpuOptions, Options
 
     cpu = CpuOptions(num_threads=options.threads, xnnpack_weight_cache_path=str(weights))
-    with _quiet():
+    with quiet():
         try:
             model = CompiledModel.from_file(
                 str(path),
@@ -130,7 +126,7 @@ class SharedSession:
             spec = next(spec for spec in self.inputs if spec.name == name)
             if spec.shape != shape and before.get(name) != shape:
                 self._model.resize_input_tensor(position, shape)  # refuses a size that is fixed
-        with _quiet():
+        with quiet():
             self._buffers = (
                 self._model.create_input_buffers(0),
                 self._model.create_output_buffers(0),
@@ -162,25 +158,6 @@ def _environment() -> Any:
             runtime_path=nowhere, compiler_plugin_path=nowhere, dispatch_library_path=nowhere
         )
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what LiteRT tells of itself off stderr; other lines come after the block."""
-    with _stderr, tempfile.TemporaryFile() as kept:
-        try:
-            stderr = os.dup(2)
-        except OSError:  # a daemon may have closed it
-            yield
-            return
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            kept.seek(0)
-            os.write(2, b"".join(line for line in kept if not line.startswith(CHATTER)))
 
 
 def _first_line(error: Exception) -> str:
