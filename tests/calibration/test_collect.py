@@ -78,8 +78,8 @@ def test_only_named_values_and_only_the_main_graph_are_observed() -> None:
     model = build(text, w=normal(4, 4))
     feeds = {"c": np.array(True), "x": normal(2, 4)}
     data = Dataset(((feeds,),), None, "user", "sha256:" + "0" * 64)
-    assert wanted(model) == ("x",)
-    assert set(collect(model, data).tensors) == {"x"}
+    assert wanted(model) == ("x", "h")
+    assert set(collect(model, data).tensors) == {"x", "h"}
     assert set(collect(model, data, names=("h", "u", "nowhere")).tensors) == {"h"}
     assert [value.name for value in model.graph.outputs] == ["y"]
 
