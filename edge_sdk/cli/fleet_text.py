@@ -105,7 +105,8 @@ def deployment(made: Deployment) -> str:
     number = "dry run" if made.rollout is None else f"rollout {made.rollout}"
     sizes = [len(stage) for stage in made.stages]
     stages = f", in stages of {', '.join(map(str, sizes))}" if len(sizes) > 1 else ""
-    lines = [f"{number}: {plan.model} {plan.version} to {sum(sizes)} devices{stages}"]
+    devices = f"{sum(sizes)} device{'s' if sum(sizes) != 1 else ''}"
+    lines = [f"{number}: {plan.model} {plan.version} to {devices}{stages}"]
     if made.rollout is None:
         for position, stage in enumerate(made.stages, 1):
             lines.append(f"stage {position}: {' '.join(stage)}")

@@ -33,6 +33,11 @@ def record(connection: sa.Connection, events: Iterable[Event], now: float) -> No
         connection.execute(sa.insert(_TABLE), rows)
 
 
+def forget(connection: sa.Connection, before: float) -> None:
+    """Drops what happened before a moment, in seconds since 1970."""
+    connection.execute(sa.delete(_TABLE).where(_TABLE.c.at < before))
+
+
 def entries(
     connection: sa.Connection,
     *,

@@ -89,6 +89,16 @@ class WebhookConfig(Table, frozen=True, kw_only=True):
     events: tuple[str, ...] = ("rollout.aborted", "rollout.completed", "device.*", "model.drift")
 
 
+class AuditConfig(Table, frozen=True, kw_only=True):
+    """``[audit]``: what is remembered of what happened.
+
+    Attributes:
+        days: For how long.
+    """
+
+    days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 730
+
+
 class FleetConfig(Table, frozen=True, kw_only=True):
     """The whole file. Paths in it are relative to its folder.
 
@@ -100,6 +110,7 @@ class FleetConfig(Table, frozen=True, kw_only=True):
         broker: The broker.
         http: The API.
         shadow: Device shadows.
+        audit: What happened.
         webhooks: Who is told what happens.
     """
 
@@ -109,6 +120,7 @@ class FleetConfig(Table, frozen=True, kw_only=True):
     broker: BrokerConfig = BrokerConfig()
     http: HttpConfig = HttpConfig()
     shadow: ShadowConfig = ShadowConfig()
+    audit: AuditConfig = AuditConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -12,8 +13,10 @@ import pytest
 import sqlalchemy as sa
 
 from edge_sdk.errors import ConfigError, FleetError
+from edge_sdk.fleet import audit
 from edge_sdk.fleet.database import claim, engine
 from edge_sdk.fleet.database.engine import Database
+from edge_sdk.fleet.rollout.events import Event
 from tests.databases import postgresql_database
 
 SHADOW = sa.text("INSERT INTO shadows VALUES (:thing, '', 1, :document, NULL)")
@@ -145,3 +148,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     with pytest.raises(ConfigError) as caught:
         Database(f"sqlite:///{tmp_path / 'file' / 'fleet.db'}")
     assert str(tmp_path) in str(caught.value)
+
+
+def test_the_audit_forgets_what_is_old_and_nothing_else(database_url):
+    with closing(Database(database_url)) as database:
+        for moment in (10.0, 20.0, 30.0):
+            event = Event(kind="device.labelled", text=str(moment), thing="cam-1", by="me")
+            asyncio.run(database.write(partial(audit.record, events=(event,), now=moment)))
+        asyncio.run(database.write(partial(audit.forget, before=20.0)))
+        left = asyncio.run(database.read(audit.entries))
+    assert [entry.at for entry in left] == [30.0, 20.0]

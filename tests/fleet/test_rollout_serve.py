@@ -265,7 +265,7 @@ def test_selectors_labels_and_a_dry_run(start, gateway, bundles):
     with pytest.raises(BundleError, match="not allowed here"):
         client.deploy(DeployRequest(ref="digits:1.0.0", model="../x"))
     client.label("gw-1", {"line": None})
-    with pytest.raises(ConfigError, match="matches none of the 2 devices"):
+    with pytest.raises(ConfigError, match="matches no device; 2 are known"):
         client.deploy(asked)
 
 

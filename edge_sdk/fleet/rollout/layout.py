@@ -43,7 +43,7 @@ def lay_out(plan: Plan, devices: Mapping[str, Device], profiles: Iterable[str] =
     chosen = [device for device in devices.values() if selector.matches(device)]
     if not chosen:
         raise ConfigError(
-            f"{plan.selector!r} matches none of the {len(devices)} devices",
+            f"{plan.selector!r} matches no device; {len(devices)} are known",
             remedy="list them with edge-sdk fleet devices; one is known once its agent has run",
         )
     newer = [device for device in chosen if has_newer(device, plan)]
