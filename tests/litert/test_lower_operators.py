@@ -359,7 +359,7 @@ SHAPES: dict[str, Case] = {
     "scatter nd": (
         "y = ScatterND(x, n, u)",
         {"x": f(5, 3), "u": f(2, 3)},
-        {"n": np.array([[3], [1]]), "unfree": True},
+        {"n": np.array([[3], [1]])},
     ),
     "one hot": (
         "y = OneHot(x, d, v)",
@@ -376,7 +376,8 @@ SHAPES: dict[str, Case] = {
         FLAT,
         {},
     ),
-    "trilu": ("y = Trilu<upper = 0>(x)", {"x": f(2, 4, 5)}, {"unfree": True}),
+    "trilu": ("y = Trilu<upper = 0>(x)", {"x": f(4, 5)}, {}),
+    "triu": ("y = Trilu(x, k)", {"x": f(2, 4, 5)}, {"k": np.int64(-1)}),
     "non zero": ("y = NonZero(x)", {"x": whole(0, 2, 3, 4)}, {"outputs": "y:int64"}),
 }
 PADS = {

@@ -7,7 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
-from converters.litert.tensors import INT32, Array, Tensor, size_of, unknown, with_size
+from converters.litert.tensors import BOOL, INT32, Array, Tensor, size_of, unknown, with_size
 
 
 def gathered(call: Call, data: Tensor, indices: Array, axis: int) -> Tensor:
@@ -117,21 +117,11 @@ def _scatter_nd(call: Call) -> None:
     if call.node.attributes.get_string("reduction", "none") != "none":
         raise call.unsupported("it combines what it scatters with what is there")
     data, indices, updates = (call.tensor(index) for index in range(3))
-    places = call.constant(1)
-    if places is None or unknown(data.shape):
-        raise call.unsupported("where it scatters to is known only at run time")
-    sizes = [size for size in data.shape if isinstance(size, int)]
-    hits = np.zeros(sizes, np.int32)
-    np.add.at(hits, tuple(np.moveaxis(places, -1, 0)), 1)
-    if hits.max(initial=0) > 1:
-        raise call.unsupported("it scatters to one place twice")
-    options = schema.ScatterNdOptionsT()
-    scattered = call.emit(
-        "SCATTER_ND",
-        [indices, updates, call.values.integers(sizes)],
-        data.shape,
-        data.dtype,
-        options,
-    )
-    mask = call.values.graph.constant(hits > 0)
-    call.give(call.emit("SELECT_V2", [mask, scattered, data], data.shape, data.dtype))
+    values, options = call.values, schema.ScatterNdOptionsT()
+    sizes = values.sizes(data.shape)
+    one = values.graph.constant(np.ones((), np.float32))
+    ones = values.add("FILL", [values.sizes(updates.shape), one], updates.shape, one.dtype)
+    hits = call.emit("SCATTER_ND", [indices, ones, sizes], data.shape, one.dtype, options)
+    touched = call.emit("GREATER", [hits, call.number_tensor(0)], data.shape, BOOL)
+    scattered = call.emit("SCATTER_ND", [indices, updates, sizes], data.shape, data.dtype, options)
+    call.give(call.emit("SELECT_V2", [touched, scattered, data], data.shape, data.dtype))

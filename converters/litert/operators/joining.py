@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
 from converters.litert.operators.convolution import pad
 from converters.litert.operators.indexing import gathered
-from converters.litert.tensors import Size, Tensor, identity, shifted, with_size
+from converters.litert.tensors import BOOL, INT32, Size, Tensor, identity, shifted, with_size
 
 END = np.iinfo(np.int32).max
 
@@ -232,15 +233,23 @@ def _cumsum(call: Call) -> None:
 
 @lowers("Trilu")
 def _trilu(call: Call) -> None:
-    data = call.tensor(0)
-    rows, columns = data.shape[-2:]
-    k = call.number(1, 0.0)
-    if not isinstance(rows, int) or not isinstance(columns, int) or k is None:
-        raise call.unsupported("its sizes are known only at run time")
-    keep = np.tri(
-        rows, columns, int(k) if not call.node.attributes.get_int("upper", 1) else int(k) - 1
-    )
-    keep = keep if not call.node.attributes.get_int("upper", 1) else 1 - keep
-    mask = call.values.graph.constant(keep.astype(bool))
-    inputs = [mask, data, call.number_tensor(0, data)]
+    """Keeps what lies on one side of a diagonal: where column minus row says so."""
+    data, values = call.tensor(0), call.values
+    upper = call.node.attributes.get_int("upper", 1)
+    offset = values.cast(call.tensor(1), INT32) if call.has(1) else values.integers(0)
+    rows = values.reshape(_counted(call, data.shape[-2]), (data.shape[-2], 1))
+    distance = Math(call).sub(_counted(call, data.shape[-1]), rows)
+    op = "GREATER_EQUAL" if upper else "LESS_EQUAL"
+    keep = call.emit(op, [distance, values.reshape(offset, ())], distance.shape, BOOL)
+    inputs = [keep, data, values.graph.constant(np.zeros((), data.dtype))]
     call.give(call.emit("SELECT_V2", inputs, data.shape, data.dtype))
+
+
+def _counted(call: Call, size: Size) -> Tensor:
+    """The numbers from 0 up to a size."""
+    values = call.values
+    if isinstance(size, int):
+        return values.integers(np.arange(size))
+    limit = values.reshape(values.sizes((size,)), ())
+    inputs = [values.integers(0), limit, values.integers(1)]
+    return values.add("RANGE", inputs, (size,), INT32, schema.RangeOptionsT())
