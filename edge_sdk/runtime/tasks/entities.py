@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,14 +32,16 @@ def tag(variant: Variant, given: Any) -> list[list[Entity]]:
     step = variant.need(Entities, "tag texts")
     texts = [text for text in texts_of(given, pairs=False) if isinstance(text, str)]
     marked = variant.encoder.marks_subwords
-    windows = variant.need(Tokenize, "take text").stride > 0
+    long = variant.need(Tokenize, "take text").stride > 0
     found: list[list[Entity]] = [[] for _ in texts]
-    for part, outputs in run_texts(variant, texts, windows=windows):
+    windows: Counter[int] = Counter()
+    for part, outputs in run_texts(variant, texts, windows=long):
+        windows.update(part.rows)
         for row, encoding, logits in zip(
             part.rows, part.encodings, _checked(outputs[step.output], step), strict=True
         ):
             found[row] += entities(texts[row], encoding, softmax(logits), step, marked)
-    return [without_overlap(each) for each in found] if windows else found
+    return [without_overlap(own) if windows[row] > 1 else own for row, own in enumerate(found)]
 
 
 def entities(
@@ -55,7 +58,7 @@ def entities(
     """
     words = [_word(word, step.aggregation) for word in _words(text, encoding, scores, step, marked)]
     tags = [(step.names[int(word.scores.argmax())], word) for word in words]
-    groups = [[tag] for tag in tags] if step.aggregation == "none" else _groups(tags)
+    groups = [[each] for each in tags] if step.aggregation == "none" else _groups(tags)
     found = []
     for group in groups:
         label = group[0][0] if step.aggregation == "none" else _kind(group[0][0])
