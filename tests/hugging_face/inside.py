@@ -18,7 +18,15 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 TEXTS = (
     "the red fox jumps over the old stone wall",
@@ -29,6 +37,7 @@ TEXTS = (
     "stop",
 )
 LABELS = {"id2label": {0: "oak", 1: "ash", 2: "elm"}, "label2id": {"oak": 0, "ash": 1, "elm": 2}}
+NEW_TOKENS = 12
 CLASSES = "-classification"
 LONG = " . ".join(TEXTS * 8)
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -67,7 +76,11 @@ def prepare(request: dict[str, Any], progress: Callable[[str], None]) -> dict[st
 def _answers(folder: Path, task: str, given: list[Any]) -> list[Any]:
     if task == "embedding":
         return [_embedding(folder, text) for text in given]
-    options = {"top_k": None} if task.endswith(CLASSES) else {}
+    if folder.name == "whisper":
+        return [_heard(folder, np.load(each)) for each in given]
+    if task == "text2text-generation":
+        return [_written(folder, text) for text in given]
+    options: dict[str, Any] = {"top_k": None} if task.endswith(CLASSES) else {}
     if task == "token-classification":
         options = {"aggregation_strategy": "simple"}
     ask = transformers.pipeline(task, model=str(folder), **options)
@@ -78,6 +91,28 @@ def _answers(folder: Path, task: str, given: list[Any]) -> list[Any]:
             each = Image.fromarray(array) if task.startswith("image") else array
         found.append(ask(**each) if isinstance(each, dict) else ask(each))
     return found
+
+
+def _written(folder: Path, text: str) -> str:
+    """What it writes greedily."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    options = {"num_beams": 1, "do_sample": False, "max_new_tokens": NEW_TOKENS}
+    tokens = model.generate(torch.tensor([tokenizer(text)["input_ids"]]), **options)
+    return tokenizer.decode(tokens[0], skip_special_tokens=True)
+
+
+def _heard(folder: Path, sound: Any) -> dict[str, str]:
+    """Whisper's own generate() loops over windows of 30 seconds; this is the one beneath."""
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
+    features = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features
+    tokens = transformers.GenerationMixin.generate(
+        model, features, decoder_input_ids=torch.tensor([[4, 5, 6, 7]]), do_sample=False,
+        max_length=32,
+    )  # fmt: skip
+    return {"text": tokenizer.decode(tokens[0], skip_special_tokens=True).strip()}
 
 
 def _embedding(folder: Path, text: str) -> list[float]:
@@ -279,6 +314,63 @@ def _spectrogram(out: Path) -> None:
     _save(transformers.ASTForAudioClassification(config), out, extractor)
 
 
+def _words() -> transformers.PreTrainedTokenizerFast:
+    """Whole words, as SentencePiece writes them."""
+    special = ["<pad>", "</s>", "<unk>", "<s>", *(f"<|{name}|>" for name in "abcde")]
+    words = sorted({f"▁{word}" for text in TEXTS for word in text.split()})
+    table = {word: index for index, word in enumerate([*special, *words])}
+    made = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    made.add_special_tokens(special)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+COMMON = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+TWO_SIDES = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+}  # fmt: skip
+
+
+def _t5(out: Path) -> None:
+    tokenizer = _words()
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, **COMMON
+    )
+    _save(transformers.T5ForConditionalGeneration(config), out, tokenizer)
+
+
+def _two_sided(kind: str, head: str, out: Path) -> None:
+    tokenizer = _words()
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer), max_position_embeddings=64, forced_eos_token_id=None,
+        **TWO_SIDES, **COMMON,
+    )  # fmt: skip
+    _save(getattr(transformers, f"{kind}{head}")(config), out, tokenizer)
+
+
+def _whisper(out: Path) -> None:
+    """Hears two seconds."""
+    tokenizer = _words()
+    extractor = transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=2)
+    config = transformers.WhisperConfig(
+        vocab_size=len(tokenizer), num_mel_bins=16, max_source_positions=100,
+        max_target_positions=32, bos_token_id=1, suppress_tokens=[], begin_suppress_tokens=[],
+        **TWO_SIDES, **(COMMON | {"decoder_start_token_id": 4}),
+    )  # fmt: skip
+    model = transformers.WhisperForConditionalGeneration(config)
+    settings = model.generation_config
+    settings.lang_to_id, settings.task_to_id = {"<|b|>": 5}, {"transcribe": 6}
+    settings.no_timestamps_token_id, settings.is_multilingual = 7, True
+    _save(model, out, tokenizer, extractor)
+
+
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "sentences": _sentences,
     "slow-tokenizer": _slow,
@@ -301,6 +393,10 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "wav2vec2-ctc": lambda out: _ctc("Wav2Vec2", out),
     "hubert-ctc": lambda out: _ctc("Hubert", out),
     "ast": _spectrogram,
+    "t5": _t5,
+    "bart": lambda out: _two_sided("Bart", "ForConditionalGeneration", out),
+    "marian": lambda out: _two_sided("Marian", "MTModel", out),
+    "whisper": _whisper,
 }
 
 TASKS = {
@@ -321,4 +417,8 @@ TASKS = {
     "ast": "audio-classification",
     "wav2vec2-ctc": "automatic-speech-recognition",
     "hubert-ctc": "automatic-speech-recognition",
+    "t5": "text2text-generation",
+    "bart": "text2text-generation",
+    "marian": "text2text-generation",
+    "whisper": "automatic-speech-recognition",
 }

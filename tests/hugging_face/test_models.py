@@ -20,6 +20,7 @@ from tests.hugging_face.conftest import MODELS, Case
 
 pytestmark = [pytest.mark.slow, pytest.mark.converts]
 
+NEW_TOKENS = 12
 SCORE = 2e-4  # of probabilities; the frameworks' float kernels differ by rounding
 
 
@@ -75,6 +76,10 @@ def check_text(model: Model, given: Any, expected: Any, tolerance: float) -> Non
     assert model.transcribe(given).text == expected["text"]
 
 
+def check_writing(model: Model, given: Any, expected: Any, tolerance: float) -> None:
+    assert "".join(model.generate(given, max_new_tokens=NEW_TOKENS)).strip() == expected
+
+
 CHECKS: dict[str, Callable[[Model, Any, Any, float], None]] = {
     "embedding": check_embedding,
     "text-classification": check_classes,
@@ -84,6 +89,7 @@ CHECKS: dict[str, Callable[[Model, Any, Any, float], None]] = {
     "question-answering": check_answer,
     "fill-mask": check_gap,
     "automatic-speech-recognition": check_text,
+    "text2text-generation": check_writing,
 }
 
 

@@ -39,7 +39,7 @@ def export(request: Json, progress: Progress) -> Json:
     kinds = TasksManager.get_supported_model_type_for_task(task, "onnx")
     if config.model_type in kinds:
         progress(f"exporting {config.model_type} for {task} with optimum")
-        _with_optimum(model, out, task)
+        _with_optimum(model, out, task, config)
         exporter = "optimum"
     else:
         return {"refused": f"optimum has no export of it for {task}", "supported": sorted(kinds)}
@@ -89,9 +89,12 @@ def _output_names(program: Any) -> list[str]:
     return ["output"] if names == ["output_0"] else names
 
 
-def _with_optimum(model: Path, out: Path, task: str) -> None:
+def _with_optimum(model: Path, out: Path, task: str, config: Any) -> None:
     from optimum.exporters.onnx import main_export
 
+    sizes = {}
+    if config.model_type == "whisper":  # optimum takes 30 seconds for granted
+        sizes["nb_max_frames"] = 2 * config.max_source_positions
     main_export(
         str(model),
         output=out,
@@ -102,6 +105,7 @@ def _with_optimum(model: Path, out: Path, task: str) -> None:
         local_files_only=True,
         do_validation=False,  # what runs it compares it
         no_post_process=True,  # decoders apart, for our own way of joining them
+        **sizes,
     )
 
 
