@@ -128,7 +128,8 @@ def _for_tflite(rules: Rules) -> Variants:
     activations stay float, in hybrid kernels; nothing is stored small for its own sake
     but float16, which every engine that reads the format widens at load.
     """
-    tables = (step("quantize-embedding"),)
+    apart = (step("scales-apart"),) if rules.scales_apart else ()
+    tables = (step("quantize-embedding"), *apart)
     qdq = {"activation": "int8", "weight": "int8", "dense_outputs": True}
     dynamic = (step("dynamic-int8"), *tables)
     return {

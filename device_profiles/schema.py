@@ -120,6 +120,8 @@ class Rules(Section, frozen=True, kw_only=True):
         symmetric_activation: Whether activations must have zero point 0 (TensorRT).
         float_bias: Whether a quantized node's bias stays float (no int32 QDQ bias).
         reduce_range: Whether weights use 7 bits (int8 kernels that saturate).
+        scales_apart: Whether dense layers of float activations multiply by the scales of
+            their columns after the product (kernels that know one scale per weight).
         reason: Why these rules suit this ISA.
     """
 
@@ -129,6 +131,7 @@ class Rules(Section, frozen=True, kw_only=True):
     symmetric_activation: bool = False
     float_bias: bool = False
     reduce_range: bool = False
+    scales_apart: bool = False
     reason: str
 
 

@@ -81,7 +81,10 @@ def layer_tensor(call: Call, layer: Layer, quantized_axis: int) -> Tensor:
         layer = Layer(found.values, found.scale, layer.channels, layer.axis)
     graph = call.values.graph
     if layer.scale is not None:
-        quantization = Quantization(tuple(layer.scale.tolist()), 0, quantized_axis)
+        # Releases up to 2.14 take no list in dense layers of floats, though all are the same.
+        same = not call.with_codes and bool((layer.scale == layer.scale[0]).all())
+        scale = layer.scale[:1] if same else layer.scale
+        quantization = Quantization(tuple(scale.tolist()), 0, quantized_axis)
         return graph.constant(layer.array, name, quantization)
     if call.weights == "float16" and not small:
         half = graph.constant(layer.array.astype(np.float16), name)

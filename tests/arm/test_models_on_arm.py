@@ -63,7 +63,8 @@ CASES = (
     # The output's codes are 0.0316 apart, and the older library rounds twice on the way to them.
     Case("digits", "int8-static@litert", (*on_arm64(0), ("armv7-512mb", 0.032))),
     Case("intents", "int8-smooth", on_arm64(5e-3)),
-    Case("intents", "int8-smooth@litert", on_arm64(5e-3)),
+    # The older library quantizes activations without a zero point.
+    Case("intents", "int8-smooth@litert", (*on_arm64(5e-3), ("armv7-512mb", 1e-2))),
     Case("intents", "fp32@litert", (("armv7-512mb", 1e-5),)),
     Case("assistant", "int4-b32", on_arm64(0)),
 )
