@@ -326,8 +326,8 @@ class Search:
         if leader is None or not leader.measured:
             return
         best = max(value(c, self.limits) for c in self._allowed())
-        if value(leader, self.limits, drop=0.0) < best:
-            return  # it would not win if refining cost nothing
+        if value(leader, self.limits, drop=leader.agreement.drop / 2) < best:
+            return  # another engine's candidate is too far ahead
         if leader.agreement.drop < self.limits.max_drop / 20:
             return
         origin = self._origin(leader)
