@@ -84,17 +84,13 @@ class LiteRtEngine:
             )
         delegate = check_options(options.options)
         native = import_module(f"{library}.interpreter")
-        with _opening:
-            mapped = process.mappings(graph)
+        with opening(graph), quiet():
             try:
-                with quiet():
-                    interpreter, notes = _opened(native, graph, options, delegate)
+                interpreter, notes = _opened(native, graph, options, delegate)
             except Exception as error:
                 raise EngineError(
                     f"{library} {self.version()} cannot open the file: {error}", where=str(graph)
                 ) from error
-            # Packed copies stand in for most of the weights now.
-            process.drop_pages(graph, process.mappings(graph) - mapped)
         return LiteRtSession(interpreter, tuple(notes))
 
 
@@ -192,6 +188,15 @@ def tensor_spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
     # Every free dimension gets a name of its own.
     shape = tuple(f"{name}_{axis}" if size < 0 else int(size) for axis, size in enumerate(sizes))
     return TensorSpec(name=name, dtype="string" if dtype.kind in "SO" else dtype.name, shape=shape)
+
+
+@contextmanager
+def opening(graph: Path) -> Iterator[None]:
+    """Gives back the pages of a file that was mapped in the block: packed copies stand in."""
+    with _opening:
+        mapped = process.mappings(graph)
+        yield
+        process.drop_pages(graph, process.mappings(graph) - mapped)
 
 
 @contextmanager

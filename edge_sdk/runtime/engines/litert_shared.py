@@ -7,6 +7,7 @@ mapped libraries more than the interpreter, once per process.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import EngineError
 from edge_sdk.runtime.engine import SessionOptions
-from edge_sdk.runtime.engines.litert import quiet
+from edge_sdk.runtime.engines.litert import opening, quiet
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Array, Feeds, Outputs
@@ -55,7 +56,7 @@ def open_shared(
     from ai_edge_litert.options import CpuOptions, Options
 
     cpu = CpuOptions(num_threads=options.threads, xnnpack_weight_cache_path=str(weights))
-    with quiet():
+    with opening(path), quiet():
         try:
             model = CompiledModel.from_file(
                 str(path),
@@ -86,7 +87,8 @@ class SharedSession:
         self.notes: tuple[str, ...] = ()
         self._model = model
         self._lock = Lock()
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of the call before
+        self._buffers: tuple[list[Any], list[Any]] = ([], [])
         signatures = list(model.get_signature_list().values())
         names = [{spec.name for spec in side} for side in (inputs, outputs)]
         if (
@@ -105,7 +107,8 @@ class SharedSession:
         for spec in self.inputs:
             if spec.name not in feeds or feeds[spec.name].dtype != np.dtype(spec.dtype):
                 raise EngineError(f"is absent, or no {spec.dtype}", where=f"input {spec.name!r}")
-        with self._lock:
+        # It tells of itself once more when the first call is made.
+        with self._lock, nullcontext() if self._shapes else quiet():
             try:
                 self._resize({name: feeds[name].shape for name in self._names["inputs"]})
                 for name, buffer in zip(self._names["inputs"], self._buffers[0], strict=True):
@@ -126,11 +129,7 @@ class SharedSession:
             spec = next(spec for spec in self.inputs if spec.name == name)
             if spec.shape != shape and before.get(name) != shape:
                 self._model.resize_input_tensor(position, shape)  # refuses a size that is fixed
-        with quiet():
-            self._buffers = (
-                self._model.create_input_buffers(0),
-                self._model.create_output_buffers(0),
-            )
+        self._buffers = self._model.create_input_buffers(0), self._model.create_output_buffers(0)
         self._shapes = shapes
 
 
