@@ -14,6 +14,10 @@ from edge_sdk.runtime.tasks.results import Classification
 
 Float32 = NDArray[np.float32]
 
+# Read before an engine is loaded: tflite-runtime has small numbers flushed to zero, which
+# numpy, when first asked about floats, would warn of.
+TINY = np.finfo(np.float32).tiny
+
 
 def pool(tokens: Array, mask: NDArray[np.int64], step: Pool) -> Float32:
     """One vector per text.
@@ -44,7 +48,7 @@ def pool(tokens: Array, mask: NDArray[np.int64], step: Pool) -> Float32:
         values = total / np.maximum(weights.sum(axis=1, keepdims=True), 1)
     if step.normalize:
         length = np.linalg.norm(values, axis=1, keepdims=True)
-        values = values / np.maximum(length, np.finfo(np.float32).tiny)
+        values = values / np.maximum(length, TINY)
     return values
 
 
