@@ -73,6 +73,46 @@ def prepare(request: dict[str, Any], progress: Callable[[str], None]) -> dict[st
     return {"cases": json.loads(json.dumps(cases, default=float))}
 
 
+def programs(request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    """Writes two programs, with inputs and what PyTorch gives for them."""
+    out = Path(request["out"])
+    torch.manual_seed(0)
+    batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    image, tokens = torch.randn(2, 3, 8, 8), torch.randint(0, 16, (2, 5))
+    program = torch.export.export(
+        _Two().eval(),
+        (image, tokens),
+        dynamic_shapes={"image": {0: batch}, "tokens": {0: batch, 1: sequence}},
+    )
+    torch.export.save(program, out / "two.pt2")
+    image, tokens = torch.randn(3, 3, 8, 8), torch.randint(0, 16, (3, 7))
+    found = program.module()(image, tokens)
+    arrays = {"image": image, "tokens": tokens, **found}
+    np.savez(out / "two.npz", **{name: array.detach().numpy() for name, array in arrays.items()})
+    cell = torch.nn.GRU(4, 8, batch_first=True)
+    x, h = torch.randn(1, 3, 4), torch.zeros(1, 1, 8)
+    torch.export.save(torch.export.export(cell, (x, h)), out / "cell.pt2")
+    y, last = cell(x, h)
+    arrays = {"x": x, "y": y, "last": last}
+    np.savez(out / "cell.npz", **{name: array.detach().numpy() for name, array in arrays.items()})
+    return {}
+
+
+class _Two(torch.nn.Module):
+    """A picture and tokens in, a dictionary out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.table = torch.nn.Embedding(16, 8)
+        self.head = torch.nn.Linear(8, 4)
+
+    def forward(self, image: torch.Tensor, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        pooled = torch.relu(self.norm(self.convolution(image))).mean((2, 3))
+        return {"logits": self.head(pooled + self.table(tokens).mean(1)), "pooled": pooled}
+
+
 def _answers(folder: Path, task: str, given: list[Any]) -> list[Any]:
     if task == "embedding":
         return [_embedding(folder, text) for text in given]
