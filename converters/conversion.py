@@ -94,7 +94,7 @@ def _job(
     measurer: DeviceMeasurer | None,
 ) -> Job | DecoderJob | Seq2SeqJob | OpaqueJob:
     if isinstance(source, OpaqueSource):
-        return OpaqueJob(request, source, say)
+        return OpaqueJob(request, source, say, on_device=measurer is not None)
     if measurer is not None and isinstance(source, DecoderSource | Seq2SeqSource):
         raise InputError(
             "models that generate text are not measured on a device",

@@ -36,7 +36,7 @@ from edge_sdk.bundle.record import (
     VariantRecord,
 )
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import ConversionError, SourceError
+from edge_sdk.errors import ConversionError, InputError, SourceError
 from edge_sdk.runtime.engine import SessionOptions, find_engine
 
 CASES = 2
@@ -53,16 +53,21 @@ class OpaqueJob:
         request: What to do.
         source: The file.
         say: Told what happens.
+        on_device: Whether the user asked for a device to measure candidates.
 
     Attributes:
         name: Name of the bundle.
 
     Raises:
+        InputError: An option is given that has no meaning for a file that stays as it is.
         EngineError: The file does not run.
         SourceError: What it computes depends on the calls before.
     """
 
-    def __init__(self, request: Request, source: OpaqueSource, say: Say) -> None:
+    def __init__(
+        self, request: Request, source: OpaqueSource, say: Say, *, on_device: bool = False
+    ) -> None:
+        _check_options(request, source, on_device=on_device)
         self.name = request.name or source.name
         self._request = request
         self._source = source
@@ -83,7 +88,7 @@ class OpaqueJob:
     def variant(
         self, profile: Profile, writer: BundleWriter, forced: Recipe | None, base: Bundle | None
     ) -> VariantSummary:
-        """Packs the file for one profile; a recipe or a base has nothing to say about it.
+        """Packs the file for one profile; a base has nothing to say about it.
 
         Raises:
             ConversionError: None of the profile's engines reads it, or it has too little memory.
@@ -212,6 +217,23 @@ class OpaqueJob:
             max_drop=0.0,
             data_origin=record.provenance.data_origin,
         )
+
+
+def _check_options(request: Request, source: OpaqueSource, *, on_device: bool) -> None:
+    given = {
+        "--recipe": request.recipe,
+        "--fix": request.fixed,
+        "--adapter": request.adapters,
+        "--context": request.context,
+        "--on": on_device,
+    }
+    for option, value in given.items():
+        if value:
+            raise InputError(
+                f"{source.path.name} can only be run as it is: {source.why}",
+                where=option,
+                remedy="leave it out",
+            )
 
 
 def _case(blobs: BlobStore, inputs: Call, outputs: Call) -> GoldenCase:

@@ -11,7 +11,7 @@ import edge_sdk
 from converters import convert
 from converters.opaque.source import OpaqueSource
 from converters.source import open_source
-from edge_sdk.errors import ConversionError, EdgeSdkError, SourceError
+from edge_sdk.errors import ConversionError, EdgeSdkError, InputError, SourceError
 from tests.runtime.tflite_bytes import File
 
 pytestmark = pytest.mark.converts
@@ -76,3 +76,11 @@ def test_custom_operator_that_nothing_here_runs_is_named(tmp_path):
             save(tmp_path, file.write({"value": value}, {"result": result})), ["x86-64"],
             tmp_path / "out.bundle",
         )  # fmt: skip
+
+
+def test_option_that_could_change_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError) as error:
+        convert(
+            save(tmp_path, symmetric_padding()), ["x86-64"], tmp_path / "o", fixed={"value": 1}
+        )  # fmt: skip
+    assert error.value.where == "--fix"
