@@ -224,11 +224,14 @@ class PairSearch:
         """The best candidate for each graph by itself."""
         found = []
         for graph, job in self.job.jobs.items():
-            forced = self.forced or self.kept.get(graph)
-            rules = _rules(self.profile, graph)
+            forced, rules = self.forced or self.kept.get(graph), _rules(self.profile, graph)
             self.job.say(f"{self.profile.name}: {graph}")
-            outcome = job.search(self.profile, rules, forced, None, max_drop)
-            if outcome.chosen is None and forced is not None and self.forced is None:
+            if forced == SOURCE:  # as the base has it
+                only = msgspec.structs.replace(rules, recipes=())
+                outcome = job.search(self.profile, only, None, None, max_drop)
+            else:
+                outcome = job.search(self.profile, rules, forced, None, max_drop)
+            if outcome.chosen is None and self.kept:
                 outcome = job.search(self.profile, rules, None, None, max_drop)
             self.halves[graph] = outcome
             if outcome.chosen is None:

@@ -28,7 +28,7 @@ from edge_sdk.runtime.engine import SessionOptions
 from edge_sdk.runtime.seq2seq.network import LOGITS, TOKENS
 
 # Rounds of timing: each reads an input and writes its output with every candidate.
-SECONDS = 1.0
+SECONDS = 0.5
 TIMED = 4
 SAME_TEXT = "same text"
 REPEATS = 5

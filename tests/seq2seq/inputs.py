@@ -12,7 +12,7 @@ from edge_sdk.runtime.steps import Spectrogram
 FOLDER = Path(__file__).parent / "fixtures"
 TEXTS = ("three one two", "nine", "four four zero seven two", "eight six one one five three")
 NEW_TOKENS = 12
-BANDS, FRAMES = 8, 32
+BANDS, FRAMES = 8, 100
 SPECTROGRAM = Spectrogram(input="input_features", samples=FRAMES * 160, bands=BANDS)
 
 
