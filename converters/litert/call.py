@@ -275,6 +275,11 @@ class Call:
         inside = user is not None and user.graph is self.node.graph
         return user if inside and is_op(user, *op_types) else None
 
+    def absorbed(self, value: ir.Value) -> bool:
+        """Whether only nodes use a value whose work this one has done."""
+        users = {node for node, _ in value.uses()}
+        return bool(users) and users <= self._done and not value.is_graph_output()
+
     def absorb(self, follower: ir.Node) -> None:
         """Does a follower's work too: the first result is now the follower's."""
         self._done.add(follower)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import onnx_ir as ir
 
 from converters.litert import operators as _operators  # registers all lowerings
 from converters.litert.call import ENGINE, REMEDY, Weights, shape_of, type_of
-from converters.litert.flatbuffer import serialize
+from converters.litert.flatbuffer import TYPES, serialize
 from converters.litert.subgraph import Subgraph
 from converters.litert.tensors import Tensor
 from converters.litert.values import Values, hold
@@ -19,6 +20,8 @@ from converters.passes.fuse_gelu import FuseGelu
 from converters.passes.infer_shapes import InferShapes
 from edge_sdk.errors import ConversionError
 
+# What inputs and outputs can be cast from and to.
+CASTS = {dtype for dtype in TYPES if dtype != np.uint64}
 # Since then axes are inputs, and Softmax has one axis.
 OLDEST_OPSET = 13
 
@@ -70,15 +73,21 @@ def _inputs(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in graph.inputs if value.name not in graph.initializers]
 
 
+def _type(value: ir.Value) -> np.dtype[Any] | None:
+    return None if value.dtype is None else np.dtype(value.dtype.numpy())
+
+
 def _add_input(value: ir.Value, values: Values) -> Tensor:
+    if value.dtype is not None and _type(value) not in CASTS:
+        raise ConversionError(
+            f"{ENGINE} has no inputs of type {value.dtype.name}",
+            where=f"input {value.name!r}",
+            remedy=REMEDY,
+        )
     shape, dtype = shape_of(value), type_of(value)
     if shape is None or dtype is None or value.dtype is None:
         raise ConversionError(
             "its rank or element type is not known", where=f"input {value.name!r}"
-        )
-    if value.dtype == ir.DataType.STRING:
-        raise ConversionError(
-            f"{ENGINE} has no text tensors here", where=f"input {value.name!r}", remedy=REMEDY
         )
     name = str(value.name)
     tensor = Tensor(name, np.dtype(value.dtype.numpy()), shape)
@@ -97,7 +106,11 @@ def _add_output(value: ir.Value, values: Values) -> Tensor:
     dtype = np.dtype(value.dtype.numpy())
     graph = values.graph
     taken = tensor in graph.inputs or tensor in graph.outputs or tensor.data is not None
-    if tensor.dtype != dtype:
+    quantization = tensor.quantization
+    if quantization is not None and dtype == np.uint8:
+        shifted = replace(quantization, zero_point=quantization.zero_point + 128)
+        tensor = values.add("QUANTIZE", [tensor], tensor.shape, dtype, None, shifted)
+    elif tensor.dtype != dtype:
         tensor = values.cast(tensor, dtype)
     elif taken:
         tensor = values.copy(tensor)

@@ -90,11 +90,17 @@ def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type that stands for ``dtype`` inside: kernels for it exist."""
     if dtype.kind == "f" or dtype.name == "bfloat16":
         return FLOAT
-    return INT32 if dtype in (np.int64, np.uint64, np.uint32) else dtype
+    return INT32 if dtype.kind in "iu" else dtype
 
 
 def narrowed(array: Array) -> Array | None:
-    """The elements in the type they have inside; ``None`` if one does not fit."""
+    """The elements in the type they have inside; ``None`` if one does not fit.
+
+    Bytes stay bytes, so that tables of codes stay small: whoever computes with them
+    makes them wider.
+    """
+    if array.dtype.itemsize == 1:
+        return array
     dtype = computed(array.dtype)
     if dtype == array.dtype or array.dtype.kind not in "iu":
         return array.astype(dtype, copy=False)

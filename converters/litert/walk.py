@@ -39,6 +39,10 @@ def lower_nodes(graph: ir.Graph, values: Values, weights: Weights) -> None:
                 remedy=REMEDY,
             )
         lowering(call)
+        for index, output in enumerate(node.outputs):
+            wanted = output.uses() or output.is_graph_output()
+            if wanted and output not in values and not call.absorbed(output):
+                raise call.unsupported(f"its result number {index + 1} has no form there")
 
 
 def _add_constant(value: ir.Value, values: Values) -> None:

@@ -40,7 +40,8 @@ def _between(call: Call) -> None:
         data = call.emit("MAXIMUM", [data, call.number_tensor(0, data)], data.shape)
     for index, op in ((1, "MAXIMUM"), (2, "MINIMUM")):
         if call.has(index):
-            data = call.emit(op, [data, call.tensor(index)], data.shape)
+            bound = call.values.cast(call.tensor(index), data.dtype)
+            data = call.emit(op, [data, bound], data.shape)
     call.give(data, perm)
 
 
@@ -152,6 +153,15 @@ def _erf(call: Call) -> None:
         return m.mul(m.unary("SIGN", x), m.sub(m.number(1.0), m.mul(total, gauss)))
 
     compose(call, erf)
+
+
+@lowers("Sinh", "Cosh", "Tan")
+def _rare(call: Call) -> None:
+    if call.node.op_type == "Tan":
+        compose(call, lambda m, x: m.div(m.unary("SIN", x), m.unary("COS", x)))
+        return
+    join = Math.sub if call.node.op_type == "Sinh" else Math.add
+    compose(call, lambda m, x: m.mul(join(m, m.unary("EXP", x), m.unary("EXP", m.mul(x, -1))), 0.5))
 
 
 @lowers("Softmax", "LogSoftmax")

@@ -69,6 +69,11 @@ def aligned(call: Call, indices: Sequence[int]) -> tuple[list[Tensor], Perm]:
     ]
     perm = moved[0] if moved else identity(rank)
     tensors = [_fitted(call, index, perm) for index in indices]
+    # Kernels take bytes for codes: numbers are wider.
+    tensors = [
+        call.values.cast(t, INT32) if t.dtype.kind in "iu" and t.quantization is None else t
+        for t in tensors
+    ]
     if any(tensor.dtype == FLOAT for tensor in tensors):
         # What ONNX counts in integers may be held in real numbers here.
         tensors = [call.values.cast(t, FLOAT) if t.dtype == INT32 else t for t in tensors]
@@ -208,5 +213,10 @@ def _is_nan(call: Call) -> None:
 @lowers("IsInf")
 def _is_inf(call: Call) -> None:
     perm = call.held(0).perm
-    size = call.emit("ABS", [call.tensor(0, perm)])
-    call.give(call.emit("EQUAL", [size, call.number_tensor(math.inf)], size.shape, BOOL), perm)
+    signs = [call.node.attributes.get_int(f"detect_{s}", 1) for s in ("positive", "negative")]
+    if not any(signs):
+        raise call.unsupported("it detects nothing")
+    data = call.tensor(0, perm)
+    data = call.emit("ABS", [data]) if all(signs) else data
+    limit = call.number_tensor(math.inf if signs[0] else -math.inf)
+    call.give(call.emit("EQUAL", [data, limit], data.shape, BOOL), perm)

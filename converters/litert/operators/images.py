@@ -32,6 +32,8 @@ def _depth_to_space(call: Call) -> None:
 def _space_to_depth(call: Call) -> None:
     block = call.node.attributes.get_int("blocksize", 1)
     data = call.tensor(0, channels_last(4))
+    if call.node.attributes.get_string("mode", "DCR") != "DCR":
+        raise call.unsupported("it orders channels by depth first")
     batch, height, width, depth = data.shape
     sides = [size // block if isinstance(size, int) else None for size in (height, width)]
     shape = (batch, *sides, scaled(depth, block**2))
@@ -127,7 +129,7 @@ def _cuts(
     auto = attributes.get_string("auto_pad", "NOTSET")
     asked = attributes.get_ints("output_shape", None)
     if auto in ("NOTSET", "VALID") and asked is None:
-        return [(b, e - x) for b, e, x in zip(begin, end, extra, strict=True)]
+        return [(b, e - more) for b, e, more in zip(begin, end, extra, strict=True)]
     sides = []
     for axis in range(2):
         size = data.shape[1 + axis]
@@ -136,9 +138,10 @@ def _cuts(
         target = size * strides[axis]
         if asked is not None:
             target = (*(1,) * (2 - spatial), *asked[-spatial:])[axis]
-        total = (size - 1) * strides[axis] + kernel[axis] - target
-        less = total // 2
-        sides.append((less, total - less) if auto != "SAME_LOWER" else (total - less, less))
+        total = (size - 1) * strides[axis] + kernel[axis] + extra[axis] - target
+        half = max(0, total) // 2
+        before, behind = (total - half, half) if auto == "SAME_LOWER" else (half, total - half)
+        sides.append((before, behind - extra[axis]))
     return sides
 
 

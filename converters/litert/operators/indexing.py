@@ -79,6 +79,10 @@ def _one_hot(call: Call) -> None:
     on, off = (graph.constant(np.array(on_off[i])) for i in (1, 0))
     count = call.values.reshape(call.values.cast(call.tensor(1), INT32), ())
     indices = call.values.cast(call.tensor(0), INT32)
+    m = Math(call)
+    negative = call.emit("LESS", [indices, call.values.integers(0)], dtype=BOOL)
+    inputs = [negative, m.add(indices, count), indices]
+    indices = call.emit("SELECT_V2", inputs, indices.shape, INT32)
     options = schema.OneHotOptionsT(axis=axis if axis < rank - 1 else -1)
     call.give(call.emit("ONE_HOT", [indices, count, on, off], tuple(shape), on.dtype, options))
 

@@ -10,14 +10,12 @@ from ai_edge_litert import schema_py_generated as schema
 from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
 from converters.litert.operators.convolution import Window, padded, widened
-from converters.litert.tensors import Array, Tensor, channels_last
+from converters.litert.tensors import FLOAT, INT32, Array, Tensor, channels_last
 from converters.passes.qdq_placement import clamp_bounds
 
 
 @lowers("MaxPool", codes="moving")
 def _max_pool(call: Call) -> None:
-    if len(call.node.outputs) > 1 and call.node.outputs[1].uses():
-        raise call.unsupported("its second result, where the largest elements are, has no kernel")
     window = _window(call)
     data, window, line = _image(call, window)
     data, padding = padded(call, data, window, fill=0 if _starts_at_zero(call, data) else -math.inf)
@@ -74,6 +72,7 @@ def _window(call: Call) -> Window:
 def _image(call: Call, window: Window) -> tuple[Tensor, Window, bool]:
     """The data with two spatial axes, and whether it had one."""
     data = call.tensor(0, channels_last(len(window.kernel) + 2))
+    data = call.values.cast(data, FLOAT) if data.dtype == INT32 else data
     if len(window.kernel) == 2:
         return data, window, False
     return (*widened(call, data, window), True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
+from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers, quantization_of
 from converters.litert.operators.convolution import convolve
 from converters.litert.operators.dense import fully_connected
-from converters.litert.tensors import Array, Quantization
+from converters.litert.tensors import FLOAT, Array, Quantization
 from converters.litert.values import Held, hold
 from converters.litert.weights import Layer
 from converters.passes.graph_tools import CONTRIB
@@ -39,7 +41,8 @@ def _dequantize(call: Call) -> None:
         call.values[call.output] = Held(codes.shape, codes=constant)
         return
     if codes.quantization is None:
-        raise call.unsupported("its input is not the output of a QuantizeLinear")
+        _made_real(call, parameters)
+        return
     if codes.quantization == parameters:
         real = codes.codes
         forms = dict(real.forms) if real is not None else {}
@@ -52,6 +55,18 @@ def _dequantize(call: Call) -> None:
         "RESHAPE", [tensor, shape], tensor.shape, tensor.dtype, quantization=parameters
     )
     call.values[call.output] = Held(codes.shape, codes=hold(renamed, codes.perm))
+
+
+def _made_real(call: Call, parameters: Quantization) -> None:
+    """Integers that this graph did not quantize itself, such as an input."""
+    if len(parameters.scale) > 1:
+        raise call.unsupported("its activation has a scale per channel")
+    m, perm = Math(call), call.held(0).perm
+    wide = call.values.cast(call.tensor(0, perm), FLOAT)
+    unsigned = call.node.inputs[0] is not None and call.node.inputs[0].dtype == ir.DataType.UINT8
+    zero_point = parameters.zero_point + (128 if unsigned else 0)
+    centred = m.sub(wide, float(zero_point)) if zero_point else wide
+    call.give(m.mul(centred, parameters.scale[0]), perm)
 
 
 @lowers("DynamicQuantizeMatMul", domain=CONTRIB)

@@ -197,17 +197,12 @@ def _give(call: Call, outputs: list[Tensor], last: list[State], batch_first: boo
     """The results: all steps, and the last states, each with an axis for the direction."""
     values = call.values
     steps = [values.reshape(output, (output.shape[0], 1, *output.shape[1:])) for output in outputs]
-    perm = (1, 2, 0, 3) if batch_first else (0, 1, 2, 3)
-    call.give(_joined(call, steps, 1), _inverse(perm))
+    call.give(_joined(call, steps, 1), (1, 2, 0, 3) if batch_first else None)
     for index in range(len(last[0])):
         if len(call.node.outputs) <= 1 + index:
             break
         states = [values.reshape(state[index], (1, *state[index].shape)) for state in last]
         call.give(_joined(call, states, 0), (1, 0, 2) if batch_first else None, 1 + index)
-
-
-def _inverse(perm: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(perm.index(axis) for axis in range(len(perm)))
 
 
 def _joined(call: Call, parts: list[Tensor], axis: int) -> Tensor:

@@ -110,8 +110,6 @@ def _top_k(call: Call) -> None:
 @lowers("LayerNormalization", "RMSNormalization")
 @lowers("SimplifiedLayerNormalization")
 def _layer_norm(call: Call) -> None:
-    if any(output.uses() for output in call.node.outputs[1:]):
-        raise call.unsupported("its mean or deviation is used as well")
     rank = len(call.shape())
     fixed = all(call.constant(index) is not None for index in (1, 2) if call.has(index))
     perm = call.held(0).perm if fixed else identity(rank)
@@ -125,8 +123,6 @@ def _layer_norm(call: Call) -> None:
 
 @lowers("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=CONTRIB)
 def _skip_layer_norm(call: Call) -> None:
-    if any(output.uses() for output in call.node.outputs[1:3]):
-        raise call.unsupported("its mean or deviation is used as well")
     m, rank = Math(call), len(call.shape())
     centred = call.node.op_type == "SkipLayerNormalization"
     total = m.add(call.tensor(0), call.tensor(1))
@@ -140,6 +136,23 @@ def _skip_layer_norm(call: Call) -> None:
     call.give(result)
     if len(call.node.outputs) > 3:
         call.give(total, index=3)
+
+
+@lowers("LRN")
+def _local_response_norm(call: Call) -> None:
+    attributes = call.node.attributes
+    size = attributes.get_int("size", 1)
+    if size % 2 == 0:
+        raise call.unsupported("it looks at an even number of channels")
+    options = schema.LocalResponseNormalizationOptionsT(
+        radius=size // 2,
+        bias=attributes.get_float("bias", 1.0),
+        alpha=attributes.get_float("alpha", 1e-4) / size,
+        beta=attributes.get_float("beta", 0.75),
+    )
+    perm = channels_of(call)
+    data = call.tensor(0, perm)
+    call.give(call.emit("LOCAL_RESPONSE_NORMALIZATION", [data], options=options), perm)
 
 
 @lowers("InstanceNormalization")
