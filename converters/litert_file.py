@@ -24,23 +24,22 @@ IDENTIFIER = b"TFL3"
 def parts(data: Buffer, size: int = PART) -> list[memoryview]:
     """Cuts a file at boundaries of its buffers; the parts in order are the file.
 
-    A buffer of at least ``size`` bytes is a part of its own. What lies between, structure and
-    smaller buffers, is cut after the buffer with which a part reaches ``size``. The cuts
-    depend on the sizes of the buffers alone, not on what is in them.
+    A buffer of at least ``size`` bytes is a part of its own, and so is as much structure in a
+    row. What is smaller is cut where a part reaches ``size``. The cuts depend on the sizes of
+    the buffers alone, not on what is in them.
 
     Args:
         data: The file.
         size: Bytes from which on a part stands alone.
     """
     view = memoryview(data).cast("B")
-    cuts, start = [0], 0
-    for begin, end in buffer_ranges(view):
+    edges = {edge for ends in buffer_ranges(view) for edge in ends}
+    cuts = [0]
+    for begin, end in pairwise(sorted({0, len(view)} | edges)):
         if end - begin >= size:
             cuts += [begin, end]
-            start = end
-        elif end - start >= size:
+        elif end - cuts[-1] >= size:
             cuts.append(end)
-            start = end
     cuts.append(len(view))
     return [view[a:b] for a, b in pairwise(cuts) if a < b]
 
