@@ -15,6 +15,7 @@ from converters.fit_report import SPREAD, Ratios, Spread, load_spread
 from converters.measure import machine
 from converters.predict import treatment
 from converters.recipes import families
+from converters.target import HOST_ENGINES
 from device_profiles.detect import detect
 from device_profiles.schema import Profile
 
@@ -44,7 +45,7 @@ def run(quick: bool) -> Outcome:
         samples=len(ratios["size"]),
         models=tuple(models),
         machine=here.cpu,
-        engine=here.engines["onnx"],
+        engine=" and ".join(here.engines[name] for name in sorted(HOST_ENGINES.values())),
     )
     if not quick:
         SPREAD.write_bytes(msgspec.json.format(msgspec.json.encode(spread), indent=2) + b"\n")

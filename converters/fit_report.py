@@ -43,7 +43,7 @@ class Spread(Frozen, frozen=True, kw_only=True):
         samples: Number of variants measured.
         models: The models they were made of.
         machine: Where they were measured.
-        engine: Engine and version.
+        engine: Engines and versions.
         ttft: For decoders, of the time to the first token.
     """
 
