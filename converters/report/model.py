@@ -110,7 +110,8 @@ def _answer_sentence(report: VariantReport) -> str:
     if decoder is None:
         return ""
     return (
-        f" Speed is that of an answer of 64 tokens to a prompt of {decoder.prompt_tokens}. "
+        f" Speed is that of an answer of {decoder.answer_tokens} tokens to a prompt of "
+        f"{decoder.prompt_tokens}. "
         f"Perplexity of the source in fp32: {figure(decoder.source_perplexity)}."
     )
 

@@ -29,7 +29,7 @@ from converters.search import Outcome
 from converters.seq2seq.examples import examples
 from converters.seq2seq.forced import network_of
 from converters.seq2seq.judge import Both, Judge
-from converters.seq2seq.package import Seq2SeqPacking, memory_plan, pack
+from converters.seq2seq.package import Seq2SeqPacking, decoder_engine, memory_plan, pack
 from converters.seq2seq.pairs import read_pairs
 from converters.seq2seq.source import Seq2SeqSource
 from converters.source import Source
@@ -214,9 +214,7 @@ class PairSearch:
         rows = [self._row(both, both.name == chosen.name) for both in self.pairs.values()]
         rows.sort(key=lambda row: (row.status != "chosen", row.status, row.name))
         halves = (
-            msgspec.structs.replace(row, name=f"{graph}: {row.name}")
-            for graph, outcome in self.halves.items()
-            for row in outcome.rows
+            _half(graph, row) for graph, outcome in self.halves.items() for row in outcome.rows
         )
         return (*rows, *halves)
 
@@ -252,12 +250,11 @@ class PairSearch:
         if not fresh:
             return
         self.job.say(f"{self.profile.name}: judging {', '.join(both.name for both in fresh)}")
-        times = self.job.judge.latencies(fresh)
+        times = self.job.judge.latencies([both for both in fresh if both.name != SOURCE.name])
+        self.source_ms = self.source_ms or times[SOURCE.name].median_ms
         for both in fresh:
             measured = both.encoder.measured and both.decoder.measured
             latency = times[both.name]
-            if both.name == SOURCE.name:
-                self.source_ms = latency.median_ms
             self.pairs[both.name] = both
             self.judged[both.name] = Judged(
                 _as_built(both),
@@ -307,6 +304,12 @@ class PairSearch:
         return msgspec.structs.replace(row, predicted_speedup=round(judged.speedup, 3))
 
 
+def _half(graph: str, row: Candidate) -> Candidate:
+    """A graph's own candidate as a row; what is chosen is a pair."""
+    status = "qualified" if row.status == "chosen" else row.status
+    return msgspec.structs.replace(row, name=f"{graph}: {row.name}", status=status)
+
+
 def _as_built(both: Both) -> Built:
     """A pair in the form in which single candidates are chosen from."""
     encoder, decoder = both.encoder.built, both.decoder.built
@@ -331,12 +334,24 @@ def _source_of(job: Job, outcome: Outcome) -> Judged:
 
 
 def _on_onnx(profile: Profile) -> Profile:
-    """The profile with the engine that runs decoders alone.
+    """The profile with the engine that runs decoders alone, and the recipes that suit it.
+
+    TensorRT would build another engine for every length of the past; what runs on CUDA instead
+    gains nothing from quantized values around float kernels.
 
     Raises:
         ConversionError: It has none.
     """
-    return msgspec.structs.replace(profile, engines=(onnx_engine(profile),))
+    engine = decoder_engine(profile)
+    if engine == onnx_engine(profile):
+        return msgspec.structs.replace(profile, engines=(engine,))
+    rules = {
+        kind: msgspec.structs.replace(
+            rule, recipes=tuple(r for r in rule.recipes if r in ("fp16", "fp32"))
+        )
+        for kind, rule in profile.quantization.items()
+    }
+    return msgspec.structs.replace(profile, engines=(engine,), quantization=rules)
 
 
 def _rules(profile: Profile, graph: str) -> Rules:

@@ -18,6 +18,7 @@ from converters.measure import Latency, latency
 from converters.metrics import Metric, find_metric
 from converters.metrics.text import token_perplexity
 from converters.output_pairs import OutputPair, changed_decisions
+from converters.recipes import SOURCE
 from converters.seq2seq.examples import MOST_TOKENS, Examples
 from converters.seq2seq.forced import ForcedSession, greedy, network_of
 from converters.seq2seq.pairs import open_tokenizer
@@ -90,13 +91,13 @@ class Judge:
         return self._agreements[both.name]
 
     def latencies(self, candidates: Sequence[Both]) -> dict[str, Latency]:
-        """Times to read an input and write its output, against the source, in one thread."""
+        """Times to read an input and write its output, the source's too, in one thread."""
         one = SessionOptions(threads=1)
-        sessions = {"": self._open(self.source.encoder.path, self.source.decoder.path, one)}
+        source = self._open(self.source.encoder.path, self.source.decoder.path, one)
+        sessions = {SOURCE.name: source}
         sessions |= {both.name: self.open(both, one) for both in candidates}
         calls = [sample[0] for sample in self.examples.forced.samples[:TIMED]]
-        found = latency(sessions, calls, SECONDS * len(sessions))
-        return {both.name: found[both.name] for both in candidates}
+        return latency(sessions, calls, SECONDS * len(sessions))
 
     @cached_property
     def encoder_share(self) -> float:
@@ -116,6 +117,7 @@ class Judge:
             tokens_per_second=round(1 / float(np.median(steps)), 2) if steps else None,
             ttft_ms=round(1e3 * read, 2),
             prompt_tokens=next(iter(first.values())).shape[-1],
+            answer_tokens=len(steps) // REPEATS + 1,
         )
 
     def _times(self, session: ForcedSession) -> tuple[float, list[float]]:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from converters.costs import node_costs
 from converters.dataset import Array, Feeds, Outputs
+from converters.decoder.package import UNFIT_PROVIDER
 from converters.memory import ENGINE_BYTES, candidate_plan
 from converters.package import (
     FLOAT_TOLERANCE,
@@ -26,7 +27,7 @@ from converters.seq2seq.judge import Both
 from converters.seq2seq.source import Seq2SeqSource
 from converters.target import onnx_engine
 from converters.workshop import Built
-from device_profiles.schema import Profile
+from device_profiles.schema import EngineChoice, Profile
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import (
     Agreement,
@@ -94,7 +95,7 @@ def pack(
     """
     source, profile = packing.source, packing.profile
     built = {ENCODER: both.encoder.built, DECODER: both.decoder.built}
-    engine = onnx_engine(profile)
+    engine = decoder_engine(profile)
     family = family_of(both.encoder.built.recipe)
     decoding = source.decoding
     if packing.context is not None:
@@ -132,6 +133,20 @@ def pack(
         notes=(*source.notes, *(n for candidate in built.values() for n in candidate.notes)),
         decoding=msgspec.structs.replace(decoding, recipes=recipes),
     )
+
+
+def decoder_engine(profile: Profile) -> EngineChoice:
+    """The profile's engine for ONNX graphs, without what compiles a graph for each length.
+
+    Raises:
+        ConversionError: It has none.
+    """
+    engine = onnx_engine(profile)
+    options = {k: v for k, v in engine.options.items() if not k.startswith(UNFIT_PROVIDER)}
+    providers = tuple(name for name in engine.providers if name != UNFIT_PROVIDER)
+    if providers == engine.providers:
+        return engine
+    return msgspec.structs.replace(engine, providers=providers, options=options, recipe_options={})
 
 
 def memory_plan(

@@ -57,6 +57,7 @@ class DecoderFigures(Frozen, frozen=True, kw_only=True):
         tokens_per_second: Decoding speed of one stream.
         ttft_ms: Time to the first token after a prompt of ``prompt_tokens``.
         prompt_tokens: Length of that prompt.
+        answer_tokens: Tokens of the answer that a candidate's latency is that of.
     """
 
     perplexity: float
@@ -64,6 +65,7 @@ class DecoderFigures(Frozen, frozen=True, kw_only=True):
     tokens_per_second: float | None = None
     ttft_ms: float | None = None
     prompt_tokens: int = 0
+    answer_tokens: int = 64
 
 
 class Candidate(Frozen, frozen=True, kw_only=True):

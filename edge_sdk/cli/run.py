@@ -144,6 +144,8 @@ def run(args: argparse.Namespace) -> int:
     )
     for line in model.notes:
         note(line)
+    if model.record.decoding is not None and args.text is not None:
+        prompt = args.text
     if prompt is not None:
         return _run_prompt(model, prompt, args)
     result = _run_arrays(model, arrays, args.output) if args.input else _run_task(model, args)

@@ -75,7 +75,8 @@ def open_graph(
     with graph_file(graph, variant.blobs, folder) as path:
         if meanwhile:
             meanwhile()
-        if isinstance(engine, CompilingEngine) and variant.record.generation is None:
+        grows = variant.record.generation or variant.record.decoding  # with every token
+        if isinstance(engine, CompilingEngine) and not grows:
             compilation = engine.compilation(options)
             if compilation is not None and len(graph.parts) == 1:
                 return compiled.open_graph(engine, compilation, graph, variant, path, options)
