@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
-from converters.litert.activations import clamp_behind
+from converters.litert.clamps import clamp_behind
 from converters.litert.tensors import (
     FLOAT,
     INT8,
@@ -110,7 +110,7 @@ class Call:
         """What stands for an input; its codes, when computing with codes."""
         value = self.node.inputs[index]
         assert value is not None
-        held = self.values[value]
+        held = self._held(value)
         return held.codes if self.with_codes and held.codes is not None else held
 
     def tensor(self, index: int, perm: Perm | None = None) -> Tensor:
@@ -300,16 +300,21 @@ class Call:
             self.node.op_type, name, engine=ENGINE, reason=reason, remedy=remedy
         )
 
+    def _held(self, value: ir.Value) -> Held:
+        if value not in self.values:
+            raise self.unsupported(f"its input {value.name!r} is text, or not a tensor")
+        return self.values[value]
+
     def _choose_codes(self) -> None:
         kind = CODES.get((self.node.domain, self.node.op_type))
         operands = [v for v in self.node.inputs if v is not None and _is_number(v)]
         if kind is None or not operands:
             return
         if kind == "moving":
-            first = self.values[operands[0]].codes
+            first = self._held(operands[0]).codes
             self.with_codes = first is not None and not first.is_constant
             return
-        quantized = all(self.values[value].codes is not None for value in operands)
+        quantized = all(self._held(value).codes is not None for value in operands)
         clamp = clamp_behind(self.output)
         result = self.output if clamp is None else clamp[0].outputs[0]
         self.target = codes_of(result) if quantized else None

@@ -86,10 +86,17 @@ def layer_tensor(call: Call, layer: Layer, quantized_axis: int) -> Tensor:
         scale = layer.scale[:1] if same else layer.scale
         quantization = Quantization(tuple(scale.tolist()), 0, quantized_axis)
         return graph.constant(layer.array, name, quantization)
-    if call.weights == "float16" and not small:
-        half = graph.constant(layer.array.astype(np.float16), name)
-        return call.values.add("DEQUANTIZE", [half], half.shape, FLOAT)
-    return graph.constant(np.asarray(layer.array, np.float32), name)
+    return stored(call, np.asarray(layer.array, np.float32), "weight")
+
+
+def stored(call: Call, array: Array, what: str) -> Tensor:
+    """A constant, in half its width if the caller asked for that and it is large."""
+    graph = call.values.graph
+    name = f"{call.node.name or call.node.outputs[0].name}_{what}"
+    if array.dtype != FLOAT or call.weights != "float16" or array.size < SMALLEST:
+        return graph.constant(array, name)
+    half = graph.constant(array.astype(np.float16), name)
+    return call.values.add("DEQUANTIZE", [half], half.shape, FLOAT)
 
 
 def bias_tensor(call: Call, bias: Array | None, data: Tensor, weight: Tensor) -> Tensor | None:

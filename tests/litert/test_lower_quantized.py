@@ -147,3 +147,11 @@ def test_graph_quantized_at_run_time_uses_hybrid_kernels() -> None:
     model = network(QUANTIZED_AT_RUN_TIME, feeds, w=weight, scale=np.float32(0.01))
     file = assert_agrees(model, feeds, tolerance=0.03)
     assert operators(file)["FULLY_CONNECTED"] == 1
+
+
+def test_a_table_can_be_halved_while_lowering() -> None:
+    table = f(512, 16)
+    feeds = {"x": R.integers(0, 512, (2, 5))}
+    model = network("y = Gather(table, x)", feeds, table=table)
+    file = assert_agrees(model, feeds, tolerance=1e-3, weights="float16")
+    assert len(file) < 0.6 * table.nbytes

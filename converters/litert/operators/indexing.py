@@ -8,6 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
 from converters.litert.tensors import BOOL, INT32, Array, Tensor, size_of, unknown, with_size
+from converters.litert.weights import stored
 
 
 def gathered(call: Call, data: Tensor, indices: Array, axis: int) -> Tensor:
@@ -20,7 +21,8 @@ def gathered(call: Call, data: Tensor, indices: Array, axis: int) -> Tensor:
 @lowers("Gather", codes="moving")
 def _gather(call: Call) -> None:
     axis = call.axis(0)
-    data = call.tensor(0)
+    array = call.constant(0) if not call.with_codes else None
+    data = call.tensor(0) if array is None else stored(call, array, "table")
     size = data.shape[axis]
     number = call.number(1)
     known = call.constant(1)
