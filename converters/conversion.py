@@ -21,7 +21,7 @@ from converters.on_device import DeviceMeasurer
 from converters.opaque.job import OpaqueJob
 from converters.opaque.source import OpaqueSource
 from converters.recipes import load_recipe
-from converters.report import Report, render_html
+from converters.report import Report, VariantSummary, render_html
 from converters.request import Request
 from converters.sampling import dataset_for
 from converters.seq2seq.job import Seq2SeqJob
@@ -31,9 +31,12 @@ from converters.target import onnx_engine, targets
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile
 from edge_sdk.bundle import files
-from edge_sdk.bundle.reader import open_bundle
+from edge_sdk.bundle.reader import Bundle, open_bundle
+from edge_sdk.bundle.record import Recipe
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import EngineError, InputError, MissingEngineError, SourceError
+from edge_sdk.errors import ConversionError, EngineError, InputError, MissingEngineError, SourceError
+
+AnyJob = Job | DecoderJob | Seq2SeqJob | OpaqueJob
 
 
 def run(
@@ -71,7 +74,7 @@ def run(
     ):
         with _source_runs(source):
             job = _job(request, source, metric, Path(folder), say, measurer)
-        summaries = [job.variant(profile, writer, forced, base) for profile in profiles]
+        summaries = _variants(job, profiles, writer, forced, base)
         result = Report(
             name=job.name,
             version=request.version,
@@ -85,6 +88,40 @@ def run(
     return result
 
 
+def _variants(
+    job: AnyJob,
+    profiles: Sequence[Profile],
+    writer: BundleWriter,
+    forced: Recipe | None,
+    base: Bundle | None,
+) -> list[VariantSummary]:
+    """A variant for every profile; all have their turn before it is said which have none.
+
+    Raises:
+        ConversionError: Some profiles have no variant.
+    """
+    made: list[VariantSummary] = []
+    failed: dict[str, ConversionError] = {}
+    for profile in profiles:
+        try:
+            made.append(job.variant(profile, writer, forced, base))
+        except ConversionError as error:
+            failed[profile.name] = error
+    if not failed:
+        return made
+    first = next(iter(failed.values()))
+    if len(profiles) == 1:
+        raise first
+    remedies = list(dict.fromkeys(e.remedy for e in failed.values() if e.remedy))
+    if made:
+        names = " ".join(f"-p {name}" for name in failed)
+        remedies.append(f"leave out {names}: the other profiles have variants")
+    raise ConversionError(
+        "; ".join(f"{error.where}: {error.message}" for error in failed.values()),
+        remedy="; or ".join(remedies),
+    ) from first
+
+
 def _job(
     request: Request,
     source: AnySource,
@@ -92,7 +129,7 @@ def _job(
     folder: Path,
     say: Say,
     measurer: DeviceMeasurer | None,
-) -> Job | DecoderJob | Seq2SeqJob | OpaqueJob:
+) -> AnyJob:
     if isinstance(source, OpaqueSource):
         return OpaqueJob(request, source, say, on_device=measurer is not None)
     if measurer is not None and isinstance(source, DecoderSource | Seq2SeqSource):

@@ -106,7 +106,8 @@ class Job:
             raise ConversionError(
                 f"no variant holds the limits: {outcome.reason}",
                 where=f"profile {profile.name!r}",
-                remedy="raise --max-drop, give more --data, or choose a larger profile",
+                remedy=outcome.remedy
+                or "raise --max-drop, give more --data, or choose a larger profile",
             )
         report = self._report(profile, outcome, outcome.chosen, started)
         self.say(f"{profile.name}: packing {outcome.chosen.name}")

@@ -43,11 +43,13 @@ class Outcome:
         chosen: The winner, or ``None`` if nothing holds the limits.
         reason: Why it won, or which limit failed by how much.
         rows: The table of all candidates, the chosen one first.
+        remedy: What to do where something else than a limit stands in the way of all.
     """
 
     chosen: Judged | None
     reason: str
     rows: tuple[Candidate, ...]
+    remedy: str | None = None
 
 
 class Search:
@@ -103,6 +105,7 @@ class Search:
         self.inspect = inspect
         self.on_device = on_device
         self.refused: dict[str, str] = {}
+        self.errors: dict[str, EdgeSdkError] = {}
         self.judged: dict[str, Judged] = {}
         self.failed: list[Candidate] = []
         self.rescued: set[str] = set()
@@ -216,6 +219,8 @@ class Search:
         except OSError:  # a full disk is no fault of the candidate's
             raise
         except Exception as error:  # noqa: BLE001 - candidate edge: recorded in the report
+            if isinstance(error, EdgeSdkError):
+                self.errors[name] = error
             self._fail(name, "failed", _sentence(error))
             return None
 
@@ -380,21 +385,34 @@ class Search:
         return True
 
     def _settle(self, finalists: list[Judged], *, forced: bool = False) -> Outcome:
+        remedy = None
         if forced:
             chosen: Judged | None = finalists[0]
             reason = "forced by the recipe"
         else:
             best, reason = choose(finalists or list(self.judged.values()), self.limits)
             chosen = best if best in finalists else None
-            failed = next((row for row in self.failed if row.status == "failed"), None)
-            if chosen is None and self.refused:
-                *_, name = sorted(self.refused, key=lambda name: name != SOURCE.name)
-                reason = f"{name}: {self.refused[name]}"
-            elif chosen is None and failed is not None:
-                reason = f"{reason}; {failed.name} failed: {failed.reason}"
+            if chosen is None:
+                reason, remedy = self._blocked(reason)
         rows = [self._row(c, c is chosen, reason) for c in self.judged.values()]
         rows.sort(key=lambda row: (row.status != "chosen", row.status, row.name))
-        return Outcome(chosen, reason, (*rows, *self.failed))
+        return Outcome(chosen, reason, (*rows, *self.failed), remedy)
+
+    def _blocked(self, closest: str) -> tuple[str, str | None]:
+        """Why no candidate may ship, and what to do if that is not a matter of limits."""
+        if self.refused:
+            *_, name = sorted(self.refused, key=lambda name: name != SOURCE.name)
+            return f"{name}: {self.refused[name]}", None
+        failed = next((row for row in self.failed if row.status == "failed"), None)
+        if failed is None:
+            return closest, None
+        reason = f"{failed.name} failed: {failed.reason}"
+        if any(c.built.recipe.engine in self.targets for c in self.judged.values()):
+            return f"{closest}; {reason}", None
+        error = self.errors.get(failed.name)
+        if error is None or error.remedy is None:
+            return reason, None
+        return f"{failed.name} failed: {str(error).splitlines()[0]}", error.remedy
 
     def _row(self, candidate: Judged, is_chosen: bool, reason: str) -> Candidate:
         problem = self._objection(candidate)
