@@ -9,9 +9,9 @@ made only for operators that cannot compute with codes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,8 @@ class Values:
         self.graphs: list[Subgraph] = [] if outer is None else outer.graphs
         self.graphs.append(graph)
         self.scope = ""
+        # Names of sizes are unique in all graphs of the model.
+        self._numbers: Iterator[int] = count() if outer is None else outer._numbers
         self._held: dict[ir.Value, Held] = {}
         self._computed: dict[object, Tensor] = {}
         # Where a size that has a name can be read.
@@ -261,11 +263,9 @@ class Values:
 
     def name_sizes(self, tensor: Tensor) -> None:
         """Gives a name to every size of a tensor that has none, and remembers where it is."""
-        names = [
-            size if size is not None else f"?{len(self.named) + place}"
-            for place, size in enumerate(tensor.shape)
-        ]
-        tensor.shape = tuple(names)
+        tensor.shape = tuple(
+            f"?{next(self._numbers)}" if size is None else size for size in tensor.shape
+        )
         for axis, name in enumerate(tensor.shape):
             if isinstance(name, str):
                 self.named.setdefault(name, (tensor, axis))
