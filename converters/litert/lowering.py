@@ -1,4 +1,4 @@
-"""From an ONNX graph to the bytes of a ``.tflite`` file: the walk over its nodes."""
+"""From an ONNX graph to the bytes of a ``.tflite`` file: inputs, nodes, outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import onnx_ir as ir
 
-from converters.litert import operators as _operators  # registers all lowerings
+import converters.litert.operators  # noqa: F401  (registers all lowerings)
 from converters.litert.call import ENGINE, REMEDY, Weights, shape_of, type_of
 from converters.litert.flatbuffer import TYPES, serialize
 from converters.litert.subgraph import Subgraph
@@ -24,9 +24,6 @@ from edge_sdk.errors import ConversionError
 CASTS = {dtype for dtype in TYPES if dtype != np.uint64}
 # Since then axes are inputs, and Softmax has one axis.
 OLDEST_OPSET = 13
-
-__all__ = ["Weights", "lower"]
-assert _operators.__name__, "importing it registers the lowerings"
 
 
 def lower(model: ir.Model, *, weights: Weights = "float32") -> bytes:

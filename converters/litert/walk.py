@@ -39,14 +39,19 @@ def lower_nodes(graph: ir.Graph, values: Values, weights: Weights) -> None:
                 remedy=REMEDY,
             )
         lowering(call)
-        for index, output in enumerate(node.outputs):
-            wanted = output.uses() or output.is_graph_output()
-            if wanted and output not in values and not call.absorbed(output):
-                raise call.unsupported(f"its result number {index + 1} has no form there")
+        _check_results(call, values)
+
+
+def _check_results(call: Call, values: Values) -> None:
+    for index, output in enumerate(call.node.outputs):
+        wanted = output.uses() or output.is_graph_output()
+        if wanted and output not in values and not call.absorbed(output):
+            raise call.unsupported(f"its result number {index + 1} has no form there")
 
 
 def _add_constant(value: ir.Value, values: Values) -> None:
-    array = constant(value)
+    # A default for an input is as good as a constant: the file has no such input.
+    array = constant(value) if value.const_value is None else value.const_value.numpy()
     if array is None or value.dtype == ir.DataType.STRING:
         return  # whoever needs it says so
     inside = narrowed(array)
