@@ -14,6 +14,7 @@ from edge_sdk.bundle.reader import Bundle, Variant, open_bundle
 from edge_sdk.bundle.record import (
     Agreement,
     Blob,
+    Decoding,
     Engine,
     Generation,
     Step,
@@ -174,6 +175,10 @@ def _details(view: VariantView) -> Iterator[tuple[str, str]]:
     yield "Engine", _engine(record.engine)
     yield "Memory plan", _memory(record)
     yield f"Recipe: {record.recipe.name}", _steps(record.recipe.steps)
+    if record.decoding is not None:
+        yield "Writing", _writing(record.decoding)
+        for graph, recipe in record.decoding.recipes.items():
+            yield f"Recipe of {graph}: {recipe.name}", _steps(recipe.steps)
     yield "Agreement with the source", _agreement(record.agreement)
     if view.report:
         yield _report_title(view.report), _candidates(view.report)
@@ -206,6 +211,16 @@ def _dialogue(generation: Generation) -> str:
         f"KV cache       {generation.layers} layers of {generation.kv_heads} heads"
         f" x {generation.head_dim}",
         f"chat template  {'its own' if generation.chat_template else 'none'}",
+    ]
+    return "\n".join(lines)
+
+
+def _writing(decoding: Decoding) -> str:
+    lines = [
+        f"longest output  {decoding.context} tokens",
+        f"by default      {decoding.max_length or decoding.context} tokens",
+        f"languages       {', '.join(decoding.languages) or 'not told'}",
+        f"tasks           {', '.join(decoding.tasks) or 'not told'}",
     ]
     return "\n".join(lines)
 

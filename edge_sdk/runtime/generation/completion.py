@@ -118,7 +118,7 @@ class Completion(Iterator[str]):
         if first is not None and last is not None and last > first and drawn > 1:
             pace = (drawn - 1) / (last - first)
         return Stats(
-            prompt_tokens=len(stream.request.prompt),
+            prompt_tokens=stream.request.size,
             cached_tokens=stream.cached,
             new_tokens=drawn,
             ttft_ms=None if first is None else (first - stream.submitted) * 1e3,

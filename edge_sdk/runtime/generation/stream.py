@@ -56,6 +56,11 @@ class Request:
     stop_tokens: frozenset[int] = frozenset()
     adapter: str | None = None
 
+    @property
+    def size(self) -> int:
+        """Tokens that are read."""
+        return len(self.prompt)
+
 
 class Stream:
     """The state of one sequence. Its scheduler's lock guards it.

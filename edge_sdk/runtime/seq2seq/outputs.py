@@ -27,6 +27,11 @@ class Reading(Request):
     feeds: Feeds
     languages: tuple[int, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Tokens of a text, frames of a sound."""
+        return int(next(iter(self.feeds.values())).shape[-1])
+
 
 class Outputs(Turns):
     """Runs requests over one network. Safe to use from several threads.
