@@ -34,7 +34,13 @@ from edge_sdk.bundle import files
 from edge_sdk.bundle.reader import Bundle, open_bundle
 from edge_sdk.bundle.record import Recipe
 from edge_sdk.bundle.writer import BundleWriter
-from edge_sdk.errors import ConversionError, EngineError, InputError, MissingEngineError, SourceError
+from edge_sdk.errors import (
+    ConversionError,
+    EngineError,
+    InputError,
+    MissingEngineError,
+    SourceError,
+)
 
 AnyJob = Job | DecoderJob | Seq2SeqJob | OpaqueJob
 
@@ -105,7 +111,7 @@ def _variants(
     for profile in profiles:
         try:
             made.append(job.variant(profile, writer, forced, base))
-        except ConversionError as error:
+        except ConversionError as error:  # noqa: PERF203 - a profile takes seconds
             failed[profile.name] = error
     if not failed:
         return made

@@ -123,8 +123,13 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
         raise SourceError(
             f"not an ONNX model: {error}", where=str(path), remedy="export or download it again"
         ) from None
-    except ValueError as error:
-        raise SourceError(f"not an ONNX graph: {error}", where=str(path)) from None
+    except (ValueError, ir.serde.SerdeError) as error:
+        reason = error.__cause__ or error
+        raise SourceError(
+            f"not an ONNX graph: {reason}",
+            where=str(path),
+            remedy="export it again with a current exporter",
+        ) from None
     problem = complaint(path)
     if problem:
         raise SourceError(
