@@ -26,6 +26,7 @@ def test_a_graph_becomes_a_file_that_computes_the_same(tmp_path: Path) -> None:
     except ToolchainError as error:
         pytest.skip(error.message)
     model, file = DIGITS / "digits.onnx", tmp_path / "digits.tflite"
+    before = model.read_bytes()
     environment.call("convert", {"model": str(model), "out": str(file)}, print, timeout=300)
     with np.load(DIGITS / "heldout.npz") as arrays:
         image = arrays["image"][:1]
@@ -33,3 +34,4 @@ def test_a_graph_becomes_a_file_that_computes_the_same(tmp_path: Path) -> None:
     session = find_engine("litert").open(file, SessionOptions())
     found = session.run({"image": image.transpose(0, 2, 3, 1)})
     np.testing.assert_allclose(found["logits"], expected, atol=1e-5)
+    assert model.read_bytes() == before

@@ -18,13 +18,16 @@ def convert(request: dict[str, Any], progress: Callable[[str], None]) -> dict[st
     Returns:
         ``size`` of the file in bytes.
     """
+    import onnx
     import onnx2tf
 
     progress("converting with onnx2tf")
     out = Path(request["out"])
     with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "source.onnx"  # onnx2tf writes over the file it is given
+        onnx.save(onnx.load(request["model"]), copy, save_as_external_data=True)
         onnx2tf.convert(
-            input_onnx_file_path=request["model"],
+            input_onnx_file_path=str(copy),
             output_folder_path=folder,
             copy_onnx_input_output_names_to_tflite=True,
             non_verbose=True,
