@@ -63,8 +63,8 @@ def measure_all(profile: Profile, seconds: float) -> Iterator[Measured]:
     """
     with tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder:
         paths = [build(Path(folder)) for build in MODELS.values()]
-        for path in (*paths, *sorted(EXAMPLES.glob("*/*.onnx"))):
-            yield from _measure(open_source(path), profile, Path(folder) / path.stem, seconds)
+        for number, path in enumerate((*paths, *sorted(EXAMPLES.glob("*/*.onnx")))):
+            yield from _measure(open_source(path), profile, Path(folder) / str(number), seconds)
 
 
 def _measure(source: Source, profile: Profile, folder: Path, seconds: float) -> Iterator[Measured]:

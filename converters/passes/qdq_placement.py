@@ -71,7 +71,9 @@ def place_for_onnxruntime(
             (past a clamp), are known.
         known: Values with a range.
         exclude: Nodes that must compute in float.
-        dense_outputs: Whether dense layers give integers too, as LiteRT's must.
+        dense_outputs: Whether dense layers give integers to what computes with integers,
+            as LiteRT's must. What the model or a float operator gets stays float: there,
+            nothing is gained, and what calibration has not seen would be cut off.
     """
     plan = Placement(layers=list(layers))
     chosen = set(plan.layers)
@@ -79,7 +81,9 @@ def place_for_onnxruntime(
     quantized: dict[ir.Value, None] = {}
     for node in nodes:
         if node in chosen:
-            if is_op(node, "Conv") or dense_outputs:
+            if is_op(node, "Conv") or (
+                dense_outputs and _feeds_integers(result_of(node), chosen - exclude)
+            ):
                 quantized[result_of(node)] = None
         elif node in exclude or node.domain:
             continue
@@ -198,6 +202,16 @@ def hard_sigmoid(node: ir.Node) -> tuple[float, float] | None:
     slope = node.attributes.get_float("alpha", 0.2)
     offset = node.attributes.get_float("beta", 0.5)
     return (slope, offset) if slope > 0 and offset > 0 else None
+
+
+def _feeds_integers(value: ir.Value, layers: set[ir.Node]) -> bool:
+    """Whether something that computes with integers reads a value."""
+    return any(
+        node in layers
+        or is_op(node, *RESCALING)
+        or (is_op(node, *MOVING) and any(_feeds_integers(v, layers) for v in node.outputs))
+        for node in value.consumers()
+    )
 
 
 def _multiple(node: ir.Node) -> tuple[ir.Value, float] | None:

@@ -40,8 +40,8 @@ class StaticQdqOptions(Options, frozen=True, kw_only=True):
         weight: Type of quantized weights.
         symmetric_activation: Zero is the middle code, and quantization stands where
             TensorRT wants it; otherwise where ONNX Runtime fuses it.
-        dense_outputs: Quantize the outputs of dense layers too: LiteRT has no integer kernel
-            that gives float.
+        dense_outputs: Quantize the outputs of dense layers too, where what reads them computes
+            with integers: LiteRT has no integer kernel that gives float.
         float_bias: Leave biases in float (TensorRT); otherwise int32.
         method: How ranges of activations are chosen.
         percentile: Share of values to keep in percent, for that method.

@@ -326,3 +326,21 @@ def test_used_statistics_suffice_to_quantize_again(network, shape, symmetric) ->
     first = quantized(model, fresh, symmetric_activation=symmetric)
     again = quantized(model, fresh.used_only(), symmetric_activation=symmetric)
     assert ir.to_proto(again).SerializeToString() == ir.to_proto(first).SerializeToString()
+
+
+def test_dense_layers_give_integers_to_integers_and_floats_to_the_caller() -> None:
+    """As LiteRT needs them: bias inside, and no range on what calibration may not have seen."""
+    weights = {"v": normal(32, 16, scale=0.2), "w": normal(16, 8, seed=1, scale=0.2)}
+    body = "a = MatMul (x, v) b = Add (a, bias) c = Relu (b) d = MatMul (c, w) y = Identity (d)"
+    model = graph("(float[N,32] x) => (float[N,8] y)", body, bias=normal(16, seed=2), **weights)
+    model = inferred(model)
+    data = samples((4, 32), 8, seed=4)
+    statistics = collect(model, data)
+    after = quantized(model, statistics, activation="int8", dense_outputs=True)
+    assert ops(after)["Gemm"] == 1 and ops(after)["Add"] == ops(after)["Relu"] == 0
+    [gemm] = [node for node in after.graph if node.op_type == "Gemm"]
+    [reader] = gemm.outputs[0].consumers()
+    assert reader.op_type == "QuantizeLinear"
+    [product] = [node for node in after.graph if node.op_type == "MatMul"]
+    assert not {use.op_type for use in product.outputs[0].consumers()} & {"QuantizeLinear"}
+    assert cosine(model, after, data) > 0.999
