@@ -143,7 +143,7 @@ def sentencepiece(
             for number, piece in enumerate(pieces)
             if piece.type in (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
         ],
-        "normalizer": _spaces(prefix, charsmap, collapse),
+        "normalizer": spaces(prefix, charsmap, collapse),
         "pre_tokenizer": {
             "type": "Metaspace",
             "replacement": "▁",
@@ -186,7 +186,8 @@ def checked(content: Json, where: str) -> bytes:
     return text.encode()
 
 
-def _spaces(prefix: str, charsmap: bytes, collapse: bool) -> Json | None:
+def spaces(prefix: str, charsmap: bytes, collapse: bool) -> Json | None:
+    """What a SentencePiece tokenizer does to a text before all else; see :func:`sentencepiece`."""
     steps: list[Json] = []
     if charsmap:
         encoded = base64.b64encode(charsmap).decode()

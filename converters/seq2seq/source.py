@@ -13,6 +13,7 @@ from converters import describe
 from converters.decoder.checkpoint import read_json
 from converters.materialize import save
 from converters.seq2seq.graphs import PAST, PRESENT, encoder_with_cross, step_decoder
+from converters.seq2seq.marian import is_marian, read_marian
 from converters.seq2seq.settings import beams, read_decoding
 from converters.source import Source, digest_files
 from converters.workshop import shipped_bytes
@@ -102,9 +103,10 @@ def read_export(
     Raises:
         SourceError: A file is missing, or it is no encoder-decoder model that we know.
     """
-    for file in (*EXPORTED, TOKENIZER_FILE):
+    for file in EXPORTED:
         if not (folder / file).is_file():
             raise SourceError("the export has no such file", where=str(folder / file))
+    work.mkdir(parents=True, exist_ok=True)
     encoder, first, with_past = (ir.load(folder / file) for file in EXPORTED)
     config = read_json(folder / "config.json")
     # The exporter's copy lacks what it does not know.
@@ -112,7 +114,6 @@ def read_export(
         folder / "generation_config.json"
     )
     takes_text = any(value.name == "input_ids" for value in encoder.graph.inputs)
-    work.mkdir(parents=True, exist_ok=True)
     count = beams(config, generation)
     return Seq2SeqSource(
         path=path,
@@ -122,7 +123,7 @@ def read_export(
         encoder=_source(encoder_with_cross(encoder, first), work, "encoder", "encoder"),
         decoder=_source(step_decoder(with_past), work, "decoder", "decoder"),
         decoding=read_decoding(config, generation, str(path)),
-        tokenizer=folder / TOKENIZER_FILE,
+        tokenizer=_tokenizer(folder, path, work),
         preprocess=preprocess or ((_tokens(config),) if takes_text else ()),
         files=files or {},
         licence=licence,
@@ -152,6 +153,21 @@ def _source(model: ir.Model, work: Path, name: str, kind: Kind) -> Source:
         outputs=outputs,
         states=states,
     )
+
+
+def _tokenizer(folder: Path, path: Path, work: Path) -> Path:
+    """The export's ``tokenizer.json``, or one made of Marian's files."""
+    if (folder / TOKENIZER_FILE).is_file():
+        return folder / TOKENIZER_FILE
+    marian = next((each for each in (folder, path) if is_marian(each)), None)
+    if marian is None:
+        raise SourceError(
+            "the export has no such file",
+            where=str(folder / TOKENIZER_FILE),
+            remedy="save the tokenizer as tokenizer.json beside it",
+        )
+    (work / TOKENIZER_FILE).write_bytes(read_marian(marian))
+    return work / TOKENIZER_FILE
 
 
 def _tokens(config: Mapping[str, Any]) -> Step:
