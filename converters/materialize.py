@@ -39,14 +39,15 @@ def save(model: ir.Model, folder: Path, stem: str = "model") -> Path:
     Returns:
         The path of the graph file.
     """
-    values = [
-        value
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-        and is_external(value.const_value)
-        and not _lies_in(value.const_value, folder)
-    ]
+    values = []
+    for value in (v for graph in model.graphs() for v in graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or _lies_in(tensor, folder):
+            continue
+        if is_external(tensor):
+            values.append(value)
+        elif isinstance(tensor, ir.ExternalTensor):  # small, and in a file of the source's
+            value.const_value = ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
     tensors = [value.const_value for value in values if value.const_value is not None]
     if tensors:
         externals = ir.external_data.convert_tensors_to_external(tensors, folder, f"{stem}.bin")
