@@ -354,6 +354,22 @@ def _spectrogram(out: Path) -> None:
     _save(transformers.ASTForAudioClassification(config), out, extractor)
 
 
+def _ernie(out: Path) -> None:
+    """Of a kind that optimum does not know."""
+    tokenizer = _wordpiece()
+    config = transformers.ErnieConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, **SMALL, **LABELS
+    )
+    _save(transformers.ErnieForSequenceClassification(config), out, tokenizer)
+
+
+def _focalnet(out: Path) -> None:
+    """Of a kind that optimum does not know."""
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    options = {"embed_dim": 16, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]}
+    _picture("FocalNet", out, processor, hidden_sizes=[16, 32], image_size=32, **options)
+
+
 def _words() -> transformers.PreTrainedTokenizerFast:
     """Whole words, as SentencePiece writes them."""
     special = ["<pad>", "</s>", "<unk>", "<s>", *(f"<|{name}|>" for name in "abcde")]
@@ -433,6 +449,8 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "wav2vec2-ctc": lambda out: _ctc("Wav2Vec2", out),
     "hubert-ctc": lambda out: _ctc("Hubert", out),
     "ast": _spectrogram,
+    "ernie": _ernie,
+    "focalnet": _focalnet,
     "t5": _t5,
     "bart": lambda out: _two_sided("Bart", "ForConditionalGeneration", out),
     "marian": lambda out: _two_sided("Marian", "MTModel", out),
@@ -457,6 +475,8 @@ TASKS = {
     "ast": "audio-classification",
     "wav2vec2-ctc": "automatic-speech-recognition",
     "hubert-ctc": "automatic-speech-recognition",
+    "ernie": "text-classification",
+    "focalnet": "image-classification",
     "t5": "text2text-generation",
     "bart": "text2text-generation",
     "marian": "text2text-generation",

@@ -16,7 +16,17 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 Progress = Callable[[str], None]
 Json = dict[str, Any]
 
-PAST = "-with-past"
+TOLERANCE = 1e-3
+# What torch's exporter is used for where optimum does not know a model, and what it answers.
+HEADS = {
+    "feature-extraction": "AutoModel",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "fill-mask": "AutoModelForMaskedLM",
+    "image-classification": "AutoModelForImageClassification",
+}
+ANSWERS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 
 
 def export(request: Json, progress: Progress) -> Json:
@@ -27,7 +37,7 @@ def export(request: Json, progress: Progress) -> Json:
         progress: Told how far it is.
 
     Returns:
-        ``graphs`` (files in ``out``) and ``exporter``, or ``refused`` (why) with ``supported``.
+        ``graphs`` (files in ``out``), or ``refused`` (why) with ``supported``.
     """
     _quiet()
     import optimum.exporters.onnx.model_configs  # noqa: F401  # registers what it can export
@@ -40,12 +50,16 @@ def export(request: Json, progress: Progress) -> Json:
     if config.model_type in kinds:
         progress(f"exporting {config.model_type} for {task} with optimum")
         _with_optimum(model, out, task, config)
-        exporter = "optimum"
     else:
-        return {"refused": f"optimum has no export of it for {task}", "supported": sorted(kinds)}
+        progress(
+            f"exporting {config.model_type} for {task} with torch, as optimum does not know it"
+        )
+        if complaint := _with_torch(model, out, task, config):
+            said = f"{config.model_type!r} has no export for {task} in optimum, and {complaint}"
+            return {"refused": said, "supported": sorted(kinds)}
     progress("reading the tokenizer")
     _tokenizer(model, out)
-    return {"graphs": sorted(path.name for path in out.glob("*.onnx")), "exporter": exporter}
+    return {"graphs": sorted(path.name for path in out.glob("*.onnx"))}
 
 
 def export_program(request: Json, progress: Progress) -> Json:
@@ -107,6 +121,101 @@ def _with_optimum(model: Path, out: Path, task: str, config: Any) -> None:
         no_post_process=True,  # decoders apart, for our own way of joining them
         **sizes,
     )
+
+
+def _with_torch(model: Path, out: Path, task: str, config: Any) -> str | None:
+    """Exports a model of text or pictures and compares; gives what speaks against it."""
+    import torch
+    import transformers
+
+    if task not in HEADS:
+        return "torch's exporter is used for encoders only"
+    network = getattr(transformers, HEADS[task]).from_pretrained(model, dtype=torch.float32).eval()
+    sizes = _sizes(network, config)
+    if sizes is None:
+        return f"torch's exporter is not used for models of {network.main_input_name}"
+    wrapped = _wrapped(network, tuple(sizes))
+    given = _random(sizes, 2, 16, config)
+    with torch.no_grad():
+        names = [
+            name for name in ANSWERS if name in network(**dict(zip(sizes, given, strict=True)))
+        ]
+    wrapped.outputs = names[:1] if names[:1] != ["start_logits"] else names[:2]
+    axes = {name: {0: torch.export.Dim("batch_size")} for name in sizes}
+    if "pixel_values" not in sizes:
+        for name in axes:
+            axes[name][1] = torch.export.Dim("sequence_length", min=2)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.onnx.export(
+        wrapped,
+        given,
+        out / "model.onnx",
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=(tuple(axes.values()),),
+        input_names=list(sizes),
+        output_names=wrapped.outputs,
+    )
+    return _difference(wrapped, _random(sizes, 3, 11, config), out / "model.onnx")
+
+
+def _sizes(network: Any, config: Any) -> dict[str, tuple[int, ...]] | None:
+    """Inputs with the sizes that are fixed."""
+    if network.main_input_name == "input_ids":
+        return {"input_ids": (), "attention_mask": ()}
+    if network.main_input_name != "pixel_values":
+        return None
+    size = getattr(config, "image_size", None) or 224
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return {"pixel_values": (getattr(config, "num_channels", 3), height, width)}
+
+
+def _random(sizes: dict[str, Any], batch: int, length: int, config: Any) -> tuple[Any, ...]:
+    import torch
+
+    made = []
+    for name, size in sizes.items():
+        if name == "input_ids":
+            made.append(torch.randint(0, config.vocab_size, (batch, length)))
+        elif name == "attention_mask":
+            made.append(torch.ones(batch, length, dtype=torch.int64))
+        else:
+            made.append(torch.randn(batch, *size))
+    return tuple(made)
+
+
+def _wrapped(network: Any, names: tuple[str, ...]) -> Any:
+    """The network with its inputs in order, and the outputs that its task needs."""
+    import torch
+
+    class Wrapped(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+            self.outputs: list[str] = []
+
+        def forward(self, *arrays: Any) -> tuple[Any, ...]:
+            found = self.network(**dict(zip(names, arrays, strict=True)))
+            return tuple(found[name] for name in self.outputs)
+
+    return Wrapped().eval()
+
+
+def _difference(wrapped: Any, given: tuple[Any, ...], file: Path) -> str | None:
+    """Whether the graph computes something else, at other sizes than it was exported with."""
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(file)
+    names = [value.name for value in session.get_inputs()]
+    feeds = {name: array.numpy() for name, array in zip(names, given, strict=True)}
+    with torch.no_grad():
+        expected = wrapped(*given)
+    for found, wanted in zip(session.run(None, feeds), expected, strict=True):
+        worst = (torch.from_numpy(found) - wanted).abs().max().item()
+        if not worst <= TOLERANCE * max(1.0, wanted.abs().max().item()):
+            return f"what torch exports differs from the model by {worst:.2g}"
+    return None
 
 
 def _tokenizer(model: Path, out: Path) -> None:
