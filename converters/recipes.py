@@ -37,17 +37,19 @@ def prepare(
 
     Args:
         profile: Whether contrib ops are allowed.
-        target: The engine; only ONNX graphs have contrib ops.
+        target: The engine; only ONNX graphs have contrib ops, and ``STFT``.
         fixed: Scalar inputs that the user fixed, which select branches.
     """
     standard = profile.standard_ops_only or target.format != "onnx"
     fused = () if standard else (step("fuse-gelu"), step("residual-sum"))
+    layers = (step("fourier-to-layers"),) if standard else ()
     return (
         step("cleanup"),
         step("upgrade-opset"),
         step("infer-shapes"),
         step("fold-constants"),
         step("splice-branches", **({"fixed": dict(fixed)} if fixed else {})),
+        *layers,
         step("fuse-batch-norm"),
         step("one-hot-to-gather"),
         step("constant-reshape"),
