@@ -5,6 +5,8 @@ fp32 answers are the same; what a search chooses stays within its limit.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import edge_sdk
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.runtime.model import Model
 from tests.cli.conftest import answer
+from tests.cli.conftest import edge_sdk as edge_sdk_command
 from tests.hugging_face.conftest import MODELS, Case
 
 pytestmark = [pytest.mark.slow, pytest.mark.converts]
@@ -125,3 +128,16 @@ def test_licence_and_tools_are_in_the_record(
     assert provenance.licence == "apache-2.0"
     assert provenance.tools["optimum"] == "2.1.0"
     assert provenance.tools["torch"].startswith("2.13.0")
+
+
+def test_what_nobody_can_export_is_refused_with_what_can_be(
+    cases: dict[str, Case], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(cases["bert-classes"].folder, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "unheard-of"}))
+    done = edge_sdk_command("convert", folder, "-o", tmp_path / "bundle", "-p", "x86-64")
+    assert done.returncode == 2
+    assert f"{file}: model_type: transformers cannot read it" in done.stderr
+    assert "supported: albert, bart, bert, " in done.stderr

@@ -45,8 +45,12 @@ def export(request: Json, progress: Progress) -> Json:
     from transformers import AutoConfig
 
     model, out, task = Path(request["model"]), Path(request["out"]), str(request["task"])
-    config = AutoConfig.from_pretrained(model)
-    kinds = TasksManager.get_supported_model_type_for_task(task, "onnx")
+    kinds = sorted(TasksManager.get_supported_model_type_for_task(task, "onnx"))
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (KeyError, ValueError) as error:  # of a kind, or with code, that transformers lacks
+        said = re.split(r"(?<=[.!?])\s", str(error))[0]
+        return {"refused": f"transformers cannot read it: {said}", "supported": kinds}
     if config.model_type in kinds:
         progress(f"exporting {config.model_type} for {task} with optimum")
         _with_optimum(model, out, task, config)
@@ -56,7 +60,7 @@ def export(request: Json, progress: Progress) -> Json:
         )
         if complaint := _with_torch(model, out, task, config):
             said = f"{config.model_type!r} has no export for {task} in optimum, and {complaint}"
-            return {"refused": said, "supported": sorted(kinds)}
+            return {"refused": said, "supported": kinds}
     progress("reading the tokenizer")
     _tokenizer(model, out)
     return {"graphs": sorted(path.name for path in out.glob("*.onnx"))}
