@@ -157,6 +157,22 @@ def test_wrong_result_over_packed_weights_is_a_note_and_leaves_no_file(tmp_path,
     assert not weights_of(path)
 
 
+def test_cpu_that_the_libraries_do_not_run_on_is_a_note_and_not_tried_again(tmp_path, monkeypatch):
+    from edge_sdk.runtime.prepared import weight_process
+
+    path, dying = bundle(tmp_path), tmp_path / "python"
+    count = tmp_path / "count"
+    dying.write_text(f"#!/bin/sh\necho >> {count}\nkill -ILL $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(weight_process.sys, "executable", str(dying))
+    for _ in range(2):
+        with edge_sdk.load(path, HERE) as model:
+            assert "do not run on this CPU: SIGILL" in model.notes[0]
+            assert model.self_test().cases == 1
+    assert count.read_text() == "\n"
+    assert not weights_of(path)
+
+
 def test_library_does_not_write_to_stderr_while_others_may(tmp_path, capfd):
     path = bundle(tmp_path)
     with edge_sdk.load(path, HERE) as model:

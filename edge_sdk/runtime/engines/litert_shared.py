@@ -24,12 +24,14 @@ from edge_sdk.runtime.engines.litert import opening, quiet
 if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Array, Feeds, Outputs
 
-MODULE = "ai_edge_litert.cpu_options"  # since the version that can be told of such a file
+# The last is there since the version that can be told of such a file; lean installations lack
+# the first, which LiteRT names as a requirement but the interpreter does without.
+MODULES = ("ml_dtypes", "ai_edge_litert", "ai_edge_litert.cpu_options")
 
 
 def is_available() -> bool:
     """Whether the installed LiteRT knows files of packed weights."""
-    return find_spec("ai_edge_litert") is not None and find_spec(MODULE) is not None
+    return all(find_spec(module) is not None for module in MODULES)
 
 
 def open_shared(

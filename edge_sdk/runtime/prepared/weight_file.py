@@ -3,6 +3,7 @@
 ::
 
     prepared/<manifest>/<key>.<hex digest>.weights
+                        <key>.refused                 why there is none
 
 The key is made of the graph's parts, LiteRT's version and the CPU; the name says what the
 bytes hash to. LiteRT finds packed weights by their place in the graph and not by what they
@@ -21,14 +22,15 @@ from edge_sdk.bundle import files
 from edge_sdk.bundle.blobs import CHUNK, hex_of
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Blob, Graph
-from edge_sdk.errors import BundleError
+from edge_sdk.errors import BundleError, EngineError
 from edge_sdk.runtime import golden
 from edge_sdk.runtime.engine import Session, SessionOptions
 from edge_sdk.runtime.engines.litert import WEIGHT_CACHE, LiteRtEngine
-from edge_sdk.runtime.engines.litert_shared import SharedSession, is_available, open_shared
+from edge_sdk.runtime.engines.litert_shared import is_available, open_shared
 from edge_sdk.runtime.prepared.artefact import verify_file
 from edge_sdk.runtime.prepared.joined import parts_key
 from edge_sdk.runtime.prepared.stamps import Stamps
+from edge_sdk.runtime.prepared.weight_process import pack
 
 # Below this, what a session packs privately is less than what the other interface takes.
 WORTHWHILE = 32 * 1024 * 1024
@@ -87,33 +89,45 @@ def _made(
     graph: Graph, variant: Variant, path: Path, options: SessionOptions, folder: Path, key: str
 ) -> Path:
     """Packs the weights, or waits for the process that is doing it."""
-    cases = [case for case in variant.record.golden if case.graph == graph.name]
-    if not cases:
-        raise BundleError("the variant has no golden case to check them with")
-    work = folder / "packing"
+    refusal = folder / f"{key}.refused"
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with files.locked(folder / "lock"):
             for found in folder.glob(f"{key}.*.weights"):
                 return found
-            for old in folder.glob(f"{parts_key(graph)[:16]}-*.weights"):
+            if refusal.exists():
+                raise EngineError(refusal.read_text(encoding="utf-8"))
+            for old in folder.glob(f"{parts_key(graph)[:16]}-*"):
                 old.unlink()  # of another version of LiteRT
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
             try:
-                packed = work / "weights"
-                session: SharedSession = open_shared(
-                    path, packed, graph.inputs, graph.outputs, options
-                )
-                for _ in range(2):  # state that stayed from call to call would show
-                    golden.self_test(cases, {graph.name: session}, variant.blobs)
-                del session  # what it has mapped is complete then
-                target = folder / f"{key}.{_digest(packed)}.weights"
-                files.sync(packed)
-                packed.replace(target)
-                files.sync(folder)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+                return _packed(graph, variant, path, options, folder / key)
+            except EngineError as error:  # said at every load from now on, but not tried again
+                files.replace(refusal, str(error).encode(), folder)
+                raise
+
+
+def _packed(
+    graph: Graph, variant: Variant, path: Path, options: SessionOptions, name: Path
+) -> Path:
+    """Packs the weights into a file that computes what it should; its name ends in its digest."""
+    cases = [case for case in variant.record.golden if case.graph == graph.name]
+    if not cases:
+        raise BundleError("the variant has no golden case to check them with")
+    work = name.with_name("packing")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        packed = work / "weights"
+        pack(path, packed, graph, options)
+        session = open_shared(path, packed, graph.inputs, graph.outputs, options)
+        for _ in range(2):  # state that stayed from call to call would show
+            golden.self_test(cases, {graph.name: session}, variant.blobs)
+        target = name.with_name(f"{name.name}.{_digest(packed)}.weights")
+        files.sync(packed)
+        packed.replace(target)
+        files.sync(target.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return target
 
 
