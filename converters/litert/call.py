@@ -34,7 +34,7 @@ from converters.litert.tensors import (
     unknown,
 )
 from converters.litert.values import Held, Values, computed, hold
-from converters.passes.graph_tools import integers, is_op, only_consumer, scalar, tensor_of
+from converters.passes.graph_tools import is_op, only_consumer, tensor_of
 from edge_sdk.errors import UnsupportedOperatorError
 
 ENGINE = "LiteRT"
@@ -131,11 +131,18 @@ class Call:
 
     def number(self, index: int, default: float | None = None) -> float | None:
         """The one element of an input; ``default`` if it is left out, ``None`` if not constant."""
-        return scalar(self.node.inputs[index]) if self.has(index) else default
+        array = self.constant(index)
+        if array is None or array.size != 1:
+            return None if self.has(index) else default
+        return float(array.reshape(()))
 
     def integers(self, name: str, index: int) -> tuple[int, ...] | None:
         """Integers that older opsets hold in an attribute; ``None`` if left out or not constant."""
-        return integers(self.node, name, index)
+        given = self.node.attributes.get_ints(name)
+        if given is not None:
+            return tuple(given)
+        array = self.constant(index)
+        return None if array is None else tuple(int(item) for item in array.reshape(-1))
 
     def known(self, name: str, index: int) -> tuple[int, ...] | None:
         """Like :meth:`integers`, but refuses those known only at run time."""

@@ -22,7 +22,6 @@ from converters.litert.subgraph import Subgraph
 from converters.litert.tensors import Shape, Tensor
 from converters.litert.values import Held, Values, hold
 from converters.litert.walk import lower_nodes
-from converters.passes.graph_tools import scalar
 
 
 @lowers("If")
@@ -71,7 +70,7 @@ def _either(a: Tensor, b: Tensor) -> Shape:
 @lowers("Loop")
 def _loop(call: Call) -> None:
     body = call.node.attributes["body"].as_graph()
-    limit = scalar(call.node.inputs[0]) if call.has(0) else None
+    limit = call.number(0)
     endless = not call.has(0) or (limit is not None and limit >= 2**31 - 1)
     carried = len(body.inputs) - 2
     if endless and len(body.outputs) > 1 + carried:
