@@ -10,7 +10,7 @@ which ``python -m benchmarks fit`` writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from converters.recipes import families, prepare
 from converters.seq2seq.source import Seq2SeqSource
 from converters.shapes import bind
 from converters.share import with_steps
-from converters.source import Source, open_source
+from converters.source import Source, open_source, quiet
 from converters.target import Target
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile, RecipeFamily
@@ -63,7 +63,10 @@ class Facts:
 
 
 def fit(
-    path: Path, profiles: Sequence[str], dimensions: Mapping[str, int] | None = None
+    path: Path,
+    profiles: Sequence[str],
+    dimensions: Mapping[str, int] | None = None,
+    progress: Callable[[str], None] = quiet,
 ) -> FitReport:
     """Predicts what a model would need on some devices.
 
@@ -72,13 +75,14 @@ def fit(
         profiles: Profiles by name or file.
         dimensions: Values of symbolic input dimensions; usual ones by default. A decoder
             has ``context`` and ``prompt``, in tokens.
+        progress: Told what happens, where reading the model takes long.
 
     Raises:
         InputError: The model cannot be read, or a profile or dimension is unknown.
     """
     started = time.monotonic()
     known = [load_profile(name) for name in dict.fromkeys(profiles)]
-    source = open_source(path)
+    source = open_source(path, say=progress)
     if isinstance(source, DecoderSource):
         return fit_decoder(source, known, dimensions or {}, started)
     if isinstance(source, Seq2SeqSource):

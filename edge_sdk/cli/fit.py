@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_sdk.cli.convert import require_converters
+from edge_sdk.cli.convert import require_converters, spoken_progress
 from edge_sdk.cli.output import emit_json, human_bytes, table
 from edge_sdk.errors import InputError
 
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     require_converters()
     from converters.fit import fit
 
-    report = fit(args.source, args.profile, dict(map(_dimension, args.dim)))
+    with spoken_progress() as progress:
+        report = fit(args.source, args.profile, dict(map(_dimension, args.dim)), progress)
     if args.json:
         emit_json(report)
     else:
