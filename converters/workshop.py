@@ -29,6 +29,9 @@ from edge_sdk.runtime.engine import Session, SessionOptions
 # Rewrites are exact in real arithmetic: what float32 leaves is rounding.
 REWRITE_DROP = 1e-4
 FAITHFUL_SAMPLES = 4
+# Elsewhere than on ARM, ONNX Runtime turns int8 activations into uint8 unless it is told to let
+# them be, and leaves some layers in float: that is not what a device for int8 computes.
+INT8_STAYS = {"session.qdqisint8allowed": "1"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,10 @@ class Workshop:
             MissingEngineError: That engine's library is not installed.
             EngineError: The engine refused the candidate.
         """
-        return open_path(built.path, options or self.options, built.host_engine)
+        options = options or self.options
+        if built.host_engine == "onnx" and _has_int8_activations(built):
+            options = replace(options, options={**INT8_STAYS, **options.options})
+        return open_path(built.path, options, built.host_engine)
 
     def use_statistics(self, prepared: tuple[Step, ...], statistics: Statistics) -> None:
         """Takes statistics from a base bundle instead of collecting them."""
@@ -267,6 +273,11 @@ class Workshop:
             metric=self.metric,
             task=self.source.task,
         )
+
+
+def _has_int8_activations(built: Built) -> bool:
+    static = (step.options for step in built.effective if step.op == "static-qdq")
+    return any(options.get("activation") == "int8" for options in static)
 
 
 def _lowered(built: Built) -> Built:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+from converters.materialize import open_path
 from converters.metrics import Metric
 from converters.package import resolved
 from converters.recipes import prepare, step
@@ -18,6 +20,7 @@ from converters.workshop import Workshop
 from device_profiles.loader import load_profile
 from edge_sdk.bundle.record import Recipe
 from edge_sdk.errors import DataError
+from edge_sdk.runtime.engine import SessionOptions
 from tests.passes.models import graph, normal
 
 
@@ -76,3 +79,26 @@ def test_statistics_of_smoothing_and_of_static_scales_are_both_kept(source, tmp_
     assert "x" in both.statistics.tensors
     assert resolved(both.statistics, both.recipe.steps).tensors["x"].channel_absmax is not None
     assert not shop.build(Recipe(name="stored", steps=(step("store-small"),))).statistics.tensors
+
+
+def test_int8_activations_are_compared_as_a_board_computes_them(tmp_path):
+    """The digits example has samples on which the other way gives other bits."""
+    digits = Path(__file__).parents[2] / "examples" / "digits"
+    source = open_source(digits / "digits.onnx")
+    data = dataset_for(source, digits / "calibration.npz")
+    shop = Workshop(source, data, data, tmp_path)
+    profile = load_profile("arm64")
+    prepared = prepare(profile, targets(profile)[0])
+    steps = (*prepared, step("static-qdq", activation="int8"))
+    static = shop.build(Recipe(name="static", steps=steps), prepared)
+    images = np.load(digits / "heldout.npz")["image"][:50]
+    as_arm, otherwise = (
+        open_path(static.path, SessionOptions(options={"session.qdqisint8allowed": flag}))
+        for flag in "10"
+    )
+    compared, arm, other = (
+        np.concatenate([session.run({"image": image[None]})["logits"] for image in images])
+        for session in (shop.open(static), as_arm, otherwise)
+    )
+    assert np.array_equal(compared, arm)
+    assert not np.array_equal(compared, other), "else this shows nothing"
