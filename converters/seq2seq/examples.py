@@ -23,6 +23,8 @@ from edge_sdk.runtime.seq2seq.network import TOKENS, Network
 
 # Tokens of each output that are compared; the cross attention is met by every one of them.
 MOST_TOKENS = 48
+# Pairs that are read and written, some twenty tokens each: enough to tell candidates apart.
+MOST_PAIRS = 64
 # Cross keys and values of all samples together, in bytes, and how many samples at least.
 MOST_BYTES, LEAST = 256 << 20, 4
 
@@ -68,7 +70,11 @@ def examples(source: Seq2SeqSource, network: Network, pairs: Pairs) -> Examples:
     tokenizer = open_tokenizer(source)
     found: list[_Example] = []
     held = start = 0
-    for pair in pairs.items:
+    items = pairs.items
+    if len(items) > MOST_PAIRS:  # files are often sorted
+        chosen = np.random.default_rng(0).permutation(len(items))[:MOST_PAIRS].tolist()
+        items = tuple(items[i] for i in chosen)
+    for pair in items:
         begun, drawn = greedy(network, source.decoding, pair.feeds, MOST_TOKENS)
         target = drawn if pair.target is None else _encoded(tokenizer, pair.target)
         read = network.read(pair.feeds)
@@ -82,7 +88,7 @@ def examples(source: Seq2SeqSource, network: Network, pairs: Pairs) -> Examples:
     whole = _dataset([({**e.feeds, TOKENS: _row(e.tokens)},) for e in found], pairs)
     numbered = _dataset([({"number": np.array(i)},) for i in range(len(found))], pairs)
     evaluated = [int(sample[0]["number"]) for sample in split(numbered)[1].samples]
-    targets = [pairs.items[i].target for i in evaluated]
+    targets = [items[i].target for i in evaluated]
     return Examples(
         encoder=_dataset([(e.feeds,) for e in found], pairs),
         decoder=_dataset([_calls(e, start) for e in found], pairs),
