@@ -381,8 +381,3 @@ def shape_of(value: ir.Value) -> Shape | None:
 def type_of(value: ir.Value) -> np.dtype[Any] | None:
     """The element type that stands for a value's own."""
     return None if value.dtype is None else computed(np.dtype(value.dtype.numpy()))
-
-
-def in_order(held: Held) -> bool:
-    """Whether a value is held with its axes in order."""
-    return held.perm == identity(len(held.shape))

@@ -259,6 +259,11 @@ MATRICES: dict[str, Case] = {
         {},
     ),
     "gemm": ("y = Gemm(x, w, b)", {"x": f(2, 4)}, {"w": f(4, 3), "b": f(3)}),
+    "gemm computed": (
+        "y = Gemm<alpha = 0.5, beta = 2.0, transB = 1>(x, z, b)",
+        {"x": f(2, 4), "z": f(3, 4), "b": f(3)},
+        {"unfree": True},
+    ),
     "gemm all": (
         "y = Gemm<alpha = 0.5, beta = 2.0, transA = 1, transB = 1>(x, w, b)",
         {"x": f(4, 2)},

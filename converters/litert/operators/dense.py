@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
 from converters.litert.tensors import Array, Perm, Tensor, broadcast, identity
 from converters.litert.weights import Layer, bias_tensor, layer_tensor
@@ -26,10 +27,12 @@ def _matmul(call: Call) -> None:
 def _gemm(call: Call) -> None:
     attributes = call.node.attributes
     alpha, beta = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
-    data = call.tensor(0, (1, 0) if attributes.get_int("transA", 0) else None)
     bias = call.constant(2)
     if not call.held(1).is_constant or (call.has(2) and bias is None):
-        raise call.unsupported("its weight or bias is computed at run time")
+        call.refuse_codes()
+        _computed_gemm(call, alpha, beta)
+        return
+    data = call.tensor(0, (1, 0) if attributes.get_int("transA", 0) else None)
     transposed = attributes.get_int("transB", 0)
     layer = Layer.of(call, 1, (0, 1) if transposed else (1, 0), axis=0 if transposed else 1)
     layer.scale_by(alpha)
@@ -39,6 +42,18 @@ def _gemm(call: Call) -> None:
             raise call.unsupported("its bias is not one number per column")
     bias = None if bias is None else bias.reshape(-1)
     call.give(fully_connected(call, data, layer, bias))
+
+
+def _computed_gemm(call: Call, alpha: float, beta: float) -> None:
+    """With a weight or bias that is computed at run time."""
+    m, attributes = Math(call), call.node.attributes
+    swapped = [bool(attributes.get_int(name, 0)) for name in ("transA", "transB")]
+    result = product(call, call.tensor(0), call.tensor(1), *swapped)
+    result = result if alpha == 1 else m.mul(result, alpha)
+    if call.has(2):
+        added = call.tensor(2) if beta == 1 else m.mul(call.tensor(2), beta)
+        result = m.add(result, added)
+    call.give(result)
 
 
 def fully_connected(call: Call, data: Tensor, layer: Layer, bias: Array | None) -> Tensor:
