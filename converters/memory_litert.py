@@ -6,7 +6,8 @@ ONNX graph that the file was lowered from. What was measured:
 * every layer's weight is packed to the heap when the file opens, from pages of the
   file that stay resident until all are packed: at that moment it is there twice;
 * float16 weights of dense layers are widened first, and the wide copy stays;
-* of a table that is looked up, a page per row is resident;
+* of a table that is looked up, a page per row is resident; one in float16 is widened
+  as a whole;
 * activations come from one arena, planned ahead, and the delegate's own.
 """
 
@@ -56,9 +57,9 @@ def packed(elements: int, stored_bits: int, *, dense: bool) -> Held:
     return Held(elements * stored_bits // 8, copies * wide)
 
 
-def looked_up(size: int, rows: int) -> Held:
-    """A table of which some rows are read."""
-    return Held(min(size, rows * PAGE))
+def looked_up(size: int, stored_bits: int, rows: int) -> Held:
+    """A table of which some rows are read; one in float16 is widened as a whole first."""
+    return Held(size, 2 * size) if stored_bits == 16 else Held(min(size, rows * PAGE))
 
 
 def litert_plan(model: ir.Model, dimensions: Mapping[str, int]) -> MemoryPlan:
@@ -92,11 +93,11 @@ def _held(node: ir.Node, sized: ir.Node, index: int, value: ir.Value | None) -> 
     tensor = tensor_of(_stored(value)) if value is not None else None
     if tensor is None or (tensor is not None and node.op_type in ("Cast", "DequantizeLinear")):
         return None  # counted where it is used
+    bits = int(tensor.dtype.itemsize * 8)
     if LAYERS.get(node.op_type) == index:
-        bits = int(tensor.dtype.itemsize * 8)
         return packed(int(tensor.size), bits, dense=node.op_type in DENSE)
     if node.op_type == "Gather" and index == 0:
-        return looked_up(tensor.nbytes, prod(static_shape(sized.inputs[1]) or (1,)))
+        return looked_up(tensor.nbytes, bits, prod(static_shape(sized.inputs[1]) or (1,)))
     return Held(tensor.nbytes)
 
 

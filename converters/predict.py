@@ -95,7 +95,7 @@ def treatment(recipe: Recipe) -> Treatment:
         elif step.op == "store-small":
             stored = 16 if step.options.get("storage") == "float16" else 8
             if format_of(recipe.engine) == "tflite":
-                native["table"] = 16  # its rows are widened once they are looked up
+                native["table"] = 16  # and widened whole, see converters.memory_litert
         elif step.op == "float16":
             stored = 16
     return Treatment(native, stored, block)
@@ -190,7 +190,8 @@ def loaded_by_litert(plan: MemoryPlan, weights: Iterable[Weight], how: Treatment
     for weight in weights:
         size, narrow = _file_bytes(weight, how)
         if weight.role == "table":
-            found = looked_up(size, weight.touched_bytes // LOOKUP_BYTES)
+            bits = how.native.get("table", 32)
+            found = looked_up(size, bits, weight.touched_bytes // LOOKUP_BYTES)
         else:
             bits = how.native.get(weight.role, 32) if narrow else how.stored
             found = packed(weight.elements, bits, dense=weight.role == "dense")
