@@ -39,7 +39,8 @@ from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import WorkError
 
 PROFILE = "board-512mb"
-LIMIT = 512 << 20
+MIB = 2**20
+LIMIT = 512 * MIB
 TOKENS = 64  # of an encoder's text, and of a dialogue model's answer
 CALLS = 50
 CACHE = Path(__file__).parents[1] / "build" / "benchmarks" / "board512"
@@ -65,12 +66,17 @@ class Stay:
     resident: int
     per_second: float
 
+    @property
+    def headroom(self) -> int:
+        """What is left of the board's memory by the larger of both counts, in bytes."""
+        return LIMIT - max(self.peak, self.resident)
+
     def figures(self, name: str) -> dict[str, float]:
         """By name, units in the names."""
         return {
-            f"{name}_peak_mib": round(self.peak / 2**20, 1),
-            f"{name}_headroom_mib": round((LIMIT - self.peak) / 2**20, 1),
-            f"{name}_agent_peak_rss_mib": round(self.resident / 2**20, 1),
+            f"{name}_peak_mib": round(self.peak / MIB, 1),
+            f"{name}_headroom_mib": round(self.headroom / MIB, 1),
+            f"{name}_agent_peak_rss_mib": round(self.resident / MIB, 1),
             f"{name}_limit_hits": float(self.hits),
             f"{name}_kills": float(self.kills),
             f"{name}_swapped_bytes": float(self.swapped),
@@ -92,10 +98,10 @@ def run(quick: bool) -> Outcome:
     }
     rows = (
         Row(
-            f"512 MiB with page cache, no swap: agent and {name}, peak, headroom, killed; "
-            "speed of this machine's cores",
-            f"{found.peak / 2**20:.0f} MiB, {(LIMIT - found.peak) / 2**20:.0f} MiB, "
-            f"{found.kills}; {found.per_second:.0f} {unit}",
+            f"512 MiB with page cache, no swap: agent and {name}; charged at most, resident at "
+            "most, left, killed; speed of this machine's cores",
+            f"{found.peak / MIB:.0f} MiB, {found.resident / MIB:.0f} MiB, "
+            f"{found.headroom / MIB:.0f} MiB, {found.kills}; {found.per_second:.0f} {unit}",
         )
         for name, (found, unit) in stays.items()
     )
