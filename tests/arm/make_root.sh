@@ -68,5 +68,4 @@ fi
 
 rm -rf "$root"/{apt,wheels,zig,msgspec} "$root"/usr/{include,share}
 chmod 755 "$root"
-mv -T "$root" "$target"
-trap - EXIT
+mv -T "$root" "$target" || [ -d "$target" ] # another run was quicker
