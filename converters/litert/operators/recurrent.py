@@ -165,8 +165,7 @@ def _unrolled(
     outputs = []
     order = range(length - 1, -1, -1) if direction.backwards else range(length)
     for number in order:
-        row = row_at(call.values, products, call.values.integers(number))
-        state = cell(call, row, state)
+        state = cell(call, _step(call, products, number), state)
         outputs.append(state[0])
     outputs = outputs[::-1] if direction.backwards else outputs
     rows = [call.values.reshape(row, (1, *row.shape)) for row in outputs]
@@ -174,6 +173,16 @@ def _unrolled(
         return rows[0], state
     options = schema.ConcatenationOptionsT(axis=0)
     return call.emit("CONCATENATION", rows, (length, *rows[0].shape[1:]), options=options), state
+
+
+def _step(call: Call, products: Tensor, number: int) -> Tensor:
+    """One step of all: by an operator that XNNPACK knows, so that all steps stay with it."""
+    values, rest = call.values, (0, 0)
+    bounds = [values.integers(item) for item in ((number, *rest), (number + 1, *rest), (1, 1, 1))]
+    options = schema.StridedSliceOptionsT(beginMask=6, endMask=6)
+    shape = products.shape[1:]
+    row = call.emit("STRIDED_SLICE", [products, *bounds], (1, *shape), options=options)
+    return values.reshape(row, shape)
 
 
 def _looped(
