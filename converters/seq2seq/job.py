@@ -35,6 +35,7 @@ from converters.seq2seq.source import Seq2SeqSource
 from converters.source import Source
 from converters.target import onnx_engine
 from converters.workshop import Built
+from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile, Rules
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 from edge_sdk.bundle.reader import Bundle
@@ -79,7 +80,8 @@ class Seq2SeqJob:
         self.max_drop = default if request.max_drop is None else request.max_drop
         self.pairs = read_pairs(source, request.data)
         say("letting the source read and write")
-        options = SessionOptions(threads=MAX_THREADS)
+        threads = min(MAX_THREADS, detect_machine().cores)
+        options = SessionOptions(threads=threads)
         reads, writes = (open_path(s.path, options) for s in (source.encoder, source.decoder))
         self.network = network_of(reads, writes, source.decoder.states)
         self.examples = examples(source, self.network, self.pairs)
@@ -87,7 +89,6 @@ class Seq2SeqJob:
             ENCODER: self._job(source.encoder, self.examples.encoder, folder / ENCODER),
             DECODER: self._job(source.decoder, self.examples.decoder, folder / DECODER),
         }
-        threads = min(MAX_THREADS, self.jobs[ENCODER].machine.cores)
         self.judge = Judge(source, self.examples, metric, threads)
 
     def variant(

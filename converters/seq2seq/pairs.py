@@ -26,7 +26,7 @@ from edge_sdk.runtime.media.spectrogram import prepare_spectrogram
 from edge_sdk.runtime.steps import Spectrogram, Tokenize, find_step, parse_steps
 
 # Generated inputs beyond these tell nothing new.
-GENERATED = 32
+GENERATED = 16
 
 
 @dataclass(frozen=True)
