@@ -12,7 +12,7 @@ store exclude each other too, by a lock on ``partial/lock``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,13 +193,16 @@ class Store:
                     except BundleError as error:
                         yield Problem(entry.name, entry.version, error)
 
-    def gc(self, *, dry_run: bool = False) -> Swept:
+    def gc(
+        self, *, dry_run: bool = False, spare: Callable[[Path], bool] = lambda path: False
+    ) -> Swept:
         """Deletes what no installed bundle needs: mark from ``index.json``, then sweep.
 
         If any installed bundle cannot be followed down to its layers, nothing is deleted.
 
         Args:
             dry_run: Only say what would be deleted; writes nothing, takes no lock.
+            spare: Says of a blob's file or a temporary one that it is still needed.
 
         Raises:
             BundleError: The directory is not a store, or an installed bundle is damaged.
@@ -212,13 +215,13 @@ class Store:
                 blobs={
                     path: path.lstat().st_size
                     for path in _entries(self.blobs.folder)
-                    if len(path.name) == 64 and path.name not in needed
+                    if len(path.name) == 64 and path.name not in needed and not spare(path)
                 },
                 prepared=tuple(p for p in _entries(self.prepared) if p.name not in manifests),
                 temporary=tuple(
                     path
                     for path in (*_entries(self.blobs.temporary), *_entries(self.blobs.partial))
-                    if path != self.blobs.fetching
+                    if path != self.blobs.fetching and not spare(path)
                 ),
             )
             if not dry_run:

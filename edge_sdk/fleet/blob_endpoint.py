@@ -14,7 +14,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -43,7 +43,9 @@ def routes(root: Path, door: Door | None = None) -> list[BaseRoute]:
         root: The store; what is installed later is served from then on.
         door: Who may push and delete; nobody unless given.
     """
-    reads, changes = _Reads(Shelf(root)), _Changes(Shelf(root), Intake(root))
+    intake = Intake(root)
+    reads = _Reads(Shelf(root), intake if door else None)
+    changes = _Changes(Shelf(root), intake)
     return [
         _route("/v2/", door, reads.version),
         _route("/v2/{name:path}/tags/list", door, reads.tags),
@@ -64,8 +66,9 @@ def routes(root: Path, door: Door | None = None) -> list[BaseRoute]:
 class _Reads:
     """What everyone may ask for."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, intake: Intake | None) -> None:
         self._shelf = shelf
+        self._intake = intake
 
     async def version(self, _: Request) -> Response:
         return JSONResponse({})
@@ -85,6 +88,8 @@ class _Reads:
     async def blob(self, request: Request) -> Response:
         name, digest = request.path_params["name"], request.path_params["digest"]
         found = await run_in_threadpool(self._shelf.blob, name, digest)
+        if found and self._intake and request.method == "HEAD":
+            found = found if await run_in_threadpool(self._intake.claim, name, digest) else None
         if found is None:
             return _error(404, "BLOB_UNKNOWN", f"{name} has no {digest}")
         path, packed = self._shelf.store.blobs.path(digest), None
@@ -122,8 +127,9 @@ class _Changes:
 
     async def blob(self, request: Request) -> Response:
         digest = request.query_params.get("digest", "")
-        await self._intake.finish(request.path_params["upload"], digest, request.stream())
-        where = f"/v2/{request.path_params['name']}/blobs/{digest}"
+        name, upload = request.path_params["name"], request.path_params["upload"]
+        await self._intake.finish(name, upload, digest, request.stream())
+        where = f"/v2/{name}/blobs/{digest}"
         return Response(status_code=201, headers={"Location": where})
 
     async def manifest(self, request: Request) -> Response:
@@ -182,6 +188,8 @@ def _route(path: str, door: Door | None, read: Handler, **changes: Handler) -> R
             return _error(400, "MANIFEST_INVALID", str(error))
         except WorkError as error:
             return _error(507, "UNKNOWN", str(error))
+        except ClientDisconnect:  # nobody reads this
+            return _error(400, "BLOB_UPLOAD_INVALID", "the upload broke off")
 
     return Route(path, answer, methods=_METHODS)
 

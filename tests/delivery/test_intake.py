@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import subprocess
 import threading
 import time
@@ -157,3 +158,49 @@ def test_a_deleted_bundle_frees_its_blobs(serve, large, tmp_path):
         assert http.request("DELETE", url, headers=headers).status == 404
     assert served.ls() == ()
     assert list(served.blobs.folder.iterdir()) == []
+
+
+def test_a_bundle_that_is_removed_takes_nothing_from_one_that_is_being_pushed(
+    serve, large, tmp_path
+):
+    host = serve()
+    push(RegistryClient(), large, reference(host))
+    other = open_bundle(make_large(tmp_path / "other", 4, 400_000, version="2.0.0"))
+    client, removed = RegistryClient(), []
+    request = client.request
+
+    def remove_first(method, reference, target, **more):
+        if (method, target) == ("PUT", "manifests/2.0.0"):  # all else has come
+            with urllib3.PoolManager() as http:
+                answer = http.request("DELETE", f"http://{host}/v2/digits/manifests/1.0.0")
+                removed.append(answer.status)
+        return request(method, reference, target, **more)
+
+    client.request = remove_first
+    push(client, other, reference(host, tag="2.0.0"))
+    assert removed == [202]
+    store = Store(tmp_path / "served")
+    assert [e.version for e in store.ls()] == ["2.0.0"]
+    assert list(store.verify()) == []
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(serve, tmp_path):
+    host = serve()
+    address, _, port = host.rpartition(":")
+    left, digest = tmp_path / "served" / "tmp", f"sha256:{'0' * 64}"
+    for method in ("PATCH", "PUT"):
+        with socket.create_connection((address, int(port))) as client:
+            client.sendall(
+                f"{method} /v2/digits/blobs/uploads/{'0' * 32}?digest={digest} HTTP/1.1\r\n"
+                f"Host: {host}\r\nContent-Length: 1000000\r\n\r\n".encode()
+                + b"x" * 200_000
+            )
+            wait_for(lambda: left.is_dir() and [p for p in left.iterdir() if p.stat().st_size])
+        wait_for(lambda: not list(left.iterdir()))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until, "nothing came"
+        time.sleep(0.01)
