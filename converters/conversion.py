@@ -144,6 +144,12 @@ def _job(
             where="--on",
             remedy="leave it out; measure the bundle there with edge-sdk bench",
         )
+    if measurer is not None and request.recipe is not None:
+        raise InputError(
+            "a recipe that is forced leaves nothing to choose",
+            where="--on",
+            remedy="leave it out, or the recipe",
+        )
     if isinstance(source, DecoderSource):
         return DecoderJob(request, limited(source, request.context), folder, say)
     if isinstance(source, Seq2SeqSource):

@@ -126,7 +126,8 @@ class Agent:
         self._reported = self._shadow.report(self._state())
         tried = self._trials.result
         if tried is not None or "trial" in self._trial_shadow.reported:
-            self._trial_shadow.report({"trial": tried and msgspec.to_builtins(tried)})
+            told = self._trial_shadow.report({"trial": tried and msgspec.to_builtins(tried)})
+            self._reported = self._reported and told
         return 0.0 if stepped else self._idle_seconds()
 
     @property
@@ -181,7 +182,7 @@ class Agent:
             return self._begin(lambda: self._executor.perform(step))
         if self._trials.ready:
             self._trying = True
-            return self._begin(self._trials.perform)
+            return self._begin(self._trials.begin())
         return False
 
     def _begin(self, work: Callable[[], None]) -> bool:

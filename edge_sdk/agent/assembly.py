@@ -111,7 +111,7 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
         delivery,
         clock=clock,
         memory=lambda: _memory_left(config),
-        about=_about,
+        about=lambda: detect_machine(engines=False).title,
     )
     return Agent(config, link, executor, router, shadow, presence, postman, tried, asked, around)
 
@@ -120,12 +120,6 @@ def _memory_left(config: AgentConfig) -> int:
     """Bytes that a process beside this one may use."""
     total = config.memory or detect_machine(engines=False).memory_mib << 20
     return total - memory_in_use()
-
-
-def _about() -> tuple[str, dict[str, str]]:
-    """What this device is, and the versions of its engines."""
-    here = detect_machine()
-    return here.title, {engine.name: engine.version for engine in here.engines}
 
 
 def set_damage_aside(store: Store) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import shutil
 import statistics
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ import msgspec
 
 from edge_sdk.agent.delivery import Delivery
 from edge_sdk.agent.plan import Target
+from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.measurements import DeviceFigures
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import EdgeSdkError
 from edge_sdk.runtime import trial as runtime
 from edge_sdk.runtime.trial import Question
-from edge_sdk.shadow.trials import Trial, TrialResult
+from edge_sdk.shadow.trials import Trial, TrialCandidate, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +36,20 @@ ROUNDS = 3
 _RETRY_S = 30.0
 _RESERVE = 32 << 20  # bytes that stay free beside a candidate
 _LEAST = 48 << 20  # what Python and an engine take with no model at all
+_MOST_RESTARTS = 2
+_FIELD = 200  # characters of a text that is reported: shadows are small
 Measure = Callable[[Question, Callable[[], bool]], DeviceFigures]
 
 
 class Trials:
-    """One trial at a time.
+    """One trial at a time; wished for and begun by one thread, measured by another.
 
     Args:
         folder: Where candidates are kept while they are measured.
         delivery: Where they come from.
         clock: Seconds, monotonic.
         memory: Bytes that a candidate's process may use.
-        about: What the device is, and its engines.
+        about: What the device is.
         measure: Measures one candidate.
     """
 
@@ -56,7 +60,7 @@ class Trials:
         *,
         clock: Callable[[], float],
         memory: Callable[[], int | None],
-        about: Callable[[], tuple[str, dict[str, str]]],
+        about: Callable[[], str],
         measure: Measure = runtime.measure,
     ) -> None:
         self._folder = folder
@@ -65,7 +69,9 @@ class Trials:
         self._memory = memory
         self._about = about
         self._measure = measure
+        self._lock = threading.Lock()  # of what both threads change
         self._wanted: Trial | None = None
+        self._under_way = False
         self._cancelled = False
         self._not_before = 0.0
         self.result: TrialResult | None = None
@@ -78,15 +84,17 @@ class Trials:
         except msgspec.ValidationError as error:
             log.error("the trial that is desired cannot be read: %s", error)
             return
-        if wanted != self._wanted:
-            self.cancel()
-            self._wanted, self._not_before = wanted, 0.0
-        if done and wanted and done.id == wanted.id and done.status in ("done", "failed"):
-            self.result = done
-        elif wanted and (self.result is None or self.result.id != wanted.id):
-            self.result = TrialResult(id=wanted.id, status="waiting")
-        elif wanted is None:
-            self.result = None
+        with self._lock:
+            changed = wanted != self._wanted
+            if changed:
+                self.cancel()
+                self._wanted, self._not_before = wanted, 0.0
+            if wanted is None:
+                self.result = None
+            elif self.result is None or self.result.id != wanted.id:
+                self.result = _taken_up(wanted, done)
+            if not self._under_way and (changed or not self.waits):
+                self._clean()
 
     @property
     def due(self) -> float | None:
@@ -110,39 +118,55 @@ class Trials:
         """Ends what is under way soon; from any thread. It is begun again later."""
         self._cancelled = True
 
-    def perform(self) -> None:
-        """Measures all candidates; what goes wrong is recorded."""
+    def begin(self) -> Callable[[], None]:
+        """What measures all candidates, for another thread; what goes wrong is recorded.
+
+        From here on, :meth:`cancel` ends it.
+        """
         wanted = self._wanted
-        if wanted is None:
-            return
-        self._cancelled = False
+        assert wanted is not None, "nothing is ready"
+        self._cancelled, self._under_way = False, True
+        return lambda: self._perform(wanted)
+
+    def _perform(self, wanted: Trial) -> None:
         try:
-            machine, engines = self._about()
-            self.result = TrialResult(
-                id=wanted.id, status="measuring", machine=machine, engines=engines
-            )
-            bundles = {name: self._fetch(wanted, name) for name in wanted.candidates}
-            self._say(wanted, status="done", figures=self._rounds(wanted, bundles), candidate=None)
+            self._say(wanted, status="measuring", machine=self._about())
+            bundles = {one.name: self._fetch(wanted, one) for one in wanted.candidates}
+            figures = self._rounds(wanted, bundles)
+            self._say(wanted, status="done", figures=figures, candidate=None)
         except (EdgeSdkError, OSError) as error:
             if self._cancelled or getattr(error, "passing", False):
                 self._not_before = self._clock() + (0.0 if self._cancelled else _RETRY_S)
                 self._say(wanted, status="waiting", candidate=None)
-                return
-            log.warning("the trial %s failed: %s", wanted.id, error)
-            self._say(wanted, status="failed", error=str(error), candidate=None)
-        self._clean()
+            else:
+                self._failed(wanted, error)
+        except Exception as error:  # a trial's edge: it is recorded, and what serves goes on
+            log.exception("the trial %s failed", wanted.id)
+            self._failed(wanted, error)
+        with self._lock:
+            self._under_way = False
+            goes_on = self._wanted == wanted and self.waits
+        if not goes_on:
+            self._clean()
+
+    def _failed(self, wanted: Trial, error: Exception) -> None:
+        log.warning("the trial %s failed: %s", wanted.id, error)
+        self._say(wanted, status="failed", error=str(error)[:_FIELD], candidate=None)
 
     def _clean(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _fetch(self, wanted: Trial, name: str) -> Path:
+    def _fetch(self, wanted: Trial, candidate: TrialCandidate) -> Path:
         """Brings a candidate; the path by which the runtime opens it."""
-        self._say(wanted, candidate=name)
-        candidate = wanted.candidates[name]
-        target = Target(digest=candidate.digest, version=name, ref=candidate.ref)
-        store = Store(self._folder / candidate.digest.removeprefix("sha256:")[:16])
+        target = Target(digest=candidate.digest, version=candidate.name, ref=candidate.ref)
+        store = Store(self._folder / hex_of(candidate.digest))
         found = self._delivery.fetch(
-            target, lambda progress: None, lambda: self._cancelled, into=store.root
+            target,
+            lambda so_far: self._say(
+                wanted, candidate=candidate.name, fetched_bytes=so_far.bytes_done
+            ),
+            lambda: self._cancelled,
+            into=store.root,
         )
         entry = store.enter(found.descriptor, candidate.digest)
         return Path(f"{store.root}#{entry.name}:{entry.version}")
@@ -153,7 +177,7 @@ class Trials:
             for name, bundle in bundles.items():
                 if any(figures.error for figures in found[name]):
                     continue
-                self._say(wanted, candidate=name)
+                self._say(wanted, candidate=name, fetched_bytes=0)
                 found[name].append(self._measured(wanted, bundle))
         return {name: _median(rounds) for name, rounds in found.items()}
 
@@ -167,17 +191,29 @@ class Trials:
         return self._measure(question, lambda: self._cancelled)
 
     def _say(self, wanted: Trial, **changes: Any) -> None:
-        known = self.result
-        if known is None or known.id != wanted.id:
-            return  # another trial is wanted meanwhile, or none
-        self.result = msgspec.structs.replace(known, **changes)
+        with self._lock:
+            known = self.result
+            if known is not None and known.id == wanted.id:  # else another is wanted meanwhile
+                self.result = msgspec.structs.replace(known, **changes)
+
+
+def _taken_up(wanted: Trial, reported: TrialResult | None) -> TrialResult:
+    """Where a trial stands that this process hears of for the first time."""
+    known = reported if reported and reported.id == wanted.id else None
+    if known is None or known.status in ("done", "failed"):
+        return known or TrialResult(id=wanted.id, status="waiting")
+    restarts = known.restarts + (known.status == "measuring")
+    if restarts > _MOST_RESTARTS:
+        error = f"the agent ended {restarts} times while it measured"
+        return TrialResult(id=wanted.id, status="failed", error=error)
+    return TrialResult(id=wanted.id, status="waiting", restarts=restarts)
 
 
 def _median(rounds: list[DeviceFigures]) -> DeviceFigures:
     """One candidate's figures over all rounds; the first load is the one that counts."""
-    failed = next((figures for figures in rounds if figures.error), None)
+    failed = next((figures.error for figures in rounds if figures.error), None)
     if failed:
-        return failed
+        return DeviceFigures(error=failed[:_FIELD])
     return msgspec.structs.replace(
         rounds[0],
         p50_ms=round(statistics.median(figures.p50_ms for figures in rounds), 4),
@@ -185,4 +221,5 @@ def _median(rounds: list[DeviceFigures]) -> DeviceFigures:
         load_ms=round(rounds[0].load_ms, 2),
         calls=sum(figures.calls for figures in rounds),
         peak_rss_bytes=max(figures.peak_rss_bytes for figures in rounds),
+        notes=tuple(note[:_FIELD] for note in rounds[0].notes[:2]),
     )

@@ -96,6 +96,10 @@ def run(args: argparse.Namespace) -> int:
     from converters import convert
     from converters.report import render_text
 
+    if args.save_profile and not args.save_profile.absolute().parent.is_dir():
+        raise InputError(
+            "no such folder", where=str(args.save_profile.parent), remedy="create it first"
+        )
     with spoken_progress() as progress:
         measurer = _device(args, progress)
         report = convert(
@@ -154,6 +158,9 @@ def _save_profile(path: Path, name: str, report: Report) -> None:
     from edge_sdk.bundle import files
 
     [variant] = report.variants
+    if not any(row.device and not row.device.error for row in variant.report.candidates):
+        note(f"{path} was not written: the device measured nothing")
+        return
     text = to_toml(refined(load_profile(name), variant.report.candidates))
     with files.writing(path), files.temporary(path.absolute().parent) as file:
         file.write(text.encode())

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from edge_sdk.bundle.measurements import DeviceFigures
 from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.errors import ConfigError, FleetError, TransferError
+from edge_sdk.errors import ConfigError, EdgeSdkError, FleetError, TransferError
 from edge_sdk.fleet import views
 from edge_sdk.fleet.client import FleetClient
 from edge_sdk.fleet.shelf import repository, tag
@@ -25,9 +26,33 @@ from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
 
 _POLL_S = 0.5
-_SILENCE_S = 600.0  # for packing a large model on a slow board
+# How long to wait while nothing changes; a board may take minutes to pack a large model.
+_ABSENCE_S, _SILENCE_S = 60.0, 900.0
 _PREFIX = "thing:"
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """What is seen of a trial."""
+
+    reached: bool = True
+    online: bool = True
+    result: TrialResult | None = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which it is waited for a change."""
+        return _SILENCE_S if self.online and self.result else _ABSENCE_S
+
+    def __str__(self) -> str:
+        if not self.reached:
+            return "the fleet's server is not reached"
+        if not self.online:
+            return "is not online"
+        if self.result is None:
+            return "has not answered"
+        return f"{self.result.status} {self.result.candidate or ''}".rstrip()
 
 
 class OnThing:
@@ -53,7 +78,7 @@ class OnThing:
             raise ConfigError(
                 f"{where!r} names no device", where="--on", remedy="write --on thing:NAME"
             )
-        self.name = where
+        self.name = self._where = where
         self._thing = where.removeprefix(_PREFIX)
         self._server = server
         self._token = token
@@ -87,34 +112,58 @@ class OnThing:
             request = views.TrialRequest(candidates=references, seconds=seconds)
             begun = self._fleet.begin_trial(self._thing, request)
             try:
-                return self._wait(begun.id).figures
+                result = self._wait(begun.id)
             finally:
-                self._fleet.end_trial(self._thing)
+                self._end(begun.id)
+        self.name = f"{self._where} ({result.machine})"
+        return result.figures
 
     def _wait(self, number: str) -> TrialResult:
-        """Waits as long as something happens."""
-        seen: TrialResult | None = None
-        heard = time.monotonic()
+        """Waits as long as something happens, or is likely to."""
+        seen: _Sight | None = None
+        since = time.monotonic()
         while True:
-            view = self._fleet.trial(self._thing)
-            result = view.result if view.result and view.result.id == number else None
-            if result != seen:
-                seen, heard = result, time.monotonic()
-                self._say(
-                    f"{self.name}: {result.status if result else 'asked'}"
-                    f"{f' {result.candidate}' if result and result.candidate else ''}"
-                )
+            sight = self._look(number)
+            if sight != seen:
+                seen, since = sight, time.monotonic()
+                self._say(f"{self._where}: {sight}")
+            result = sight.result
             if result and result.status == "done":
                 return result
             if result and result.status == "failed":
-                raise FleetError(f"could not measure: {result.error}", where=self.name)
-            if time.monotonic() - heard > _SILENCE_S:
+                raise FleetError(f"could not measure: {result.error}", where=self._where)
+            if time.monotonic() - since > sight.patience:
                 raise FleetError(
-                    f"nothing was heard of the trial for {_SILENCE_S:.0f} s",
-                    where=self.name,
+                    f"{sight} for {sight.patience:.0f} s, so it is not waited for any longer",
+                    where=self._where,
                     remedy="look at its agent's log; it must be of this version of edge-sdk",
                 )
             time.sleep(_POLL_S)
+
+    def _look(self, number: str) -> _Sight:
+        """How far a trial is.
+
+        Raises:
+            FleetError: The device is not asked for it any more.
+        """
+        try:
+            view = self._fleet.trial(self._thing)
+        except TransferError:  # it may be starting again
+            return _Sight(reached=False)
+        if view.id != number:
+            raise FleetError(
+                "was asked to measure something else meanwhile" if view.id else "is asked no more",
+                where=self._where,
+                remedy="one conversion at a time measures on a device: try again later",
+            )
+        known = view.result if view.result and view.result.id == number else None
+        return _Sight(online=view.online, result=known)
+
+    def _end(self, number: str) -> None:
+        try:
+            self._fleet.end_trial(self._thing, number)
+        except EdgeSdkError as error:
+            self._say(f"{self._where}: it is still asked to measure: {error.message}")
 
     @contextmanager
     def _pushed(self, bundles: Mapping[str, Path]) -> Iterator[dict[str, str]]:
@@ -130,7 +179,7 @@ class OnThing:
                 for name, path in bundles.items():
                     bundle = open_bundle(path)
                     target = f"{base}/{repository(bundle.name)}:{tag(bundle.version)}"
-                    self._say(f"{self.name}: sending {name}")
+                    self._say(f"{self._where}: sending {name}")
                     there.append(Reference.parse(target))
                     push(client, bundle, there[-1])
                     references[name] = f"{bundle.name}:{bundle.version}"

@@ -4,7 +4,7 @@
 
     GET   /devices?selector=…      GET   /devices/{thing}      PATCH /devices/{thing}/labels
                                    DELETE /devices/{thing}
-    GET, POST, DELETE /devices/{thing}/trial
+    GET, POST /devices/{thing}/trial     DELETE /devices/{thing}/trial/{id}
     GET   /rollouts                POST  /rollouts
     GET   /rollouts/{id}           POST  /rollouts/{id}/{pause|resume|approve|abort|rollback}
     GET   /rollouts/{id}/progress  server-sent events: the rollout, after every change
@@ -101,7 +101,7 @@ class Api:
             self._route("PATCH", "/devices/{thing}/labels", self._label),
             self._route("GET", "/devices/{thing}/trial", self._show_trial),
             self._route("POST", "/devices/{thing}/trial", self._begin_trial),
-            self._route("DELETE", "/devices/{thing}/trial", self._end_trial),
+            self._route("DELETE", "/devices/{thing}/trial/{id}", self._end_trial),
             self._route("GET", "/rollouts", self._list_rollouts),
             self._route("POST", "/rollouts", self._deploy),
             self._route("GET", "/rollouts/{id:int}", self._show_rollout),
@@ -170,10 +170,10 @@ class Api:
 
     async def _begin_trial(self, request: Request) -> Response:
         asked, device = await _body(request, views.TrialRequest), self._device(request)
-        candidates = {}
+        candidates = []
         for name, ref in asked.candidates.items():
             found = await asyncio.to_thread(resolve, ref, self.store, self._own(request))
-            candidates[name] = TrialCandidate(ref=found.ref, digest=found.digest)
+            candidates.append(TrialCandidate(name=name, ref=found.ref, digest=found.digest))
         trial = await trials.begin(
             self.shadows, device.thing, candidates, seconds=asked.seconds, threads=asked.threads
         )
@@ -184,19 +184,14 @@ class Api:
 
     async def _show_trial(self, request: Request) -> Response:
         device = self._device(request)
-        found = await trials.result(self.shadows, device.thing)
+        number, result = await trials.state(self.shadows, device.thing)
         return answer(
-            views.TrialView(
-                thing=device.thing,
-                online=device.online,
-                id=found.id if found else "",
-                result=found,
-            )
+            views.TrialView(thing=device.thing, online=device.online, id=number, result=result)
         )
 
     async def _end_trial(self, request: Request) -> Response:
         device = self._device(request)
-        await trials.end(self.shadows, device.thing)
+        await trials.end(self.shadows, device.thing, request.path_params["id"])
         return answer(views.TrialView(thing=device.thing, online=device.online))
 
     async def _detail(self, device: Device) -> Response:

@@ -74,9 +74,10 @@ class FleetClient:
         """How far a device is with measuring."""
         return self._get(_trial(thing), views.TrialView)
 
-    def end_trial(self, thing: str) -> views.TrialView:
-        """Asks a device for no measurement any more."""
-        return self._send("DELETE", _trial(thing), views.View(), views.TrialView)
+    def end_trial(self, thing: str, number: str) -> views.TrialView:
+        """Asks a device for a trial no more; another one goes on."""
+        path = f"{_trial(thing)}/{quote(number, safe='')}"
+        return self._send("DELETE", path, views.View(), views.TrialView)
 
     def deploy(self, request: views.DeployRequest) -> views.Deployment:
         """Begins a rollout, or says what it would do."""

@@ -42,6 +42,7 @@ from edge_sdk.fleet.rollout.state import (
 from edge_sdk.fleet.shadow_service import ShadowService
 from edge_sdk.fleet.views import RolloutView
 from edge_sdk.fleet.webhooks import Webhooks
+from edge_sdk.shadow import trials
 from edge_sdk.shadow.algebra import Reply
 from edge_sdk.shadow.models import SHADOW
 
@@ -193,7 +194,8 @@ class RolloutEngine:
                         where=thing,
                         remedy="wait until it ends, or abort it",
                     )
-            await self._shadows.submit(thing, SHADOW, "delete", b"")
+            for name in (SHADOW, trials.SHADOW):
+                await self._shadows.submit(thing, name, "delete", b"")
             await self._devices.forget(thing)
         await self.record((Event(kind="device.forgotten", text="", thing=thing, by=by),))
 

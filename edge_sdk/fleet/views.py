@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from edge_sdk.fleet.rollout.device import Device
 from edge_sdk.fleet.rollout.events import AuditEntry
 from edge_sdk.fleet.rollout.state import Member, Plan, Rollout, Status
 from edge_sdk.shadow.models import DesiredModel, ReportedAgent, ReportedModel
-from edge_sdk.shadow.trials import TrialResult
+from edge_sdk.shadow.trials import MOST_CANDIDATES, Seconds, Threads, TrialResult
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,9 +167,9 @@ class TrialRequest(View, frozen=True, kw_only=True, forbid_unknown_fields=True):
         threads: Threads of each session; 0 for as many as its profile says.
     """
 
-    candidates: dict[str, str]
-    seconds: float = 3.0
-    threads: int = 0
+    candidates: Annotated[dict[str, str], Meta(min_length=1, max_length=MOST_CANDIDATES)]
+    seconds: Seconds = 3.0
+    threads: Threads = 0
 
 
 class TrialView(View, frozen=True, kw_only=True):
@@ -178,7 +179,7 @@ class TrialView(View, frozen=True, kw_only=True):
         thing: The device.
         online: Whether it is.
         id: Of the trial; empty where none is asked for.
-        result: What the device says of it; ``None`` until it has heard.
+        result: What the device says of the trial that it heard of last, if of any.
     """
 
     thing: str

@@ -6,6 +6,7 @@ candidate that is too large nor one that crashes its engine does harm to what se
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -26,6 +27,8 @@ from edge_sdk.errors import EngineError
 NICENESS = 19
 _PATIENCE_S = 600.0  # beyond the time to measure, for loading and packing on a slow board
 _POLL_S = 0.2
+_GRACE_S = 2.0  # for a process to end what it started itself
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,13 @@ def measure(question: Question, cancelled: Callable[[], bool] = lambda: False) -
         EngineError: It was cancelled.
     """
     settings = json.dumps(
-        [str(question.bundle), question.seconds, question.threads, question.memory_limit]
+        [
+            str(question.bundle),
+            question.seconds,
+            question.threads,
+            question.memory_limit,
+            os.getpid(),
+        ]
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_sdk.runtime.trial", settings],
@@ -68,19 +77,31 @@ def measure(question: Question, cancelled: Callable[[], bool] = lambda: False) -
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + question.seconds + _PATIENCE_S
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            out, err = process.communicate(timeout=_POLL_S)
-            break
-        if cancelled() or time.monotonic() > deadline:
-            process.kill()
-            process.communicate()
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                out, err = process.communicate(timeout=_POLL_S)
+                break
             if cancelled():
                 raise EngineError("the trial was cancelled", where=str(question.bundle))
-            return DeviceFigures(error=f"took longer than {_PATIENCE_S:.0f} s")
+            if time.monotonic() > deadline:
+                return DeviceFigures(error=f"took longer than {_PATIENCE_S:.0f} s")
+    finally:
+        if process.poll() is None:
+            _end(process)
     if process.returncode:
         return DeviceFigures(error=_ending(process.returncode, err.decode(errors="replace")))
     return msgspec.json.decode(out, type=DeviceFigures)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process; asked first, it ends what it started itself."""
+    process.terminate()
+    try:
+        process.communicate(timeout=_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def _ending(code: int, said: str) -> str:
@@ -92,6 +113,17 @@ def _ending(code: int, said: str) -> str:
     return (said.strip() or f"ended with code {code}").splitlines()[-1]
 
 
+def _depend_on(parent: int) -> None:
+    """Ends this process, by way of every ``finally``, when it is told to or its parent dies.
+
+    What it compiles in a process apart (:mod:`edge_sdk.runtime.compiled`) ends with it.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before that
+        sys.exit(128 + signal.SIGTERM)
+
+
 def _yield_to_others() -> None:
     """Leaves the processor and, where it is short, the memory to what serves."""
     os.nice(NICENESS)
@@ -99,8 +131,10 @@ def _yield_to_others() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def main(settings: str) -> None:
-    """Takes a question as JSON; prints a DeviceFigures."""
+def main(settings: str) -> DeviceFigures:
+    """Takes a question as JSON and answers it."""
+    path, seconds, threads, limit, parent = json.loads(settings)
+    _depend_on(parent)
     _yield_to_others()
     import numpy as np
 
@@ -108,32 +142,36 @@ def main(settings: str) -> None:
     from edge_sdk.runtime import bench, process
     from edge_sdk.runtime.model import load
 
-    path, seconds, threads, limit = json.loads(settings)
     variant = open_bundle(path).variants[0]
     if limit is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     started = time.perf_counter()
-    model = load(path, variant.profile, memory_limit=limit, threads=threads or None)
-    loaded = time.perf_counter()
-    model.settle(_PATIENCE_S / 2)  # an engine that is compiled first is what is asked about
-    model.self_test()
-    timed = bench.Timed(model.run, bench.golden_calls(variant))
-    bench.in_turns([timed], seconds)
-    p50, p95 = (float(v) * 1e3 for v in np.percentile(timed.times, (50, 95)))
-    found = DeviceFigures(
-        p50_ms=p50,
-        p95_ms=p95,
-        calls=len(timed.times),
-        load_ms=(loaded - started) * 1e3,
-        peak_rss_bytes=process.peak_rss(),
-        notes=model.notes,
-    )
-    sys.stdout.buffer.write(msgspec.json.encode(found))
+    with load(path, variant.profile, memory_limit=limit, threads=threads or None) as model:
+        loaded = time.perf_counter()
+        if not model.settle(_PATIENCE_S / 2):  # what serves later is what is asked about
+            raise EngineError("; ".join(model.notes))
+        model.self_test()
+        timed = bench.Timed(model.run, bench.golden_calls(variant))
+        bench.in_turns([timed], seconds)
+        p50, p95 = (float(v) * 1e3 for v in np.percentile(timed.times, (50, 95)))
+        return DeviceFigures(
+            p50_ms=p50,
+            p95_ms=p95,
+            calls=len(timed.times),
+            load_ms=(loaded - started) * 1e3,
+            peak_rss_bytes=process.peak_rss(),
+            notes=model.notes,
+        )
 
 
 if __name__ == "__main__":
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what engines print is no part of the answer
     try:
-        main(sys.argv[1])
+        found = main(sys.argv[1])
     except Exception as error:  # noqa: BLE001 - a process' edge: its last line says why
         sys.exit(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    with answer:
+        answer.write(msgspec.json.encode(found))

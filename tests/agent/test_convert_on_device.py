@@ -85,10 +85,16 @@ def test_a_devices_figures_decide_and_refine_the_profile(agent, cloud, lean, tmp
         (["--on", "thing:nobody"], "no device 'nobody' is known"),
         (["--on", "bench-2"], "write --on thing:NAME"),
         (["--on", "thing:bench-2", "-p", "arm64"], "for 2 profiles"),
+        (["--on", "thing:bench-2", "--save-profile", "no/such/x.toml"], "no such folder"),
+        (["--on", "thing:bench-2", "--recipe", "forced.toml"], "leaves nothing to choose"),
         (["--save-profile", "x.toml"], "add --on"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_any_work(cloud, tmp_path, options, message):
+def test_what_cannot_be_measured_is_said_before_any_work(
+    agent, cloud, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("forced.toml").write_text('name = "fp32"\n')
     source = models.classifier(tmp_path)
     server = cloud.server.serving["http"]
     done = edge_sdk(

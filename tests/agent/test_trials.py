@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from edge_sdk.errors import TransferError
 from edge_sdk.runtime.trial import Question, measure
 from edge_sdk.shadow.topics import ROOTS, Address
 from edge_sdk.shadow.trials import SHADOW, Trial, TrialCandidate
+from tests.agent.cloud_process import until
 from tests.agent.releases import desired
 from tests.agent.world import Cloud, Device
 
@@ -24,11 +27,17 @@ THING = "gate-7"
 
 def wish(bundles: Mapping[str, Bundle], *names: str, number: str = "t1", **fields: Any) -> Trial:
     """A trial of some bundles."""
-    candidates = {
-        name: TrialCandidate(ref=desired(bundles[name]).ref, digest=desired(bundles[name]).digest)
-        for name in names
-    }
-    return Trial(id=number, candidates=candidates, seconds=0.03, **fields)
+    wishes = {name: desired(bundles[name]) for name in names}
+    candidates = tuple(
+        TrialCandidate(name=name, ref=wish.ref, digest=wish.digest) for name, wish in wishes.items()
+    )
+    return Trial(id=number, candidates=candidates, **{"seconds": 0.03, "threads": 0, **fields})
+
+
+def of_digest(digest: str) -> Trial:
+    """A trial of something that nobody has."""
+    lost = TrialCandidate(name="lost", ref="shelf.test/lookup:9.0.0", digest=digest)
+    return Trial(id="t", candidates=(lost,), seconds=0.03, threads=0)
 
 
 def ask(cloud: Cloud, trial: Trial | None, thing: str = THING) -> None:
@@ -53,7 +62,7 @@ def test_a_device_measures_what_it_is_asked_about_and_keeps_nothing(device, clou
     for name in ("1", "2"):
         assert result["figures"][name]["p50_ms"] > 0
         assert result["figures"][name]["peak_rss_bytes"] > 2**20
-    assert result["engines"]["onnx"]
+    assert result["machine"]
     assert "candidate" not in result
     assert here.report.models == {}, "nothing was installed"
     assert not (Path(here.config.store) / "agent" / "trials").exists()
@@ -85,8 +94,7 @@ def test_a_trial_is_measured_once_and_a_new_one_again(device, cloud, bundles, sh
 
 def test_a_candidate_that_cannot_be_had_fails_the_trial(device, cloud, bundles):
     here: Device = device()
-    lost = TrialCandidate(ref="shelf.test/lookup:9.0.0", digest="sha256:" + "0" * 64)
-    ask(cloud, Trial(id="t", candidates={"lost": lost}))
+    ask(cloud, of_digest("sha256:" + "0" * 64))
     here.settle()
     assert said(cloud)["status"] == "failed"
     assert "no such bundle" in said(cloud)["error"]
@@ -101,6 +109,35 @@ def test_a_trial_waits_for_a_shelf_that_is_not_reached(device, cloud, bundles, s
     shelf.open = True
     here.live(120)
     assert said(cloud)["status"] == "done"
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../../gone", "../../../../gone"])
+def test_no_digest_names_a_folder_elsewhere(device, cloud, bundles, digest):
+    here: Device = device()
+    before = sorted(Path(here.config.store).parent.iterdir())
+    ask(cloud, of_digest(digest))
+    here.settle()
+    assert said(cloud)["status"] == "failed"
+    assert "not a sha256 digest" in said(cloud)["error"]
+    assert sorted(Path(here.config.store).parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("fields", [{"seconds": 1e9}, {"seconds": -1}, {"threads": 10**6}])
+def test_what_would_keep_a_device_busy_for_long_is_no_trial(device, cloud, bundles, fields):
+    here: Device = device()
+    ask(cloud, wish(bundles, "1", **fields))
+    here.settle()
+    assert said(cloud) == {}
+
+
+def test_hundreds_of_candidates_are_no_trial(device, cloud, bundles, shelf):
+    here: Device = device()
+    [one] = wish(bundles, "1").candidates
+    many = tuple(msgspec.structs.replace(one, name=str(n)) for n in range(30))
+    ask(cloud, Trial(id="t", candidates=many, seconds=0.0, threads=0))
+    here.settle()
+    assert said(cloud) == {}
+    assert shelf.bytes == 0
 
 
 def test_a_trial_that_is_taken_back_leaves_nothing_in_the_shadow(device, cloud, bundles):
@@ -148,7 +185,7 @@ def trials(bundles, folder: Path, measure, memory: int | None = None) -> Trials:
         Shop(bundles),  # type: ignore[arg-type]
         clock=lambda: 0.0,
         memory=lambda: memory,
-        about=lambda: ("a board", {}),
+        about=lambda: "a board",
         measure=measure,
     )
 
@@ -163,7 +200,7 @@ def test_candidates_take_turns_and_the_median_counts(bundles, tmp_path):
 
     here = trials(bundles, tmp_path, measure)
     here.desire({"trial": msgspec.to_builtins(wish(bundles, "1", "2"))}, {})
-    here.perform()
+    here.begin()()
     assert asked == ["1.0.0", "2.0.0"] * 3
     assert here.result is not None
     assert here.result.figures["1"].p50_ms == 3.0
@@ -178,7 +215,7 @@ def test_without_memory_to_spare_nothing_is_started(bundles, tmp_path):
 
     here = trials(bundles, tmp_path, measure, memory=60 << 20)
     here.desire({"trial": msgspec.to_builtins(wish(bundles, "1"))}, {})
-    here.perform()
+    here.begin()()
     assert here.result is not None
     assert here.result.figures["1"].error == "only 28 MiB of memory are left"
 
@@ -197,11 +234,11 @@ def test_what_is_cancelled_begins_again(bundles, tmp_path):
 
     here = trials(bundles, tmp_path, measure)
     here.desire({"trial": msgspec.to_builtins(wish(bundles, "1"))}, {})
-    here.perform()
+    here.begin()()
     assert here.result is not None
     assert here.result.status == "waiting"
     assert here.ready
-    here.perform()
+    here.begin()()
     assert here.result.status == "done"
     assert calls == 5
 
@@ -229,3 +266,85 @@ def test_a_trial_that_is_no_longer_wanted_ends_its_process(bundles):
 
     with pytest.raises(EngineError, match="cancelled"):
         measure(Question(bundles["1"].path, 60.0), lambda: True)
+
+
+def test_a_trial_that_is_taken_back_while_it_is_measured_leaves_no_files(bundles, tmp_path):
+    def measure(question: Question, cancelled: Callable[[], bool]) -> DeviceFigures:
+        assert (tmp_path / "trials").exists()
+        here.desire({}, {})
+        assert cancelled()
+        raise TransferError("cancelled")
+
+    here = trials(bundles, tmp_path, measure)
+    here.desire({"trial": msgspec.to_builtins(wish(bundles, "1"))}, {})
+    here.begin()()
+    assert here.result is None
+    assert not here.waits
+    assert not (tmp_path / "trials").exists()
+
+
+def test_what_is_cancelled_before_its_thread_runs_does_not_run(bundles, tmp_path):
+    def measure(question: Question, cancelled: Callable[[], bool]) -> DeviceFigures:
+        assert cancelled()
+        raise TransferError("cancelled")
+
+    here = trials(bundles, tmp_path, measure)
+    here.desire({"trial": msgspec.to_builtins(wish(bundles, "1"))}, {})
+    work = here.begin()
+    here.cancel()
+    work()
+    assert here.result is not None
+    assert here.result.status == "waiting"
+
+
+def test_what_a_killed_agent_left_is_gone_when_nothing_is_wanted(bundles, tmp_path):
+    (tmp_path / "trials" / "0123").mkdir(parents=True)
+    here = trials(bundles, tmp_path, lambda question, cancelled: DeviceFigures())
+    here.desire({}, {})
+    assert not (tmp_path / "trials").exists()
+
+
+def test_an_agent_that_ends_again_and_again_while_it_measures_gives_up(bundles, tmp_path):
+    wanted = {"trial": msgspec.to_builtins(wish(bundles, "1"))}
+    reported: dict[str, Any] = {}
+    statuses = []
+    for _ in range(5):
+        here = trials(bundles, tmp_path, lambda question, cancelled: DeviceFigures())
+        here.desire(wanted, reported)
+        assert here.result is not None
+        statuses.append(here.result.status)
+        status = "measuring" if here.ready else here.result.status
+        said_last = msgspec.structs.replace(here.result, status=status)
+        reported = {"trial": msgspec.to_builtins(said_last)}
+    assert statuses == ["waiting", "waiting", "waiting", "failed", "failed"]
+    assert "the agent ended 3 times" in (here.result.error or "")
+
+
+def test_a_trial_whose_measurement_fails_in_an_unknown_way_is_over(bundles, tmp_path):
+    def measure(question: Question, cancelled: Callable[[], bool]) -> DeviceFigures:
+        raise ZeroDivisionError("x" * 5000)
+
+    here = trials(bundles, tmp_path, measure)
+    here.desire({"trial": msgspec.to_builtins(wish(bundles, "1"))}, {})
+    here.begin()()
+    assert here.result is not None
+    assert here.result.status == "failed"
+    assert len(here.result.error or "") == 200
+    assert not here.ready
+
+
+def test_what_is_measured_ends_with_the_agent_that_is_killed(bundles):
+    program = (
+        "import sys; from pathlib import Path; from edge_sdk.runtime.trial import *;"
+        "print('begun', flush=True); measure(Question(Path(sys.argv[1]), 500.0))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(bundles["1"].path)], stdout=subprocess.PIPE
+    ) as agent:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
+        [child] = until(lambda: children.read_text().split(), "the child")
+        until(lambda: b"trial" in Path(f"/proc/{child}/cmdline").read_bytes(), "its program")
+        agent.kill()
+    until(lambda: not Path(f"/proc/{child}").exists(), "the child's end")

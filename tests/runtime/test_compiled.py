@@ -18,6 +18,8 @@ import pytest
 import edge_sdk
 from edge_sdk.agent.watch import health_of
 from edge_sdk.bundle import record as rec
+from edge_sdk.errors import EngineError
+from edge_sdk.runtime import trial
 from edge_sdk.runtime.compiled import SwitchingSession, child
 from edge_sdk.runtime.model import Model
 from edge_sdk.serving.served import Served
@@ -112,6 +114,14 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until, "nothing came"
         time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def answers(model: Model) -> bool:
@@ -364,3 +374,18 @@ def test_killed_at_any_write_the_next_start_converges(device, tmp_path, monkeypa
             assert is_compiled(model), (number, model.notes)
             assert answers(model)
     assert number > 15  # so it was killed that often
+
+
+def test_a_candidate_is_measured_as_it_is_compiled(device):
+    found = trial.measure(trial.Question(device.bundle, 0.05))
+    assert found.error is None
+    assert found.notes == ("compiled",)
+
+
+def test_a_candidate_that_is_measured_no_more_is_not_compiled_either(device):
+    device.mode("wait")
+    question = trial.Question(device.bundle, 0.05)
+    with pytest.raises(EngineError, match="cancelled"):
+        trial.measure(question, lambda: bool(device.compilers))
+    [compiler] = device.compilers
+    wait_for(lambda: not runs(compiler))
