@@ -15,6 +15,7 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 import numpy as np
+import sentencepiece
 import torch
 import transformers
 from PIL import Image
@@ -111,6 +112,12 @@ class _Two(torch.nn.Module):
     def forward(self, image: torch.Tensor, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
         pooled = torch.relu(self.norm(self.convolution(image))).mean((2, 3))
         return {"logits": self.head(pooled + self.table(tokens).mean(1)), "pooled": pooled}
+
+
+def tokens(request: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    """How the model's own tokenizer numbers some texts."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(request["model"])
+    return {"tokens": [tokenizer(text)["input_ids"] for text in request["texts"]]}
 
 
 def _answers(folder: Path, task: str, given: list[Any]) -> list[Any]:
@@ -226,6 +233,8 @@ def _save(model: Any, out: Path, *others: Any) -> None:
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 spread = 0.5 if "embed" in name else 1.5 / weight[0].numel() ** 0.5
+                if "encoder_attn" in name:
+                    spread *= 3  # what is written follows what is read
                 weight.copy_(torch.randn(weight.shape, generator=generator) * spread)
     for each in (model.eval(), *others):
         each.save_pretrained(out)
@@ -402,13 +411,37 @@ def _t5(out: Path) -> None:
     _save(transformers.T5ForConditionalGeneration(config), out, tokenizer)
 
 
-def _two_sided(kind: str, head: str, out: Path) -> None:
+def _bart(out: Path) -> None:
     tokenizer = _words()
-    config = getattr(transformers, f"{kind}Config")(
+    config = transformers.BartConfig(
         vocab_size=len(tokenizer), max_position_embeddings=64, forced_eos_token_id=None,
         **TWO_SIDES, **COMMON,
     )  # fmt: skip
-    _save(getattr(transformers, f"{kind}{head}")(config), out, tokenizer)
+    _save(transformers.BartForConditionalGeneration(config), out, tokenizer)
+
+
+def _marian(out: Path) -> None:
+    """With tokenizer files as they are published: two SentencePiece models and one table."""
+    out.mkdir(parents=True)
+    pieces = ["</s>", "<unk>"]
+    for name, texts in (("source", TEXTS), ("target", [text[::-1] for text in TEXTS])):
+        with (out / f"{name}.spm").open("wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts), model_writer=file, vocab_size=48,
+                hard_vocab_limit=False, minloglevel=2,
+            )  # fmt: skip
+        model = sentencepiece.SentencePieceProcessor(model_file=str(out / f"{name}.spm"))
+        pieces += [model.id_to_piece(i) for i in range(3, model.get_piece_size())]
+    table = {piece: index for index, piece in enumerate([*dict.fromkeys(pieces), "<pad>"])}
+    (out / "vocab.json").write_text(json.dumps(table))
+    files = [str(out / name) for name in ("source.spm", "target.spm", "vocab.json")]
+    tokenizer = transformers.MarianTokenizer(*files)
+    last = len(table) - 1
+    config = transformers.MarianConfig(
+        vocab_size=len(table), max_position_embeddings=64, forced_eos_token_id=None,
+        pad_token_id=last, decoder_start_token_id=last, eos_token_id=0, **TWO_SIDES,
+    )  # fmt: skip
+    _save(transformers.MarianMTModel(config), out, tokenizer)
 
 
 def _whisper(out: Path) -> None:
@@ -452,8 +485,8 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "ernie": _ernie,
     "focalnet": _focalnet,
     "t5": _t5,
-    "bart": lambda out: _two_sided("Bart", "ForConditionalGeneration", out),
-    "marian": lambda out: _two_sided("Marian", "MTModel", out),
+    "bart": _bart,
+    "marian": _marian,
     "whisper": _whisper,
 }
 

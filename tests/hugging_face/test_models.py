@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 import edge_sdk
+from converters.source import open_source
+from converters.toolchains import find, process
 from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.runtime.model import Model
 from tests.cli.conftest import answer
 from tests.cli.conftest import edge_sdk as edge_sdk_command
-from tests.hugging_face.conftest import MODELS, Case
+from tests.hugging_face.conftest import INSIDE, MODELS, Case
 
 pytestmark = [pytest.mark.slow, pytest.mark.converts]
 
 NEW_TOKENS = 12
+TEXTS = ("the red fox", "who opened the window ?", "stop")
 SCORE = 2e-4  # of probabilities; the frameworks' float kernels differ by rounding
 
 
@@ -141,3 +145,17 @@ def test_what_nobody_can_export_is_refused_with_what_can_be(
     assert done.returncode == 2
     assert f"{file}: model_type: transformers cannot read it" in done.stderr
     assert "supported: albert, bart, bert, " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["slow-tokenizer", "marian"])
+def test_a_converted_tokenizer_numbers_texts_as_the_original(
+    name: str, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    texts = [*TEXTS, "  two   spaces ", "an unheard-of word", "漢 xq", "kcots"]
+    given = {"model": str(cases[name].folder), "texts": texts}
+    python = find("hugging-face").python
+    expected = process.call(python, INSIDE, "tokens", given, print, where="tests", timeout=100)
+    source = open_source(cases[name].folder)
+    assert source.tokenizer is not None
+    tokenizer = Tokenizer.from_file(str(source.tokenizer))
+    assert [tokenizer.encode(text).ids for text in texts] == expected["tokens"]

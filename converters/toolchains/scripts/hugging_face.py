@@ -233,6 +233,38 @@ def _tokenizer(model: Path, out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model, use_fast=True)
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
+    elif getattr(tokenizer, "spm_files", None) and not getattr(tokenizer, "separate_vocabs", False):
+        _marian(tokenizer).save(str(out / "tokenizer.json"))
+
+
+def _marian(slow: Any) -> Any:
+    """Marian's tokenizer, of which transformers has no fast form.
+
+    Texts are cut by the source language's SentencePiece model, but numbered by a table that
+    both languages share; pieces of the other language alone are never cut from a text.
+    """
+    from tokenizers import Tokenizer, models, processors
+    from transformers.convert_slow_tokenizer import SpmConverter
+
+    end = slow.eos_token
+
+    class Shared(SpmConverter):  # type: ignore[misc]
+        def tokenizer(self, proto: Any) -> Any:
+            scores = {piece.piece: piece.score for piece in proto.pieces}
+            never = min(scores.values()) - 1000.0
+            table = sorted(slow.encoder, key=slow.encoder.__getitem__)
+            pieces = [(piece, scores.get(piece, never)) for piece in table]
+            return Tokenizer(models.Unigram(pieces, unk_id=slow.unk_token_id))
+
+        def post_processor(self) -> Any:
+            return processors.TemplateProcessing(
+                single=f"$A {end}", special_tokens=[(end, slow.eos_token_id)]
+            )
+
+    slow.vocab_file = slow.spm_files[0]
+    made = Shared(slow).converted()
+    made.add_special_tokens([end, slow.unk_token, slow.pad_token, *slow.supported_language_codes])
+    return made
 
 
 def _quiet() -> None:
