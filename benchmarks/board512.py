@@ -122,7 +122,7 @@ def stay(bundle: Bundle, use: Callable[[int, Bundle], float], memory: int = LIMI
     Raises:
         WorkError: The agent did not come to run it.
     """
-    with cloud.cloud([bundle]) as here, _board(here, memory) as (agent, group):
+    with cloud.cloud([bundle]) as here, board(here, memory) as (agent, group):
         here.deploy(bundle)
         per_second = use(agent.port, bundle)
         resident = Memory.of(agent.process).peak
@@ -150,7 +150,8 @@ def answered(port: int, bundle: Bundle) -> float:
 
 
 @contextmanager
-def _board(here: cloud.Cloud, memory: int) -> Iterator[tuple[cloud.Agent, Group]]:
+def board(here: cloud.Cloud, memory: int = LIMIT) -> Iterator[tuple[cloud.Agent, Group]]:
+    """An agent with an empty store in a group of its own; broker and server are outside."""
     budget = load_profile(PROFILE).memory.model_budget_mib
     port = 28_512
     with (
