@@ -93,7 +93,7 @@ def repeat(
     outer.graph.emit("WHILE", inputs, outputs, options)
     results = outputs[3 : 3 + len(carried)]
     collected = outputs[len(outputs) - len(buffers) :]
-    if step.goes_on is not None:
+    if step.goes_on is not None or isinstance(count, Tensor):
         collected = [_beginning(call, buffer, outputs[0]) for buffer in collected]
     return results, collected
 
@@ -170,7 +170,9 @@ def _buffer(call: Call, count: Size | Tensor, element: Tensor) -> Tensor:
         raise call.unsupported("it collects values of a size known only inside its body")
     zero = values.graph.constant(np.zeros((), element.dtype))
     if isinstance(count, Tensor):
-        sizes = [values.reshape(count, (1,))]
+        # A body is prepared even if it never runs: there must be room for one element.
+        room = values.add("MAXIMUM", [count, values.integers(1)], (), INT32)
+        sizes = [values.reshape(room, (1,))]
         if element.shape:
             sizes.append(values.sizes(element.shape))
         shape: Shape = (None, *element.shape)

@@ -141,9 +141,21 @@ class LiteRtSession:
                 for name, index in self._inputs.items():
                     self._interpreter.set_tensor(index, feeds[name])
                 self._interpreter.invoke()
-                return {n: self._interpreter.get_tensor(i) for n, i in self._outputs.items()}
+                return {n: self._result(i) for n, i in self._outputs.items()}
             except Exception as error:
                 raise EngineError(f"LiteRT failed while running the file: {error}") from error
+
+    def _result(self, index: int) -> Any:
+        try:
+            return self._interpreter.get_tensor(index)
+        except ValueError:  # it refuses those without elements, as a search without hits gives
+            from numpy import zeros
+
+            details = self._interpreter.get_output_details()
+            found = next(detail for detail in details if detail["index"] == index)
+            if found["shape"].all():
+                raise
+            return zeros(found["shape"], found["dtype"])
 
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Fits the interpreter to these inputs: microseconds, and weights stay packed."""
