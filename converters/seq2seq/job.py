@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -200,14 +199,15 @@ class PairSearch:
             found = self._search(share * self.job.max_drop)
             if found is None:
                 continue
-            self._judge(list(self._combined(*found)))
-            if self.forced is not None or self._holds(Both(*found)):
+            both = Both(*found)
+            self._judge([Both(*self._sources()), both])
+            if self.forced is not None or self._ships(both):
                 break
+            self._judge(list(self._mixed(both)))
         best, self.reason = choose(list(self.judged.values()), self.limits)
         if self.forced is not None and self.pairs:
-            forced = next(reversed(self.pairs))
             self.reason = "forced by the recipe"
-            return self.pairs[forced]
+            return next(reversed(self.pairs.values()))
         return None if best is None else self.pairs[best.name]
 
     def rows(self, chosen: Both) -> tuple[Candidate, ...]:
@@ -239,15 +239,21 @@ class PairSearch:
             found.append(outcome.chosen)
         return found[0], found[1]
 
-    def _combined(self, encoder: Judged, decoder: Judged) -> Iterator[Both]:
-        """The pair, its halves beside the source's, and the source; the pair comes last."""
-        sources = {g: _source_of(job, self.halves[g]) for g, job in self.job.jobs.items()}
-        pairs = product((sources[ENCODER], encoder), (sources[DECODER], decoder))
-        return (Both(*pair) for pair in pairs if Both(*pair).name not in self.pairs)
+    def _sources(self) -> tuple[Judged, Judged]:
+        """The source's own graphs."""
+        encoder, decoder = (_source_of(job, self.halves[g]) for g, job in self.job.jobs.items())
+        return encoder, decoder
+
+    def _mixed(self, both: Both) -> Iterator[Both]:
+        """Each half of a pair beside the source's other half."""
+        encoder, decoder = self._sources()
+        yield Both(both.encoder, decoder)
+        yield Both(encoder, both.decoder)
 
     def _judge(self, pairs: list[Both]) -> None:
         """Compares and times pairs that were not judged before."""
-        fresh = list({both.name: both for both in pairs}.values())
+        fresh = [both for both in pairs if both.name not in self.pairs]
+        fresh = list({both.name: both for both in fresh}.values())
         if not fresh:
             return
         self.job.say(f"{self.profile.name}: judging {', '.join(both.name for both in fresh)}")
@@ -277,8 +283,10 @@ class PairSearch:
         tokens = min(decoding.max_length or decoding.context, decoding.context)
         return plan.peak + 2 * tokens * plan.kv_per_token
 
-    def _holds(self, both: Both) -> bool:
-        return objection(self.judged[both.name], self.limits) is None
+    def _ships(self, both: Both) -> bool:
+        """Whether a pair holds the limits and is worth more than the source."""
+        best, _ = choose([self.judged[SOURCE.name], self.judged[both.name]], self.limits)
+        return best is not None and best.name == both.name
 
     def _row(self, both: Both, is_chosen: bool) -> Candidate:
         judged = self.judged[both.name]

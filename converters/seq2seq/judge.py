@@ -83,11 +83,12 @@ class Judge:
 
     def agreement(self, both: Both) -> Agreement:
         """What is lost: of forced logits, or of the metric over what is written freely."""
+        if both.name == SOURCE.name:
+            return self._compare(both.name, self._reference, self.examples.written)
         if both.name not in self._agreements:
             session = self.open(both)
-            logits = self._logits(session)
-            self._perplexities[both.name] = self._perplexity(logits)
-            self._agreements[both.name] = self._compare(session, logits)
+            found = self._compare(both.name, self._logits(session), self._written(session))
+            self._agreements[both.name] = found
         return self._agreements[both.name]
 
     def latencies(self, candidates: Sequence[Both]) -> dict[str, Latency]:
@@ -153,12 +154,14 @@ class Judge:
         found = compare.run(session, self.examples.forced)
         return [[outputs[LOGITS] for outputs in calls] for calls in found]
 
-    def _compare(self, session: ForcedSession, logits: list[list[Array]]) -> Agreement:
+    def _compare(
+        self, name: str, logits: list[list[Array]], written: Sequence[tuple[int, ...]]
+    ) -> Agreement:
+        self._perplexities[name] = self._perplexity(logits)
         pair = OutputPair(LOGITS, self._reference, logits)
         same, changed = (0.0, 1.0) if pair.broken else changed_decisions(pair)
         lost = 1 - pair.similarity
         drop, drop_of = max((lost, "1 - cosine"), (changed, "1 - top1 agreement"))
-        written = self._written(session)
         metrics = {SAME_TEXT: (1.0, _share(written, self.examples.written))}
         for metric in self._metrics():
             before, after = self._measure(metric, written)
