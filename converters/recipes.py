@@ -37,19 +37,19 @@ def prepare(
 
     Args:
         profile: Whether contrib ops are allowed.
-        target: The engine; only ONNX graphs have contrib ops, and ``STFT``.
+        target: The engine; only ONNX graphs have contrib ops, ``QLinear…``, ``STFT``.
         fixed: Scalar inputs that the user fixed, which select branches.
     """
     standard = profile.standard_ops_only or target.format != "onnx"
     fused = () if standard else (step("fuse-gelu"), step("residual-sum"))
-    layers = (step("fourier-to-layers"),) if standard else ()
+    plain = (step("qoperator-to-qdq"), step("fourier-to-layers")) if standard else ()
     return (
         step("cleanup"),
         step("upgrade-opset"),
         step("infer-shapes"),
+        *plain,
         step("fold-constants"),
         step("splice-branches", **({"fixed": dict(fixed)} if fixed else {})),
-        *layers,
         step("fuse-batch-norm"),
         step("one-hot-to-gather"),
         step("constant-reshape"),

@@ -48,11 +48,12 @@ class FourierToLayers(GraphPass):
 
 
 def _short_time(node: ir.Node, editor: Editor) -> bool:
-    signal, step, window, length = (*node.inputs, None, None)[:4]
+    signal, hop, window, length = (*node.inputs, None, None)[:4]
     if signal is None or signal.shape is None or signal.dtype is None:
         return False
     given = constant(window)
-    if (window is not None and given is None) or (step := scalar(step)) is None:
+    step = scalar(hop)
+    if (window is not None and given is None) or step is None:
         return False
     size = scalar(length) if length is not None else None if given is None else float(given.size)
     if size is None or (given is not None and given.size != size):
