@@ -89,8 +89,15 @@ def compare(
                 start=fresh_start(subject.target, calls[index][0], threads[0]),
             )
         )
-    notes = () if data else ("inputs were generated: agreement says less than on real data",)
-    return tuple(rows), len(datasets[0]), notes
+    generated = "inputs were generated: agreement says less than on real data"
+    notes = [] if data else [generated]
+    # Where what is compared differs in kind, the figure itself says nothing.
+    notes += [
+        f"{row.given}: {row.agreement.drop_of}"
+        for row in rows
+        if row.agreement and row.agreement.drop_of.startswith("output ")
+    ]
+    return tuple(rows), len(datasets[0]), tuple(notes)
 
 
 def _agreements(
@@ -149,7 +156,13 @@ def _generated(subject: Subject) -> Dataset:
     if subject.source is not None:
         source = subject.source
         return generate(source.model, open_path(source.path), source.states)
-    calls = golden_calls(subject.variant) if subject.variant else []
+    if subject.variant is None:
+        raise InputError(
+            "inputs are made up for graphs, and this file has none that is understood",
+            where=subject.given,
+            remedy="give --data, or name another model first",
+        )
+    calls = golden_calls(subject.variant)
     samples = tuple((call,) for call in calls)
     return Dataset(samples, None, "generated", content_digest(samples, None))
 

@@ -13,7 +13,8 @@ from converters.comparison.model import Comparison, Row
 from converters.comparison.subject import Subject, open_subject
 from converters.measure import machine
 from converters.metrics import find_metric
-from edge_sdk.errors import InputError
+from device_profiles.machine import detect_machine
+from edge_sdk.errors import InputError, MemoryLimitError
 
 Say = Callable[[str], None]
 
@@ -50,11 +51,13 @@ def compare(request: Request, say: Say = lambda message: None) -> Comparison:
         InputError: There are fewer than two models, they are not of one kind, or the
             data does not fit them.
         EngineError: A model does not run.
+        MemoryLimitError: Together they would not fit this machine.
     """
     started = time.perf_counter()
     if len(request.subjects) < 2:
         raise InputError("there is nothing to compare with", remedy="name at least two models")
     subjects = [open_subject(given, request.profile) for given in request.subjects]
+    _check_memory(subjects)
     threads = request.threads or (len(os.sched_getaffinity(0)),)
     found = _found(request, subjects, threads, say)
     return Comparison(
@@ -66,6 +69,18 @@ def compare(request: Request, say: Say = lambda message: None) -> Comparison:
         notes=found.notes,
         seconds=round(time.perf_counter() - started, 1),
     )
+
+
+def _check_memory(subjects: Sequence[Subject]) -> None:
+    """All of them are open while they take turns: as files, and packed."""
+    needed = sum(2 * subject.size_bytes for subject in subjects) >> 20
+    here = detect_machine(engines=False).memory_mib
+    if needed > here:
+        raise MemoryLimitError(
+            f"{len(subjects)} models that take turns need about {needed} MiB at once, "
+            f"and this machine has {here}",
+            remedy="compare fewer at a time, each with the same first one",
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converters.describe import graph_inputs
+from converters.opaque.source import OpaqueSource
 from converters.passes.base import each_graph
+from converters.seq2seq.source import Seq2SeqSource
 from converters.source import Source, open_source
 from edge_sdk.bundle.reader import Variant, open_bundle
 from edge_sdk.bundle.record import State, TensorSpec
@@ -40,7 +42,7 @@ class Subject:
         tokenizer: ``tokenizer.json``, where it takes text.
         labels: Class names in order, where it has them.
         variant: The variant, where it is one.
-        source: The source, where it is a file.
+        source: The source, where it is a file that has a graph.
     """
 
     given: str
@@ -79,7 +81,8 @@ def open_subject(given: str, profile: str = "auto") -> Subject:
         profile: The variant where none is named.
 
     Raises:
-        InputError: It is a dialogue model that no engine can run as it is.
+        InputError: It is a dialogue model that no engine can run as it is, or writes
+            texts from texts or sounds.
         SourceError: It is no model.
         BundleError: It is no bundle, or has no such variant.
     """
@@ -98,6 +101,8 @@ def open_subject(given: str, profile: str = "auto") -> Subject:
 def _variant(given: str, path: Path, profile: str) -> Subject:
     variant = choose_variant(open_bundle(path), profile)
     record = variant.record
+    if record.decoding is not None:
+        raise _writes(given)
     before, after = parse_steps(record.preprocess), parse_steps(record.postprocess)
     tokens, labels = find_step(before, Tokenize), find_step(after, Labels)
     files = {file.path: variant.blob_path(file.blob.digest) for file in record.files}
@@ -120,6 +125,10 @@ def _variant(given: str, path: Path, profile: str) -> Subject:
 
 def _file(given: str, path: Path) -> Subject:
     source = open_source(path)
+    if isinstance(source, OpaqueSource):
+        return _opaque(given, source)
+    if isinstance(source, Seq2SeqSource):
+        raise _writes(given)
     if not isinstance(source, Source):
         raise InputError(
             "this model is built from its weights and has no graph to run yet",
@@ -144,12 +153,36 @@ def _file(given: str, path: Path) -> Subject:
     )
 
 
+def _opaque(given: str, source: OpaqueSource) -> Subject:
+    return Subject(
+        given=given,
+        target=Target(source.path, None),
+        what=f"{source.path.name}, as it is",
+        engine=FILE_ENGINES[source.path.suffix],
+        precision="as it is",
+        size_bytes=source.path.stat().st_size,
+        task=source.task,
+        inputs=source.inputs,
+        outputs=source.outputs,
+    )
+
+
+def _writes(given: str) -> InputError:
+    return InputError(
+        "an encoder-decoder model is not compared: its outputs are texts",
+        where=given,
+        remedy="see its conversion's report for how well it agrees, edge-sdk bench for its speed",
+    )
+
+
 def precision(model: ir.Model) -> str:
     """The type that most bytes of a model's weights have: ``fp32`` or ``int8``."""
     stored: Counter[str] = Counter()
     for graph in each_graph(model.graph):
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                stored[value.const_value.dtype.name] += value.const_value.nbytes
+        constants = (node.attributes.get("value") for node in graph if node.op_type == "Constant")
+        tensors = [a.as_tensor() for a in constants if a and a.type == ir.AttributeType.TENSOR]
+        tensors += [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+        for tensor in tensors:
+            stored[tensor.dtype.name] += tensor.nbytes
     most = stored.most_common(1)
     return STORED_AS.get(most[0][0], most[0][0].lower()) if most else "no weights"

@@ -268,7 +268,8 @@ def golden_calls(variant: Variant) -> list[Call]:
     if variant.record.generation is not None:  # the runtime itself feeds a decoder's other inputs
         wanted = {"input_ids"}
         cases = [{name: inputs[name] for name in wanted & inputs.keys()} for inputs in cases]
-    if variant.record.decoding is not None:  # an input and its output's tokens, through both graphs
+    if variant.record.decoding is not None and variant.record.golden:
+        # An input and its output's tokens, through both graphs.
         wanted -= {state.input for state in variant.record.states}
         both = {**variant.record.golden[-1].inputs, **variant.record.golden[0].inputs}
         cases = [{name: ref for name, ref in both.items() if name in wanted}]

@@ -12,6 +12,8 @@ import pytest
 
 from tests.cli.conftest import Converted, answer, edge_sdk
 from tests.generation import tiny
+from tests.litert.test_opaque import save, symmetric_padding
+from tests.seq2seq import devices
 
 pytestmark = pytest.mark.converts
 QUICK = ("--seconds", 0.05, "--threads", 1)
@@ -75,6 +77,37 @@ def test_inputs_and_outputs_of_other_names_correspond_by_place(classifier: Conve
     assert rows[1]["agreement"]["max_error"] == 0
 
 
+def test_files_that_only_litert_understands_are_compared_on_data(tmp_path):
+    file, data = save(tmp_path, symmetric_padding()), tmp_path / "data.npz"
+    np.savez(data, value=np.arange(32, dtype=np.float32).reshape(8, 4))
+    first, second = answer("compare", file, file, "--data", data, *QUICK)["rows"]
+    assert (first["engine"], first["precision"]) == ("litert", "as it is")
+    assert second["agreement"]["max_error"] == 0
+    done = edge_sdk("compare", file, file, *QUICK)
+    assert done.returncode == 2
+    assert "give --data" in done.stderr
+
+
+def test_outputs_of_other_shapes_are_said_to_be(tmp_path):
+    """The figures alone would say that a model is bad, not that it does something else."""
+    for name, classes in (("a", 3), ("b", 4)):
+        weights = onnx.numpy_helper.from_array(np.ones((2, classes), np.float32), "w")
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+            name,
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 2])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", classes])],
+            [weights],
+        )
+        opsets = [onnx.helper.make_opsetid("", 17)]
+        onnx.save(
+            onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8),
+            tmp_path / f"{name}.onnx",
+        )
+    found = answer("compare", tmp_path / "a.onnx", tmp_path / "b.onnx", *QUICK)
+    assert found["notes"][-1] == f"{tmp_path / 'b.onnx'}: output y shape differs"
+
+
 def test_encoders_are_compared_on_text(encoder: Converted):
     data = encoder.source.parent / "sentences.jsonl"
     found = answer("compare", encoder.source, encoder.bundle, "--data", data, *QUICK)
@@ -118,11 +151,15 @@ def test_the_page_names_every_model_and_escapes_it(classifier: Converted, tmp_pa
         (["{source}", "{bundle}@jetson-orin-nano"], "no variant for profile 'jetson-orin-nano'"),
         (["{source}", "{two_inputs}"], "do not correspond to the baseline's"),
         (["{source}", "{dialogue}"], "is a dialogue model and"),
+        (["{source}", "{writes}"], "an encoder-decoder model is not compared"),
         (["{dialogue}", "{dialogue}"], "text is needed to compare dialogue models"),
     ],
 )
-def test_what_cannot_be_compared_is_said(arguments, message, classifier, two_inputs, dialogue):
+def test_what_cannot_be_compared_is_said(
+    arguments, message, classifier, two_inputs, dialogue, tmp_path
+):
     places = {
+        "writes": devices.bundle(tmp_path, "t5"),
         "source": classifier.source,
         "bundle": classifier.bundle,
         "two_inputs": two_inputs.source,

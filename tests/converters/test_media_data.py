@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 import edge_sdk
 from converters import convert
+from converters.comparison import Request, compare
 from converters.data import load_data
 from converters.source import open_source
 from edge_sdk.bundle.record import TensorSpec
@@ -156,3 +157,12 @@ def test_pictures_convert_and_classify(colours: Path, tmp_path: Path) -> None:
             assert best.score > 0.9
         report = model.record.agreement
     assert report.metrics["top1"] == (1.0, 1.0)
+
+
+def test_pictures_compare(colours: Path, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "d")
+    convert(colours, ["x86-64"], tmp_path / "out", data=data, metric="top1")
+    subjects = (str(colours), f"{tmp_path / 'out'}@x86-64")
+    found = compare(Request(subjects, data, "top1", threads=(1,), seconds=0.05))
+    assert found.samples == 12
+    assert [row.metrics for row in found.rows] == [{"top1": 1.0}] * 2
