@@ -2,8 +2,7 @@
 
 How near an answer must be is a fact about kernels, not a wish:
 
-- Static int8, on both engines: the very bits. All arithmetic is in integers, and the steps
-  around it round alike.
+- Static int8: the very bits, on both engines, as far as a network is integers throughout.
 - Dynamic int8: a scale is computed from float activations on every call. Where these differ in
   the last bit a code may fall to the other side, which moves a probability by thousandths.
 - Float32: other orders of sums, so the last bits differ.
@@ -60,8 +59,12 @@ def on_arm64(tolerance: float) -> tuple[tuple[str, float], ...]:
 
 CASES = (
     Case("digits", "int8-static", on_arm64(0)),
-    # The output's codes are 0.0316 apart, and the older library rounds twice on the way to them.
-    Case("digits", "int8-static@litert", (*on_arm64(0), ("armv7-512mb", 0.032))),
+    # Its last layer gives floats: its activations are quantized per call, on A53 as here.
+    Case(
+        "digits",
+        "int8-static@litert",
+        (("board-512mb", 0), ("arm64", 3e-3), ("armv7-512mb", 4e-2)),
+    ),
     Case("intents", "int8-smooth", on_arm64(5e-3)),
     # The older library quantizes activations without a zero point.
     Case("intents", "int8-smooth@litert", (*on_arm64(5e-3), ("armv7-512mb", 1e-2))),
