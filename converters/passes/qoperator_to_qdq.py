@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -100,7 +101,8 @@ def _rewrite(node: ir.Node, form: _Form, editor: Editor) -> None:
         scales = (node.inputs[at + 1] for at in form.operands)
         step = editor.node("Mul", list(scales), before=node, name=f"{name}_bias_scale")
         real.append(_real(node, (bias, step, None), editor, f"{name}_bias", axis=0))
-    attributes = {key: node.attributes[key] for key in form.attributes if key in node.attributes}
+    kept = [node.attributes[key] for key in form.attributes if key in node.attributes]
+    attributes: dict[str, Any] = {attribute.name: attribute.value for attribute in kept}
     result = editor.node(form.op, real, before=node, name=f"{name}_{form.op}", **attributes)
     scale, zero = _at(node, form.result, 2)
     codes = editor.node(

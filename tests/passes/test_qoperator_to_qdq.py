@@ -26,17 +26,19 @@ CONSTANTS: dict[str, Any] = {
 }
 M = "com.microsoft"
 FORMS = {
-    "Conv": f"q = QLinearConv <pads = [1,1,1,1]> (a, s, z, w, ws, wz, t, u, b) y = {M}.QLinearGlobalAveragePool (q, t, u, t, u)",
+    "Conv": "y = QLinearConv <pads = [1,1,1,1]> (a, s, z, w, ws, wz, t, u, b)",
     "MatMul": "y = QLinearMatMul (a, s, z, m, s, z, t, u)",
     "Gemm": f"f = Flatten (a) y = {M}.QGemm (f, s, z, m, s, z, c, t, u)",
     "Add": f"y = {M}.QLinearAdd (a, s, z, a, s, z, t, u)",
     "Mul": f"y = {M}.QLinearMul (a, s, z, a, s, z, t, u)",
     "Sigmoid": f"y = {M}.QLinearSigmoid (a, s, z, t, u)",
     "LeakyRelu": f"y = {M}.QLinearLeakyRelu <alpha = 0.2> (a, s, z, t, u)",
+    "GlobalAveragePool": f"y = {M}.QLinearGlobalAveragePool (a, s, z, t, u)",
     "Concat": f"y = {M}.QLinearConcat <axis = 1> (t, u, a, s, z, a, s, z)",
     "AveragePool": f"y = {M}.QLinearAveragePool <kernel_shape = [2,2]> (a, s, z, t, u)",
 }  # fmt: skip
-SHAPES = {"Conv": (1, 4, 6, 6), "AveragePool": (1, 4, 6, 6)}
+IMAGE = (1, 4, 6, 6)
+SHAPES = {"Conv": IMAGE, "AveragePool": IMAGE, "GlobalAveragePool": IMAGE}
 
 
 @pytest.mark.parametrize("op", FORMS)

@@ -7,7 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.arithmetic import Math
 from converters.litert.call import Call, lowers
-from converters.litert.tensors import BOOL, INT32, Array, Tensor, size_of, unknown, with_size
+from converters.litert.tensors import BOOL, INT32, Array, Tensor, unknown, with_size
 from converters.litert.weights import stored
 
 
@@ -101,19 +101,22 @@ def _gather_elements(call: Call) -> None:
     """Along one axis by own indices: gathered from the flattened value."""
     axis = call.axis(0)
     data, indices = call.tensor(0), call.tensor(1)
-    if unknown(data.shape) or unknown(indices.shape):
+    # An open first axis that both share is a batch: places count from the start of each item.
+    batch = int(axis > 0 and data.shape[0] is not None and data.shape[0] == indices.shape[0])
+    if unknown(data.shape[batch:]) or unknown(indices.shape[batch:]):
         raise call.unsupported("its sizes are known only at run time")
-    sizes, own = ([s for s in t.shape if isinstance(s, int)] for t in (data, indices))
+    sizes, own = ([s for s in t.shape[batch:] if isinstance(s, int)] for t in (data, indices))
+    axis -= batch
     strides = np.cumprod([1, *sizes[:0:-1]])[::-1]
     others = [other for other in range(len(sizes)) if other != axis]
     base = sum((np.indices(own)[other] * strides[other] for other in others), np.zeros(own))
     m = Math(call)
-    size = call.values.integers(data.shape[axis])
+    size = call.values.integers(sizes[axis])
     wrapped = call.emit("FLOOR_MOD", [indices, size])
     scaled = m.mul(wrapped, call.values.integers(strides[axis]))
     place = m.add(scaled, call.values.integers(base))
-    flat = call.values.reshape(data, (size_of(data.shape),))
-    options = schema.GatherOptionsT()
+    flat = call.values.reshape(data, (*data.shape[:batch], int(np.prod(sizes))))
+    options = schema.GatherOptionsT(axis=batch, batchDims=batch)
     call.give(call.emit("GATHER", [flat, place], indices.shape, options=options))
 
 
