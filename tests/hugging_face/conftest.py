@@ -43,7 +43,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         {"out": str(out), "models": MODELS},
         print,
         where="tests",
-        timeout=550,
+        timeout=1200,
     )
     return {
         name: Case(out / name, case["task"], list(map(_loaded, case["inputs"])), case["answers"])

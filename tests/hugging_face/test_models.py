@@ -118,7 +118,7 @@ def test_the_chosen_variant_stays_within_its_limit(
     case = cases[name]
     report = convert(case, tmp_path / "bundle")["variants"][0]["report"]
     chosen = next(row for row in report["candidates"] if row["status"] == "chosen")
-    assert chosen["drop"] <= report["max_drop"]
+    assert chosen["agreement"]["drop"] <= report["max_drop"]
     with edge_sdk.load(tmp_path / "bundle", "x86-64") as model:
         for given, expected in zip(case.inputs, case.answers, strict=True):
             CHECKS[case.task](model, given, expected, 0.1)
