@@ -49,7 +49,7 @@ def _if(call: Call) -> None:
     if any(a.rank != b.rank or a.dtype != b.dtype for a, b in pairs):
         raise call.unsupported(
             "its branches give values of different rank or type",
-            "export it with what it depends on fixed: a size of an input, or (--fix) a scalar input",
+            "export it with what that depends on fixed: an input's size, or (--fix) a scalar input",
         )
     outputs = [
         Tensor(str(output.name), a.dtype, _either(a, b))
