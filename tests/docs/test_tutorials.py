@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import edge_sdk
 from benchmarks.llm import model as llm_model
@@ -21,6 +22,7 @@ from tests.cli.models import write
 from tests.docs.runner import ROOT, blocks, commands, run_command, run_page
 from tests.generation import tiny
 from tests.passes.models import graph, normal
+from tests.runtime import test_audio, test_image, test_tasks
 from tests.runtime.test_text import embedder, text_classifier
 
 EXAMPLES = ROOT / "examples"
@@ -72,11 +74,28 @@ def test_running(here, bundles, images):
     embedder(here / "minilm.bundle")
     text_classifier(here / "intents.bundle")
     tiny.bundle(here / "assistant.bundle")
+    test_image.judge(here / "birds.bundle")
+    Image.new("RGB", (8, 8), "red").save("bird.jpg")
+    np.save("logo.npy", np.zeros((64, 64, 4), np.uint8))
+    test_audio.alarm(here / "alarms.bundle")
+    test_audio.speller(here / "speech.bundle", vocabulary=test_audio.JSON)
+    samples = test_audio.spoken("_a_b ")
+    test_audio.riff(here / "order.wav", 3, 32, 1_000, 1, samples.astype("<f4").tobytes())
+    test_tasks.tagger(here / "names.bundle")
+    test_tasks.reader(here / "reader.bundle")
+    test_tasks.filler(here / "gaps.bundle")
     np.savez("x.npz", image=images)
     np.savez("doubles.npz", image=images[:1].astype(float))
     with np.load(EXAMPLES / "recurrent/heldout.npz") as arrays:
         recording = arrays["x"][0][:, None]
-    run_page("docs/running.md", {"image": images[:1], "recording": recording})
+    names = {
+        "image": images[:1],
+        "recording": recording,
+        "samples": samples,
+        "question": "what is red?",
+        "context": "a red blue sky of green",
+    }
+    run_page("docs/running.md", names)
 
 
 def test_generation(here):
