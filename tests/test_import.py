@@ -1,4 +1,4 @@
-"""What starting up must not cost on a device."""
+"""What starting up, and a plain model, must not cost on a device."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import sys
 
 import pytest
 
+from tests.runtime import bundles
+
 HEAVY = {
     *("numpy", "onnxruntime", "onnx", "onnx_ir", "tokenizers", "msgspec", "tomli", "tomllib"),
     *("socket", "ssl", "http", "asyncio", "paho", "multiprocessing", "converters"),
 }
-REPORT = "; import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+# What only some engines need, or only what starts processes of its own.
+UNUSED = {"subprocess", "edge_sdk.runtime.compiled", "edge_sdk.runtime.engines.litert"}
+REPORT = "; import sys; print(*sorted(sys.modules))"
 
 
 def loaded_by(code: str) -> set[str]:
-    """Top-level modules that are loaded after ``code`` has run in a fresh interpreter."""
+    """Modules that are loaded after ``code`` has run in a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", code + REPORT],
         capture_output=True,
@@ -44,3 +48,11 @@ def test_import_loads_nothing_heavy():
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_load_nothing_heavy(option):
     assert loaded_by(command(option)) & HEAVY == set()
+
+
+def test_a_plain_model_loads_nothing_that_it_does_not_use(tmp_path):
+    path = bundles.linear(tmp_path / "bundle")
+    code = f"import edge_sdk; m = edge_sdk.load({str(path)!r}, {bundles.HERE!r}); m.self_test()"
+    used = loaded_by(f"{code}; m.settle(); m.close()")
+    assert "edge_sdk.runtime.engines.onnx" in used
+    assert used & UNUSED == set()

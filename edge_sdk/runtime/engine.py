@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from edge_sdk.bundle.record import TensorSpec
@@ -105,6 +106,16 @@ class BindableSession(Session, Protocol):
 
     def bind(self) -> Binding:
         """A call with nothing bound yet; a session may have any number of them."""
+
+
+@runtime_checkable
+class BackgroundSession(Session, Protocol):
+    """A session beside which something goes on, to change how it serves."""
+
+    settled: Event
+
+    def close(self) -> None:
+        """Ends what goes on."""
 
 
 class Engine(Protocol):

@@ -16,7 +16,7 @@ from edge_sdk.bundle.record import State, VariantRecord
 from edge_sdk.errors import InputError
 from edge_sdk.runtime import golden, memory, process, sessions
 from edge_sdk.runtime.arrays import read_array
-from edge_sdk.runtime.compiled import SwitchingSession
+from edge_sdk.runtime.engine import BackgroundSession
 from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Runner
 from edge_sdk.runtime.prepared import Verify
@@ -408,7 +408,7 @@ class Model:
         Returns:
             Whether it has ended; ``notes`` say how.
         """
-        compiling = [s for s in self._runner.sessions.values() if isinstance(s, SwitchingSession)]
+        compiling = [s for s in self._runner.sessions.values() if isinstance(s, BackgroundSession)]
         until = None if timeout is None else time.monotonic() + timeout
         return all(
             session.settled.wait(None if until is None else max(0.0, until - time.monotonic()))

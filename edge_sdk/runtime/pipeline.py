@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_sdk.bundle.record import TensorSpec, VariantRecord, Wire
 from edge_sdk.errors import BundleError
-from edge_sdk.runtime.compiled import SwitchingSession
-from edge_sdk.runtime.engine import Session
+from edge_sdk.runtime.engine import BackgroundSession, Session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +111,7 @@ class Pipeline:
     def close(self) -> None:
         """Ends what goes on beside the sessions; they end with the last run that uses them."""
         for session in self.sessions.values():
-            if isinstance(session, SwitchingSession):
+            if isinstance(session, BackgroundSession):
                 session.close()
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +21,8 @@ from edge_sdk.runtime.compiled.request import REFUSED, Request
 from edge_sdk.runtime.engine import Session
 
 if TYPE_CHECKING:
+    import subprocess
+
     from edge_sdk.runtime.engine import Feeds, Outputs
 
 log = logging.getLogger(__name__)
@@ -170,6 +170,9 @@ class SwitchingSession:
 
     def _run(self, request: Request, place: Place) -> str:
         """Runs the process to its end; what went wrong, or nothing."""
+        import subprocess
+        import tempfile
+
         with tempfile.TemporaryFile() as said:
             with self._lock:
                 if self._closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Container
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -12,11 +13,10 @@ from edge_sdk.bundle.blobs import hex_of
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Graph, VariantRecord
 from edge_sdk.errors import BundleError, EdgeSdkError, EngineError
-from edge_sdk.runtime import compiled, golden, process
+from edge_sdk.runtime import golden, process
 from edge_sdk.runtime.engine import CompilingEngine, Engine, Session, SessionOptions
-from edge_sdk.runtime.engines.litert import LiteRtEngine, LiteRtSession
 from edge_sdk.runtime.engines.onnx import CPU, OnnxEngine, OnnxSession
-from edge_sdk.runtime.prepared import weight_file, witness
+from edge_sdk.runtime.prepared import witness
 from edge_sdk.runtime.prepared.artefact import Index, Place, Preparation
 from edge_sdk.runtime.prepared.joined import graph_file
 from edge_sdk.runtime.prepared.packing import TESTED, layout_id
@@ -79,15 +79,29 @@ def open_graph(
         if isinstance(engine, CompilingEngine) and not grows:
             compilation = engine.compilation(options)
             if compilation is not None and len(graph.parts) == 1:
+                from edge_sdk.runtime import compiled
+
                 return compiled.open_graph(engine, compilation, graph, variant, path, options)
-        if prepare and isinstance(engine, LiteRtEngine) and weight_file.is_wanted(graph, options):
-            try:
-                return weight_file.open_graph(engine, graph, variant, path, options)
-            except (OSError, EdgeSdkError) as error:
-                why = str(error).partition("\n")[0]
-                note = f"graph {graph.name!r} packs its weights for itself: {why}"
+        if prepare and engine.name == "litert":
+            return _open_litert(engine, graph, variant, path, options)
         plain = engine.open(path, options)
     return plain if note is None else _noted(plain, note)
+
+
+def _open_litert(
+    engine: Engine, graph: Graph, variant: Variant, path: Path, options: SessionOptions
+) -> Session:
+    """A session over packed weights that others share, where that is worth it."""
+    from edge_sdk.runtime.prepared import weight_file
+
+    if not weight_file.is_wanted(graph, options):
+        return engine.open(path, options)
+    try:
+        return weight_file.open_graph(engine, graph, variant, path, options)
+    except (OSError, EdgeSdkError) as error:
+        why = str(error).partition("\n")[0]
+    plain = engine.open(path, options)
+    return _noted(plain, f"graph {graph.name!r} packs its weights for itself: {why}")
 
 
 def _open_prepared(
@@ -200,6 +214,8 @@ def _verify(stamps: Stamps, variant: Variant, graph: Graph, unread: Container[st
 
 
 def _noted(session: Session, note: str) -> Session:
+    from edge_sdk.runtime.engines.litert import LiteRtSession
+
     if isinstance(session, OnnxSession | LiteRtSession):
         session.notes = (*session.notes, note)
     return session

@@ -24,8 +24,8 @@ from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Blob, Graph
 from edge_sdk.errors import BundleError, EngineError
 from edge_sdk.runtime import golden
-from edge_sdk.runtime.engine import Session, SessionOptions
-from edge_sdk.runtime.engines.litert import WEIGHT_CACHE, LiteRtEngine
+from edge_sdk.runtime.engine import Engine, Session, SessionOptions
+from edge_sdk.runtime.engines.litert import WEIGHT_CACHE
 from edge_sdk.runtime.engines.litert_shared import is_available, open_shared
 from edge_sdk.runtime.prepared.artefact import verify_file
 from edge_sdk.runtime.prepared.joined import parts_key
@@ -50,7 +50,7 @@ def is_wanted(graph: Graph, options: SessionOptions) -> bool:
 
 
 def open_graph(
-    engine: LiteRtEngine, graph: Graph, variant: Variant, path: Path, options: SessionOptions
+    engine: Engine, graph: Graph, variant: Variant, path: Path, options: SessionOptions
 ) -> Session:
     """Opens a graph over its packed weights, which are made where absent.
 
@@ -131,7 +131,7 @@ def _packed(
     return target
 
 
-def _key(engine: LiteRtEngine, graph: Graph) -> str:
+def _key(engine: Engine, graph: Graph) -> str:
     """Names what packed weights depend on: the graph, LiteRT's version, the CPU."""
     cpu = sorted(
         {

@@ -11,7 +11,6 @@ graph's record on stdin.
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -37,6 +36,8 @@ def pack(path: Path, weights: Path, graph: Graph, options: SessionOptions) -> No
     Raises:
         EngineError: It could not be done; the message is the process's last word.
     """
+    import subprocess
+
     command = [sys.executable, "-m", __name__, str(path), str(weights), str(options.threads)]
     try:
         done = subprocess.run(
