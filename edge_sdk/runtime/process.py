@@ -86,6 +86,28 @@ def drop_pages(file: Path, ranges: Iterable[tuple[int, int]]) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def drop_code(folder: Path) -> None:
+    """Takes the code of libraries in a folder out of memory; what still runs is mapped again.
+
+    For libraries that touch all of their code when they are loaded, and then run little of it.
+    """
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "madvise"):
+        return
+    place = None
+    for line in (SELF / "smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            is_code = words[1].startswith("r-x") and words[-1].startswith(f"{folder.resolve()}/")
+            place = _range(line) if is_code else None
+        elif (
+            place and words[0] == "Private_Dirty:" and words[1] == "0"
+        ):  # else it is not the file's
+            begin, end = place
+            size = ctypes.c_size_t(end - begin)
+            library.madvise(ctypes.c_void_p(begin), size, mmap.MADV_DONTNEED)
+
+
 def _range(line: str) -> tuple[int, int]:
     begin, end = line.partition(" ")[0].split("-")
     return int(begin, 16), int(end, 16)

@@ -1,6 +1,9 @@
 """What this process asks of the kernel."""
 
 import mmap
+from pathlib import Path
+
+import numpy as np
 
 from edge_sdk.runtime import process
 
@@ -30,3 +33,28 @@ def test_nothing_is_read_ahead_of_rows_of_the_named_files_alone(tmp_path):
         assert "rr" in flags_of(f"{tmp_path}/table")
         assert flags_of(f"{tmp_path}/other") and "rr" not in flags_of(f"{tmp_path}/other")
         assert mapped[0] == 0
+
+
+def code_in_memory(folder: Path) -> int:
+    """Resident KiB of the code of libraries in a folder."""
+    found, inside = 0, False
+    for line in (process.SELF / "smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            inside = words[1] == "r-xp" and words[-1].startswith(f"{folder}/")
+        elif words[0] == "Rss:" and inside:
+            found += int(words[1])
+    return found
+
+
+def test_dropped_code_leaves_memory_and_still_runs() -> None:
+    folder = Path(np.__file__).resolve().parent / "_core"
+    rows = np.arange(6.0)
+    expected = np.sort(np.exp(rows))
+    before = code_in_memory(folder)
+    assert before > 0
+    process.drop_code(folder / "_core")  # where nothing lies
+    assert code_in_memory(folder) == before
+    process.drop_code(folder)
+    assert code_in_memory(folder) == 0
+    assert np.array_equal(np.sort(np.exp(rows)), expected)

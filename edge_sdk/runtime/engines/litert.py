@@ -263,6 +263,8 @@ def _interpreter(
         experimental_delegates=list(delegates),
         experimental_op_resolver_type=native.OpResolverType[resolver],
     )
+    libraries = Path(native.__file__).parent
+    process.drop_code(libraries)  # what registers kernels lies beside all of them
     try:
         interpreter.allocate_tensors()
     except RuntimeError:
@@ -270,6 +272,7 @@ def _interpreter(
         if all(min(detail["shape_signature"], default=0) >= 0 for detail in details):
             raise
         # The ones that the file has for free dimensions may be too few: a call will say.
+    process.drop_code(libraries)  # what packs weights
     return interpreter
 
 
