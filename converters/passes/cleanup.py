@@ -77,12 +77,16 @@ def _unname_dimensions(graph: ir.Graph) -> int:
     """Takes away what exporters write in place of a name: ``?`` and the like."""
     changes = 0
     for value in (*graph.inputs, *graph.outputs):
-        for axis, size in enumerate(value.shape or ()):
-            if isinstance(size, ir.SymbolicDim) and size.value and not is_name(size.value):
-                assert value.shape is not None
-                value.shape[axis] = None
-                changes += 1
+        unnamed = {axis for axis, size in enumerate(value.shape or ()) if _is_unnamed(size)}
+        if value.shape is not None and unnamed:  # the shape that a file says cannot be changed
+            sizes = enumerate(value.shape)
+            value.shape = ir.Shape([None if axis in unnamed else size for axis, size in sizes])
+            changes += len(unnamed)
     return changes
+
+
+def _is_unnamed(size: int | ir.SymbolicDim) -> bool:
+    return isinstance(size, ir.SymbolicDim) and bool(size.value) and not is_name(str(size.value))
 
 
 def _drop_default_inputs(model: ir.Model, overridable: tuple[str, ...]) -> int:

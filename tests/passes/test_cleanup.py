@@ -156,3 +156,12 @@ def test_annotations_go_and_the_authors_metadata_stays() -> None:
     assert b"train.py" not in text
     assert b"exported" not in text
     assert b"cat,dog" in text
+
+
+def test_what_is_written_in_place_of_a_name_is_no_name() -> None:
+    proto = ir.to_proto(graph("(float[N,4] x) => (float[N,4] y)", "y = Relu (x)"))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "?"
+    after = Cleanup()(ir.from_proto(proto)).model  # whose shapes are frozen
+    for value in (*after.graph.inputs, *after.graph.outputs):
+        assert value.shape is not None and value.shape[0] == ir.SymbolicDim(None)
