@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
 
 import converters.litert.operators  # noqa: F401  (registers all lowerings)
 from converters.litert.call import ENGINE, REMEDY, Weights, shape_of, type_of
@@ -91,7 +92,20 @@ def _add_input(value: ir.Value, values: Values) -> Tensor:
     values.graph.inputs.append(tensor)
     values.scope = name
     values.name_sizes(tensor)
-    values[value] = hold(values.cast(tensor, dtype))
+    values[value] = hold(values.cast(_limited(tensor, values), dtype))
+    return tensor
+
+
+def _limited(tensor: Tensor, values: Values) -> Tensor:
+    """Integers of 64 bits at the limits of 32: those beyond would become other numbers."""
+    if tensor.dtype != np.int64:
+        return tensor
+    for op, options, limit in (
+        ("MINIMUM", schema.MaximumMinimumOptionsT(), np.iinfo(np.int32).max),
+        ("MAXIMUM", schema.MaximumMinimumOptionsT(), np.iinfo(np.int32).min),
+    ):
+        bound = values.integers(limit, tensor.dtype)
+        tensor = values.add(op, [tensor, bound], tensor.shape, tensor.dtype, options)
     return tensor
 
 

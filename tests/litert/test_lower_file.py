@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from converters.litert import lower
 from edge_sdk.errors import ConversionError, UnsupportedOperatorError
-from tests.litert.agreement import assert_agrees, network
+from tests.litert.agreement import assert_agrees, computed, network
 from tests.passes.networks import encoder
 
 pytestmark = pytest.mark.converts
@@ -82,6 +82,16 @@ def test_inputs_and_outputs_keep_their_types(dtype: str) -> None:
     names = {"float64": "double"}
     model = network("y = Identity(x)", feeds, f"y:{names.get(dtype, dtype)}")
     assert_agrees(model, feeds)
+
+
+def test_index_past_32_bits_is_refused_and_not_another_index() -> None:
+    weight = f(5, 3)
+    feeds = {"i": np.array([1, 4], np.int64)}
+    model = network("y = Gather(w, i)", feeds, w=weight)
+    file = assert_agrees(model, feeds)
+    for far in (2**32 + 1, -(2**32) + 1):
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            computed(file, {"i": np.array([1, far], np.int64)}, delegate=True)
 
 
 def test_values_of_half_width_are_computed_in_full_width() -> None:
