@@ -173,6 +173,21 @@ def test_cpu_that_the_libraries_do_not_run_on_is_a_note_and_not_tried_again(tmp_
     assert not weights_of(path)
 
 
+def test_packing_that_was_killed_is_tried_again(tmp_path, monkeypatch):
+    from edge_sdk.runtime.prepared import weight_process
+
+    path, dying = bundle(tmp_path), tmp_path / "python"
+    dying.write_text("#!/bin/sh\nkill -KILL $$\n")
+    dying.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(weight_process.sys, "executable", str(dying))
+        with edge_sdk.load(path, HERE) as model:
+            assert "SIGKILL" in model.notes[0]
+    with edge_sdk.load(path, HERE) as model:
+        assert model.notes == ()
+    assert weights_of(path)
+
+
 def test_library_does_not_write_to_stderr_while_others_may(tmp_path, capfd):
     path = bundle(tmp_path)
     with edge_sdk.load(path, HERE) as model:

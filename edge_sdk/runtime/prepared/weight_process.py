@@ -10,6 +10,7 @@ graph's record on stdin.
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import sys
 from pathlib import Path
@@ -17,11 +18,12 @@ from pathlib import Path
 import msgspec
 
 from edge_sdk.bundle.record import Graph
-from edge_sdk.errors import EngineError
+from edge_sdk.errors import EngineError, WorkError
 from edge_sdk.runtime.engine import SessionOptions
 from edge_sdk.runtime.engines.litert_shared import open_shared
 
 PATIENCE = 600.0  # seconds
+PR_SET_PDEATHSIG = 1
 
 
 def pack(path: Path, weights: Path, graph: Graph, options: SessionOptions) -> None:
@@ -35,6 +37,7 @@ def pack(path: Path, weights: Path, graph: Graph, options: SessionOptions) -> No
 
     Raises:
         EngineError: It could not be done; the message is the process's last word.
+        WorkError: It was ended before it was done; another time it may be.
     """
     import subprocess
 
@@ -44,7 +47,9 @@ def pack(path: Path, weights: Path, graph: Graph, options: SessionOptions) -> No
             command, input=msgspec.json.encode(graph), capture_output=True, timeout=PATIENCE
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"packing did not work: {error}") from error
+        raise WorkError(f"packing did not work: {error}") from error
+    if done.returncode == -signal.SIGKILL:  # by the kernel for want of memory, or by a person
+        raise WorkError("packing was ended by SIGKILL")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise EngineError(f"LiteRT's libraries do not run on this CPU: {name} while packing")
@@ -54,7 +59,8 @@ def pack(path: Path, weights: Path, graph: Graph, options: SessionOptions) -> No
 
 
 def main() -> None:
-    """Packs what the arguments name."""
+    """Packs what the arguments name; not longer than the process lives that wants it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     path, weights, threads = sys.argv[1:]
     graph = msgspec.json.decode(sys.stdin.buffer.read(), type=Graph)
     options = SessionOptions(threads=int(threads))
