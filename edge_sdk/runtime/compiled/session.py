@@ -75,9 +75,9 @@ class SwitchingSession:
         Raises:
             EngineError: That one failed too.
         """
-        compiled = self._compiled
+        plain, compiled = self._plain, self._compiled  # in this order: see take
         if compiled is None:
-            return self._fallback.run(feeds)
+            return (plain or self._fallback).run(feeds)
         try:
             return compiled.run(feeds)
         except EngineError as error:  # a shape that it was not compiled for, memory
@@ -96,6 +96,7 @@ class SwitchingSession:
     def take(self, compiled: Session) -> None:
         """Serves by this session from now on; the plain one's memory is free after its calls."""
         self._compiled = compiled
+        # After that: who looks for both in the other order has one, and opens none anew.
         self._plain = None
         self._say("")
         self.settled.set()
@@ -131,11 +132,13 @@ class SwitchingSession:
         with self._lock:
             self._closed = True
             if self._child is not None and self._child.poll() is None:
-                os.killpg(self._child.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(self._child.pid, signal.SIGKILL)
 
     @property
     def _current(self) -> Session:
-        return self._compiled or self._fallback
+        plain = self._plain
+        return self._compiled or plain or self._fallback
 
     @property
     def _fallback(self) -> Session:
