@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -345,6 +348,15 @@ def test_what_is_measured_ends_with_the_agent_that_is_killed(bundles):
         agent.stdout.readline()
         children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
         [child] = until(lambda: children.read_text().split(), "the child")
-        until(lambda: b"trial" in Path(f"/proc/{child}/cmdline").read_bytes(), "its program")
+        maps = Path(f"/proc/{child}/maps")
+        until(lambda: "onnxruntime" in maps.read_text(), "its engine")
+        os.kill(int(child), signal.SIGSTOP)  # so that it does not come to its own end
         agent.kill()
+
+    def is_told() -> bool:
+        pending = re.search(r"ShdPnd:\s+(\w+)", Path(f"/proc/{child}/status").read_text())
+        return bool(pending and int(pending[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+    until(is_told, "the signal")
+    os.kill(int(child), signal.SIGCONT)
     until(lambda: not Path(f"/proc/{child}").exists(), "the child's end")

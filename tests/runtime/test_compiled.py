@@ -383,6 +383,7 @@ def test_a_candidate_is_measured_as_it_is_compiled(device):
 
 
 def test_a_candidate_that_is_measured_no_more_is_not_compiled_either(device):
+    write_bundle(device, budget=10 * DEADLINE_S)  # it does not end by itself meanwhile
     device.mode("wait")
     question = trial.Question(device.bundle, 0.05)
     with pytest.raises(EngineError, match="cancelled"):
