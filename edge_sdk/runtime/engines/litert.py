@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,26 +86,36 @@ class LiteRtEngine:
             )
         delegate = check_options(options.options)
         native = import_module(f"{library}.interpreter")
-        with opening(graph), quiet():
-            try:
-                interpreter, notes = _opened(native, graph, options, delegate)
-            except Exception as error:
-                raise EngineError(
-                    f"{library} {self.version()} cannot open the file: {error}", where=str(graph)
-                ) from error
-        return LiteRtSession(interpreter, tuple(notes))
+        try:
+            interpreter, notes = _opened(native, graph, options, delegate)
+            file = os.open(graph, os.O_RDONLY)  # which may lose its name while the session lives
+        except Exception as error:
+            raise EngineError(
+                f"{library} {self.version()} cannot open the file: {error}", where=str(graph)
+            ) from error
+        again = partial(_opened, native, Path(f"/proc/self/fd/{file}"), options, delegate)
+        session = LiteRtSession(interpreter, tuple(notes), lambda: again()[0])
+        weakref.finalize(session, os.close, file)
+        return session
 
 
 class LiteRtSession:
     """One file opened by LiteRT. Safe to call from several threads, which take turns.
 
-    Attributes:
+    A call that fails leaves the interpreter in a state that can end the process at a later
+    one (XNNPACK, at sizes that it refuses); so it is replaced before the next call.
+
+    Args:
+        interpreter: The file, opened.
         notes: What differs from what was asked for (a delegate that is not here).
+        again: Opens the file once more.
     """
 
-    def __init__(self, interpreter: Any, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, interpreter: Any, notes: tuple[str, ...], again: Callable[[], Any]) -> None:
         self.notes = notes
         self._interpreter = interpreter
+        self._again = again
+        self._failed = False
         self._lock = Lock()  # an interpreter has one set of buffers
         inputs, outputs = _named(interpreter)
         self._inputs = {name: detail["index"] for name, detail in inputs}
@@ -137,10 +149,14 @@ class LiteRtSession:
             )
         with self._lock:
             try:
+                if self._failed:
+                    self._interpreter, self._shapes = self._again(), {}
+                self._failed = True  # until it has not
                 self._resize({name: feeds[name].shape for name in self._inputs})
                 for name, index in self._inputs.items():
                     self._interpreter.set_tensor(index, feeds[name])
                 self._interpreter.invoke()
+                self._failed = False
                 return {n: self._result(i) for n, i in self._outputs.items()}
             except Exception as error:
                 raise EngineError(f"LiteRT failed while running the file: {error}") from error
@@ -162,7 +178,6 @@ class LiteRtSession:
         if shapes == self._shapes:
             self._interpreter.reset_all_variables()
             return
-        self._shapes = {}  # unknown, should any of this fail
         for name, shape in shapes.items():
             self._interpreter.resize_tensor_input(self._inputs[name], shape, strict=True)
         self._interpreter.allocate_tensors()  # which resets variables
@@ -238,6 +253,13 @@ def _opened(
     native: Any, graph: Path, options: SessionOptions, delegate: Mapping[str, str]
 ) -> tuple[Any, list[str]]:
     """An interpreter with the delegate, or else without it and with a note."""
+    with opening(graph), quiet():
+        return _with_delegate(native, graph, options, delegate)
+
+
+def _with_delegate(
+    native: Any, graph: Path, options: SessionOptions, delegate: Mapping[str, str]
+) -> tuple[Any, list[str]]:
     path = options.options.get(DELEGATE)
     if path is None:
         return _interpreter(native, graph, options), []

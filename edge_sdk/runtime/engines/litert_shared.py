@@ -6,7 +6,7 @@ mapped libraries more than the interpreter, once per process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -58,22 +58,27 @@ def open_shared(
     from ai_edge_litert.options import CpuOptions, Options
 
     cpu = CpuOptions(num_threads=options.threads, xnnpack_weight_cache_path=str(weights))
-    with opening(path), quiet():
-        try:
-            model = CompiledModel.from_file(
-                str(path),
-                environment=_environment(),
-                options=Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu),
-            )
-            return SharedSession(model, tuple(inputs), tuple(outputs))
-        except Exception as error:
-            raise EngineError(
-                f"LiteRT cannot open the file: {_first_line(error)}", where=str(path)
-            ) from error
+
+    def opened() -> Any:
+        with opening(path), quiet():
+            try:
+                return CompiledModel.from_file(
+                    str(path),
+                    environment=_environment(),
+                    options=Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu),
+                )
+            except Exception as error:
+                raise EngineError(
+                    f"LiteRT cannot open the file: {_first_line(error)}", where=str(path)
+                ) from error
+
+    return SharedSession(opened, tuple(inputs), tuple(outputs))
 
 
 class SharedSession:
     """One file opened over packed weights. Safe to call from several threads, in turns.
+
+    After a call that failed the model is opened again (:class:`.litert.LiteRtSession`).
 
     Attributes:
         inputs: In the order that was given.
@@ -82,16 +87,21 @@ class SharedSession:
     """
 
     def __init__(
-        self, model: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+        self,
+        opened: Callable[[], Any],
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.notes: tuple[str, ...] = ()
-        self._model = model
+        self._opened = opened
+        self._model = opened()
+        self._failed = False
         self._lock = Lock()
         self._shapes: dict[str, tuple[int, ...]] = {}  # of the call before
         self._buffers: tuple[list[Any], list[Any]] = ([], [])
-        signatures = list(model.get_signature_list().values())
+        signatures = list(self._model.get_signature_list().values())
         names = [{spec.name for spec in side} for side in (inputs, outputs)]
         if (
             len(signatures) != 1
@@ -109,8 +119,17 @@ class SharedSession:
         for spec in self.inputs:
             if spec.name not in feeds or feeds[spec.name].dtype != np.dtype(spec.dtype):
                 raise EngineError(f"is absent, or no {spec.dtype}", where=f"input {spec.name!r}")
+        with self._lock:
+            if self._failed:
+                self._model, self._shapes = self._opened(), {}
+            self._failed = True  # until it has not
+            found = self._computed(feeds)
+            self._failed = False
+            return found
+
+    def _computed(self, feeds: Feeds) -> Outputs:
         # It tells of itself once more when the first call is made.
-        with self._lock, nullcontext() if self._shapes else quiet():
+        with nullcontext() if self._shapes else quiet():
             try:
                 self._resize({name: feeds[name].shape for name in self._names["inputs"]})
                 for name, buffer in zip(self._names["inputs"], self._buffers[0], strict=True):
