@@ -30,7 +30,7 @@ from converters.sampling import TIMED_CALLS, representative_calls, seconds_per_s
 from converters.search import Outcome, Search
 from converters.source import Source
 from converters.stopwatch import Stopwatch
-from converters.target import targets
+from converters.target import HOST_ENGINES, targets
 from converters.tensorrt import Inspector, ShapeProfile, shape_profile
 from converters.workshop import Built, Workshop
 from device_profiles.machine import detect_machine
@@ -93,6 +93,7 @@ class Job:
         default = metric.max_drop if metric else DEFAULT_MAX_DROP
         self.max_drop = default if request.max_drop is None else request.max_drop
         self._peaks: dict[Path, int] = {}
+        self._rss: dict[Path, int] = {}
         self._inspectors: dict[str, Inspector] = {}
 
     def variant(
@@ -210,6 +211,12 @@ class Job:
             self._peaks[built.path] = candidate_plan(built, self.dimensions).peak
         return self._peaks[built.path]
 
+    def _resident(self, path: Path, engine: str) -> int:
+        """Largest resident memory in a fresh process, which takes a second: once for a file."""
+        if path not in self._rss:
+            self._rss[path] = peak_rss(path, self.calls[0], engine)
+        return self._rss[path]
+
     def _peak_within(self, budget_bytes: int) -> Callable[[Built], int]:
         """Predicts peaks; where twice the source's fits anyway, the source's stands for all."""
         source = self._peak(self.workshop.source_candidate(SOURCE))
@@ -219,10 +226,9 @@ class Job:
         self, profile: Profile, outcome: Outcome, chosen: Judged, started: float
     ) -> VariantReport:
         self.say(f"{profile.name}: measuring peak memory of {chosen.name}")
-        call = self.calls[0]
         rss = {
-            chosen.name: peak_rss(chosen.built.path, call, chosen.built.host_engine),
-            "source": peak_rss(self.source.path, call),
+            chosen.name: self._resident(chosen.built.path, chosen.built.host_engine),
+            "source": self._resident(self.source.path, HOST_ENGINES["onnx"]),
         }
         rows = tuple(_with_rss(row, rss) for row in outcome.rows)
         source = next(row for row in rows if row.name == "source")
