@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from converters.decoder.checkpoint import read_json
+from converters.decoder.checkpoint import Checkpoint, read_json
 from converters.source import bundle_name, digest_files
 from edge_sdk.errors import SourceError
 
@@ -108,6 +108,16 @@ class ModelFolder:
             count = int(self.config.get("num_labels", 2))
             return tuple(f"LABEL_{index}" for index in range(count))
         return tuple(str(table[key]) for key in sorted(table, key=int))
+
+    def check(self) -> None:
+        """Looks for weights and a tokenizer that were not downloaded to their end.
+
+        Raises:
+            SourceError: There are such.
+        """
+        if any(self.path.glob("*.safetensors")):
+            Checkpoint(self.path)
+        self.optional("tokenizer.json")
 
     def digest(self) -> str:
         """Over all files that an export reads.

@@ -51,6 +51,7 @@ def read_model(
     if task.endswith(tasks.PAST) and is_export(folder.path):
         return _seq2seq(folder, folder.path, export_digest(folder.path))
     digest = folder.digest()
+    folder.check()
     where = f"{folder.path / 'config.json'}: model_type"
 
     def finish(made: Path) -> None:
@@ -64,6 +65,9 @@ def read_model(
     tokenizer = made / _TOKENIZER
     source = OnnxSource().read(made / GRAPH, states=states, task=task)
     around = processing(folder, task, source.inputs, source.outputs)
+    if not around.before or (_reads_text(source) and not tokenizer.is_file()):
+        missing = "tokenizer" if _reads_text(source) else "preprocessor_config.json"
+        say(f"{folder.path}: no {missing}, so the variants take arrays alone")
     return replace(
         source,
         name=folder.name,
@@ -77,6 +81,10 @@ def read_model(
         licence=folder.licence,
         tools=versions(),
     )
+
+
+def _reads_text(source: Source) -> bool:
+    return any(spec.name == "input_ids" for spec in source.inputs)
 
 
 def _seq2seq(folder: ModelFolder, made: Path, digest: str) -> Seq2SeqSource:

@@ -16,7 +16,7 @@ TASKS = (*CLASSIFICATIONS, TAGS, ANSWERS, FILL, FEATURES, SPEECH, SEQ2SEQ)
 PAST = "-with-past"
 
 # The last part of an architecture's name -> task; the longer before what it ends in.
-_HEADS = {
+_HEADS: Mapping[str, str | None] = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": TAGS,
     "ForQuestionAnswering": ANSWERS,
@@ -28,6 +28,7 @@ _HEADS = {
     "ForSpeechSeq2Seq": SPEECH + PAST,
     "ForConditionalGeneration": SEQ2SEQ + PAST,
     "MTModel": SEQ2SEQ + PAST,
+    "LMHeadModel": None,
     "Model": FEATURES,
 }
 # Models of sound whose heads are named like those for text.
@@ -48,10 +49,17 @@ def export_task(config: Mapping[str, Any], named: str | None, where: str) -> str
         where: The file, for messages.
 
     Raises:
-        SourceError: The architecture does not do what the user named.
+        SourceError: The architecture does not do what the user named, or nothing that is known.
     """
     architecture = str(next(iter(config.get("architectures") or ()), ""))
     found = next((task for end, task in _HEADS.items() if architecture.endswith(end)), None)
+    if found is None and "For" in architecture and not architecture.endswith("ForCausalLM"):
+        raise SourceError(
+            f"{architecture} is for nothing that is supported",
+            where=f"{where}: architectures",
+            remedy=f"supported: {', '.join(TASKS)} and dialogue models; export any other model to "
+            "ONNX and convert the .onnx file",
+        )
     if config.get("model_type") in _SOUND and found:
         found = _OF_SOUND.get(found, found)
     if named in (None, "generic"):

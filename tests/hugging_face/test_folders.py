@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from converters.hugging_face.folder import ModelFolder
 from converters.hugging_face.steps import processing
@@ -62,6 +64,7 @@ def write(tmp_path: Path):
         ("HubertForCTC", "hubert", None, "automatic-speech-recognition"),
         ("BertModel", "bert", None, "feature-extraction"),
         ("LlamaForCausalLM", "llama", None, None),
+        ("GPT2LMHeadModel", "gpt2", None, None),
         (None, "llama", None, None),
         (None, "bert", "token-classification", "token-classification"),
     ],
@@ -79,6 +82,14 @@ def test_a_task_that_the_architecture_does_not_do_is_refused() -> None:
         export_task(config, "question-answering", "config.json")
     assert caught.value.where == "config.json: architectures"
     assert "fill-mask" in str(caught.value.remedy)
+
+
+def test_an_architecture_for_something_else_is_refused_with_what_there_is() -> None:
+    config = {"model_type": "yolos", "architectures": ["YolosForObjectDetection"]}
+    with pytest.raises(SourceError, match="YolosForObjectDetection is for nothing") as caught:
+        export_task(config, None, "config.json")
+    assert caught.value.where == "config.json: architectures"
+    assert "image-classification" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +196,25 @@ def test_a_folder_without_weights_is_named_before_any_toolchain(write: Any, tmp_
     write(config={"model_type": "bert", "architectures": ["BertModel"]})
     with pytest.raises(SourceError, match=r"no \*.safetensors or \*.bin file"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1"),
+        ("model.safetensors.index.json", '{"weight_map": {"x": "model-00002.safetensors"}}'),
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1"),
+    ],
+)
+def test_a_download_that_was_cut_off_is_named_before_any_toolchain(
+    write: Any, tmp_path: Path, name: str, content: str
+) -> None:
+    write(config={"model_type": "bert", "architectures": ["BertModel"]})
+    save_file({"x": np.zeros(2, np.float32)}, tmp_path / "model-00001.safetensors")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SourceError) as caught:
+        open_source(tmp_path)
+    assert caught.value.where == str(tmp_path / name)
 
 
 def test_every_file_of_the_model_is_in_its_digest(write: Any, tmp_path: Path) -> None:
