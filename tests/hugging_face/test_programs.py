@@ -71,5 +71,6 @@ def test_a_recurrent_program_carries_its_state(programs: Path, tmp_path: Path) -
 def test_what_pytorch_cannot_read_is_refused(programs: Path, tmp_path: Path) -> None:
     content = (programs / "two.pt2").read_bytes()
     (tmp_path / "old.pt2").write_bytes(content.replace(b"archive_version", b"archive_versiox"))
-    with pytest.raises(SourceError, match=r"torch 2\.13\.\d\S* cannot read it"):
+    with pytest.raises(SourceError, match=r"torch 2\.13\.\d\S* cannot read it") as caught:
         open_source(tmp_path / "old.pt2")
+    assert "torch.export.save" in str(caught.value.remedy)

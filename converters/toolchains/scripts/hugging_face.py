@@ -83,7 +83,11 @@ def export_program(request: Json, progress: Progress) -> Json:
     try:
         program = torch.export.load(request["program"])
     except Exception as error:  # noqa: BLE001  # the archive's own reader has no error type
-        return {"refused": f"torch {torch.__version__} cannot read it: {error}"}
+        said = str(error).partition(" Please check the warnings")[0]  # they are not shown
+        return {
+            "refused": f"torch {torch.__version__} cannot read it: {said}",
+            "supported": ["programs that torch.export.save of this or an older release wrote"],
+        }
     out = Path(request["out"])
     out.mkdir(parents=True, exist_ok=True)
     progress("exporting it")
