@@ -126,18 +126,21 @@ class Job:
         rules: Rules,
         forced: Recipe | None,
         base: Bundle | None,
+        max_drop: float | None = None,
     ) -> Outcome:
-        """Searches one profile's best candidate.
+        """Searches one profile's best candidate; what was built and timed before is reused.
 
         Args:
             profile: The device.
             rules: Its rules for this model.
             forced: The only recipe to try.
             base: A bundle whose recipe and scales are kept if they hold the limits.
+            max_drop: Another limit than the request's.
         """
         engines, fixed = targets(profile), self.request.fixed
         names = [target.choice.name for target in engines]
-        limits = Limits.of(profile, self.max_drop, self.source.size_bytes, names)
+        drop = self.max_drop if max_drop is None else max_drop
+        limits = Limits.of(profile, drop, self.source.size_bytes, names)
         decisive = {t.choice.name for t in engines if t.decides(profile, self.machine)}
 
         def search(workshop: Workshop) -> Search:
@@ -278,7 +281,8 @@ class Job:
                 source_digest=self.source.digest,
                 data_digest=self.data.digest,
                 data_origin=self.data.origin,
-                tools=tools(),
+                tools={**tools(), **self.source.tools},
+                licence=self.source.licence,
             ),
             golden=[(call, session.run(call)) for call in self.calls],
             agreement=self.workshop.agreement(chosen.built),
