@@ -51,7 +51,7 @@ class Agent:
         presence: Signs of life.
         postman: Tells what happened.
         trials: Measures candidates.
-        trial_shadow: The shadow that asks for that.
+        trial_shadow: The shadow that asks for that, where the cloud has it.
         around: What it gets from the world.
     """
 
@@ -65,7 +65,7 @@ class Agent:
         presence: Presence,
         postman: Postman,
         trials: Trials,
-        trial_shadow: ShadowClient,
+        trial_shadow: ShadowClient | None,
         around: Surroundings,
     ) -> None:
         self._config = config
@@ -114,20 +114,14 @@ class Agent:
         # A shadow that says nothing of models leaves everything as it is.
         if desired is not None and isinstance(models := desired.get("models"), dict):
             self._desire(read_wish(models))
-        asked = self._trial_shadow.take()
-        if asked is not None:
-            self._trials.desire(asked, self._trial_shadow.reported)
+        self._hear_of_trials()
         self._presence.attend(self._link)
         self._shadow.attend()
-        self._trial_shadow.attend()
         self._postman.attend()
         stepped = self._act()
         self._measure()
-        self._reported = self._shadow.report(self._state())
-        tried = self._trials.result
-        if tried is not None or "trial" in self._trial_shadow.reported:
-            told = self._trial_shadow.report({"trial": tried and msgspec.to_builtins(tried)})
-            self._reported = self._reported and told
+        reported, told = self._shadow.report(self._state()), self._tell_of_trials()
+        self._reported = reported and told
         return 0.0 if stepped else self._idle_seconds()
 
     @property
@@ -161,10 +155,28 @@ class Agent:
         kept = {name: model for name, model in before.items() if name in wish.unreadable}
         self._executor.desire(Desired(models={**kept, **wish.models}))
 
+    def _hear_of_trials(self) -> None:
+        if self._trial_shadow is None:
+            return
+        asked = self._trial_shadow.take()
+        if asked is not None:
+            self._trials.desire(asked, self._trial_shadow.reported)
+        self._trial_shadow.attend()
+
+    def _tell_of_trials(self) -> bool:
+        """Reports the trial; whether the cloud knows all of it."""
+        tried = self._trials.result
+        if self._trial_shadow is None:
+            return True
+        if tried is None and "trial" not in self._trial_shadow.reported:
+            return True
+        return self._trial_shadow.report({"trial": tried and msgspec.to_builtins(tried)})
+
     def _connection_changed(self, connected: bool) -> None:
         self._presence.connection_changed(connected)
         self._shadow.connection_changed(connected)
-        self._trial_shadow.connection_changed(connected)
+        if self._trial_shadow is not None:
+            self._trial_shadow.connection_changed(connected)
         self._postman.connection_changed(connected)
 
     def _act(self) -> bool:
@@ -245,7 +257,7 @@ class Agent:
         moments = [
             self._presence.due(self._link),
             self._shadow.due(),
-            self._trial_shadow.due(),
+            self._trial_shadow.due() if self._trial_shadow else None,
             self._postman.due(),
             self._executor.due,
             self._trials.due,

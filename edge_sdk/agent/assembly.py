@@ -24,7 +24,7 @@ from edge_sdk.bundle.store import Store
 from edge_sdk.errors import BundleError
 from edge_sdk.serving.router import Router
 from edge_sdk.shadow import models, trials
-from edge_sdk.shadow.topics import Address
+from edge_sdk.shadow.topics import ROOTS, Address
 from edge_sdk.transport.backoff import Backoff
 from edge_sdk.transport.link import Link, Message
 
@@ -94,8 +94,9 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
         backoff=lambda: Backoff(source=source),
         observer=around.observer,
     )
-    shadow, asked = (
-        ShadowClient(
+
+    def follow(name: str) -> ShadowClient:
+        return ShadowClient(
             link,
             Address(config.broker.shadow_root, config.thing, name),
             clock=clock,
@@ -103,8 +104,11 @@ def assemble(config: AgentConfig, around: Surroundings, router: Router) -> Agent
             wake=around.wake,
             shortest=config.report.shortest,
         )
-        for name in (models.SHADOW, trials.SHADOW)
-    )
+
+    shadow = follow(models.SHADOW)
+    # Under the other root the cloud may be AWS's, which asks for no trials and cuts off whoever
+    # subscribes to what its policy does not name.
+    asked = follow(trials.SHADOW) if config.broker.shadow_root == ROOTS[0] else None
     postman = Postman(link, config.thing, outbox, clock=clock, source=source, wake=around.wake)
     tried = Trials(
         store.root / FOLDER / "trials",

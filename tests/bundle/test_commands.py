@@ -41,7 +41,7 @@ def test_inspect_shows_all_of_one_variant(edge_sdk, path):
         "x  float32[batch, 4]",
         "predicted peak",
         "at batch=1",
-        "fp16         failed",
+        "fp16         onnx    failed",
         "head (Gemm): too sensitive",
         "tokenizer.json",
         "measured on this machine",
