@@ -123,9 +123,15 @@ def _variants(
         names = " ".join(f"-p {name}" for name in failed)
         remedies.append(f"leave out {names}: the other profiles have variants")
     raise ConversionError(
-        "; ".join(f"{error.where}: {error.message}" for error in failed.values()),
+        "; ".join(_of_profile(name, error) for name, error in failed.items()),
         remedy="; or ".join(remedies),
     ) from first
+
+
+def _of_profile(name: str, error: ConversionError) -> str:
+    where = f"profile {name!r}"
+    said = f"{error.where}: {error.message}" if error.where else error.message
+    return said if said.startswith(where) else f"{where}: {said}"
 
 
 def _job(

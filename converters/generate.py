@@ -171,6 +171,8 @@ class _Maker:
             return rng.integers(0, max(meant.bound, 1), shape).astype(dtype)
         if dtype.kind == "f":
             return _floats(rng, spec, shape, attempt.positive).astype(dtype)
+        if dtype == np.uint8 and not meant.compared:
+            return rng.integers(0, 256, shape).astype(dtype)  # pixels, or characters
         return rng.choice(meant.compared or (0, 1), shape).astype(dtype)
 
 

@@ -109,6 +109,8 @@ def footprint(
         )
     if done.returncode != 0:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        if done.returncode < 0:
+            last = f"the engine ended the process by signal {-done.returncode}"
         raise EngineError(f"measuring memory in a fresh process failed: {last}", where=str(graph))
     return msgspec.json.decode(done.stdout, type=Footprint)
 

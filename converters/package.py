@@ -235,7 +235,8 @@ def processing(
     if before and source.task == "feature-extraction":
         after.append(steps.to_step(steps.Pool(output=output)))
     if source.task == "classification":
-        if any(found[output].min() < 0 or found[output].max() > 1 for found in outputs):
+        scores = [found[output] for found in outputs if found[output].size]
+        if any(array.min() < 0 or array.max() > 1 for array in scores):
             after.append(steps.to_step(steps.Softmax(output=output)))
         if source.labels:
             after.append(steps.to_step(steps.Labels(output=output, names=source.labels)))

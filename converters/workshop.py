@@ -16,14 +16,15 @@ import onnx_ir as ir
 from converters import compare
 from converters.calibration.collect import collect
 from converters.calibration.statistics import Statistics
-from converters.dataset import Dataset
+from converters.dataset import Dataset, zero_states
 from converters.materialize import complaint, is_external, open_path, save
+from converters.measure import footprint
 from converters.metrics import Metric
 from converters.passes.base import Context, GraphPass, build, each_graph
 from converters.source import Source
 from converters.target import HOST_ENGINES, Format, Target, format_of
 from edge_sdk.bundle.record import Agreement, Recipe, Step, Unquantized
-from edge_sdk.errors import ConversionError, EdgeSdkError
+from edge_sdk.errors import ConversionError, EdgeSdkError, EngineError
 from edge_sdk.runtime.engine import Session, SessionOptions
 
 # Rewrites are exact in real arithmetic: what float32 leaves is rounding.
@@ -100,7 +101,9 @@ class Workshop:
         self.folder = folder
         self.metric = metric
         self.options = SessionOptions(threads=threads)
-        self.reference = self._run(open_path(source.path, self.options), evaluation)
+        session = open_path(source.path, self.options)
+        self.reference = self._run(session, evaluation)
+        self._initial = zero_states(session.inputs, source.states)
         self._prepared: dict[bytes, tuple[ir.Model, Context]] = {}
         self._statistics: dict[bytes, Statistics] = {}
         self._smoothed: dict[bytes, tuple[ir.Model, Context, bool]] = {}
@@ -193,6 +196,8 @@ class Workshop:
         problem = complaint(path)
         if problem:
             raise ConversionError(f"the ONNX checker refuses it: {problem}", where=recipe.name)
+        if any(step.op == "float16" for step in effective):
+            self._survives(path, recipe)
         built = Built(
             recipe,
             path,
@@ -204,6 +209,21 @@ class Workshop:
             statistics=context.statistics.used_only(),
         )
         return built if written == "onnx" else _lowered(built)
+
+    def _survives(self, path: Path, recipe: Recipe) -> None:
+        """Runs a graph in a process of its own first: float16 is what ONNX Runtime dies of.
+
+        On the CPU it widens such graphs as it opens them, and with some ends by a signal.
+        """
+        first, *_ = self.evaluation.samples[0]
+        try:
+            footprint(path, {**self._initial, **first})
+        except EngineError as error:
+            raise ConversionError(
+                f"does not run in a process of its own: {error.message}",
+                where=recipe.name,
+                remedy="use another recipe, or another version of ONNX Runtime",
+            ) from error
 
     def _start(
         self, prepared: tuple[Step, ...], smoothing: tuple[Step, ...], name: str

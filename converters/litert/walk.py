@@ -57,6 +57,8 @@ def _add_constant(value: ir.Value, values: Values) -> None:
     inside = narrowed(array)
     if inside is None:
         raise ConversionError(
-            "it has integers past 32 bits", where=f"constant {value.name!r}", remedy=REMEDY
+            f"it has integers past 32 bits, which {ENGINE} lacks",
+            where=f"constant {value.name!r}",
+            remedy=REMEDY,
         )
     values[value] = Held(array.shape, array=inside)

@@ -3,7 +3,7 @@
 Each node is computed by the engine that would run it, so folding changes no bit.
 A result may not be larger than the constants it replaces (plus a little), so a
 weight that is stored small and expanded at load stays small, and a table that is
-also used untransposed is not stored twice.
+also used untransposed is not stored twice. Windows and filter banks may grow more.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from edge_sdk.runtime.engine import SessionOptions
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 # Quantized chains carry the scales that quantization and engines look for.
 KEPT = {*RANDOM, "Bernoulli", "Multinomial", "QuantizeLinear", "DequantizeLinear", "Constant"}
+# What few engines compute: tables of front ends for sound.
+TABLES = ("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix")
+TABLE_BYTES = 1 << 20
 COMPUTABLE = {
     ir.DataType.BOOL,
     ir.DataType.FLOAT16,
@@ -92,7 +95,8 @@ class FoldConstants(GraphPass):
         if not _is_constant(node) or node.op_type in KEPT or subgraphs(node):
             return None
         dying = {value for value in node.inputs if value is not None and _dies(value)}
-        allowed = self.options.growth + sum(credit.setdefault(v, nbytes(v) or 0) for v in dying)
+        growth = TABLE_BYTES if is_op(node, *TABLES) else self.options.growth
+        allowed = growth + sum(credit.setdefault(v, nbytes(v) or 0) for v in dying)
         expected = _expected_bytes(node)
         if expected is not None and expected > allowed:
             return None
