@@ -279,6 +279,7 @@ class Search:
         error = self.inspect(built)
         if error is not None:
             self.refused[built.recipe.name] = _sentence(error)
+            self.errors[built.recipe.name] = error
         return error is not None
 
     def _rescue(self) -> bool:
@@ -402,7 +403,8 @@ class Search:
         """Why no candidate may ship, and what to do if that is not a matter of limits."""
         if self.refused:
             *_, name = sorted(self.refused, key=lambda name: name != SOURCE.name)
-            return f"{name}: {self.refused[name]}", None
+            refusal = self.errors[name]
+            return f"{name}: {str(refusal).splitlines()[0]}", refusal.remedy
         failed = next((row for row in self.failed if row.status == "failed"), None)
         if failed is None:
             return closest, None
