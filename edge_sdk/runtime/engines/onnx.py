@@ -30,10 +30,6 @@ SPIN = {"session.intra_op.spin_duration_us": "5000"}
 # ONNX Runtime's element types whose numpy name differs.
 NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
-# ONNX Runtime 1.31 ends the process over it: float16 graphs on the CPU, where a transposition
-# is fused into a product before the layouts of convolutions are chosen.
-CRASHING = "FuseFp16InitializerToFp32NodeTransformer"
-
 
 class OnnxEngine:
     """Opens ONNX graphs with ONNX Runtime."""
@@ -129,7 +125,6 @@ class OnnxEngine:
                 model,
                 sess_options=native_options(onnxruntime, options, config | dict(extra)),
                 providers=[(name, provider_options.get(name, {})) for name in providers],
-                disabled_optimizers=[CRASHING],
             )
         except Exception as error:
             raise EngineError(
