@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -238,7 +238,7 @@ class Search:
         for built in batch:
             latency = times.get(built.path)
             measured = built.recipe.engine in self.decisive and latency is not None
-            self.judged[built.recipe.name] = Judged(
+            judged = Judged(
                 built,
                 self.workshop.agreement(built, None if thorough else self.quick_samples),
                 speedup=latency.speedup if measured and latency else self._predicted(built),
@@ -247,6 +247,10 @@ class Search:
                 latency_ms=latency.median_ms if latency else None,
                 confirmed=thorough,
             )
+            before = self.judged.get(judged.name)
+            if before is not None and before.device is not None:  # which knows better
+                judged = replace(before, agreement=judged.agreement)
+            self.judged[judged.name] = judged
 
     def _predicted(self, built: Built) -> float:
         """Speedup from the profile's rules, for the share of the work that is quantized."""
