@@ -55,4 +55,4 @@ def test_a_plain_model_loads_nothing_that_it_does_not_use(tmp_path):
     code = f"import edge_sdk; m = edge_sdk.load({str(path)!r}, {bundles.HERE!r}); m.self_test()"
     used = loaded_by(f"{code}; m.settle(); m.close()")
     assert "edge_sdk.runtime.engines.onnx" in used
-    assert used & UNUSED == set()
+    assert used & UNUSED <= loaded_by("import numpy, onnxruntime"), "of its own accord"

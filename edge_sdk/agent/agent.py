@@ -170,7 +170,7 @@ class Agent:
             return True
         if tried is None and "trial" not in self._trial_shadow.reported:
             return True
-        return self._trial_shadow.report({"trial": tried and msgspec.to_builtins(tried)})
+        return self._trial_shadow.report(_as_json({"trial": tried}))
 
     def _connection_changed(self, connected: bool) -> None:
         self._presence.connection_changed(connected)
@@ -215,8 +215,7 @@ class Agent:
         return plan.next_step(self._executor.journal, self._executor.present())
 
     def _state(self) -> Mapping[str, Any]:
-        state: dict[str, Any] = msgspec.to_builtins({"models": self.models, "agent": self._about})
-        return state
+        return _as_json({"models": self.models, "agent": self._about})
 
     def _now(self) -> reports.Now:
         return reports.Now(
@@ -273,3 +272,9 @@ def memory_in_use() -> int:
         return process.pss()
     except (OSError, WorkError):
         return process.rss()
+
+
+def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A value as it comes back from the shadow: with lists, which no tuple would equal."""
+    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return said
