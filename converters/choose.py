@@ -115,6 +115,15 @@ def is_slower(candidate: Judged) -> bool:
     return candidate.speedup < 1 - (NOISE if candidate.confirmed else GLANCE)
 
 
+def standing(candidate: Judged, limits: Limits, problem: str | None) -> tuple[str, str]:
+    """Status and reason of a candidate that was not chosen; ``problem`` is what is against it."""
+    if problem:
+        return "rejected", problem
+    if is_slower(candidate):
+        return "rejected", f"slower than the source: {candidate.speedup:.2f}x"
+    return "qualified", f"value {value(candidate, limits):.2f}"
+
+
 def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str]:
     """Picks the best candidate that holds all limits.
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from converters import sensitivity
-from converters.choose import GLANCE, Judged, Limits, choose, is_slower, objection, value
+from converters.choose import GLANCE, Judged, Limits, choose, is_slower, objection, standing, value
 from converters.costs import node_costs
 from converters.recipes import SOURCE, families, family_of, prepare, split_steps
 from converters.share import quantized_share, with_steps
@@ -421,15 +421,9 @@ class Search:
         return f"{failed.name} failed: {str(error).splitlines()[0]}", error.remedy
 
     def _row(self, candidate: Judged, is_chosen: bool, reason: str) -> Candidate:
-        problem = self._objection(candidate)
-        if is_chosen:
-            status, why = "chosen", reason
-        elif problem:
-            status, why = "rejected", problem
-        elif is_slower(candidate):
-            status, why = "rejected", f"slower than the source: {candidate.speedup:.2f}x"
-        else:
-            status, why = "qualified", f"value {value(candidate, self.limits):.2f}"
+        status, why = "chosen", reason
+        if not is_chosen:
+            status, why = standing(candidate, self.limits, self._objection(candidate))
         row = Candidate(
             name=candidate.name,
             status=status,

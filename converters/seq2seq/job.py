@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from converters.choose import Judged, Limits, choose, is_slower, objection, value
+from converters.choose import Judged, Limits, choose, objection, standing
 from converters.dataset import Dataset
 from converters.job import DEFAULT_MAX_DROP, MAX_THREADS, Job, Say, tools
 from converters.materialize import open_path
@@ -290,15 +290,9 @@ class PairSearch:
 
     def _row(self, both: Both, is_chosen: bool) -> Candidate:
         judged = self.judged[both.name]
-        problem = objection(judged, self.limits)
-        if is_chosen:
-            status, why = "chosen", self.reason
-        elif problem:
-            status, why = "rejected", problem
-        elif is_slower(judged):
-            status, why = "rejected", f"slower than the source: {judged.speedup:.2f}x"
-        else:
-            status, why = "qualified", f"value {value(judged, self.limits):.2f}"
+        status, why = "chosen", self.reason
+        if not is_chosen:
+            status, why = standing(judged, self.limits, objection(judged, self.limits))
         row = Candidate(
             name=both.name,
             status=status,

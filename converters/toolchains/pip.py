@@ -40,7 +40,7 @@ def install(
         ToolchainError: pip failed; the message ends in its own last lines.
     """
     tell = _teller(toolchain, progress)
-    sources = ("--no-index", "--find-links", str(wheels.absolute())) if wheels else ()
+    sources = ("--no-index", "-f", str(wheels.absolute())) if wheels else ()
     for step in toolchain.requirements:
         # What a step asks for itself is no constraint: pip would call its absence a conflict.
         others = [package for package in toolchain.packages if package not in step]
