@@ -16,10 +16,13 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converters.litert.subgraph import Operator, Subgraph, digest
 from converters.litert.tensors import Array, Quantization, Tensor, unknown
+from edge_sdk.errors import ConversionError
 
 IDENTIFIER = b"TFL3"
 VERSION = 3
 ALIGNMENT = 64
+# Offsets have 32 bits with a sign; what is not weights stays far below the difference.
+MAX_WEIGHTS = 2_000_000_000
 # The oldest version of a kernel that readers still have, where that is not the first.
 VERSIONS = {"BROADCAST_TO": 2}
 SIGNATURE = "serving_default"
@@ -48,9 +51,20 @@ def serialize(
         subgraphs: The main graph, then those that its operators call.
         inputs: Tensors of the main graph by the name that callers use.
         outputs: The same for its outputs.
+
+    Raises:
+        ConversionError: The weights do not fit into a file.
     """
     codes: dict[str, int] = {}
     stored, buffers = _buffers(subgraphs)
+    weights = sum(buffer.data.nbytes for buffer in buffers if buffer.data is not None)
+    if weights > MAX_WEIGHTS:
+        raise ConversionError(
+            f"its weights take {weights / 1e9:.1f} GB, and a .tflite file has room for "
+            f"{MAX_WEIGHTS / 1e9:.0f} GB",
+            where=f"graph {subgraphs[0].name!r}",
+            remedy="quantize them to int8, or use ONNX Runtime",
+        )
     graphs = [_subgraph(graph, codes, stored) for graph in subgraphs]
     index = {tensor: i for i, tensor in enumerate(subgraphs[0].tensors)}
     signature = schema.SignatureDefT(
@@ -66,7 +80,6 @@ def serialize(
         buffers=buffers,
         signatureDefs=[signature],
     )
-    weights = sum(buffer.data.nbytes for buffer in buffers if buffer.data is not None)
     builder = _Builder(weights + weights // 16 + (1 << 20))
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(memoryview(builder.Bytes)[builder.head :])

@@ -88,5 +88,7 @@ def test_search(large):
     report = answer("convert", large, "-o", bundle, "-p", PROFILE)
     rows = report["variants"][0]["report"]["candidates"]
     assert len(rows) > 3
-    assert [r["name"] for r in rows if r["status"] == "failed"] == []
+    failed = {r["name"]: r["reason"] for r in rows if r["status"] == "failed"}
+    assert list(failed) == ["fp32@litert"]
+    assert "its weights take 2.4 GB, and a .tflite file has room for 2 GB" in failed["fp32@litert"]
     check(large, bundle)

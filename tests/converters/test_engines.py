@@ -171,4 +171,5 @@ def test_predicted_peak_is_near_the_measured_one(source, tmp_path, family):
     built = workshop.build(families(profile, rules, target, prepared)[family][0], prepared)
     call = data.samples[0][0]
     measured = peak_rss(built.path, call, built.host_engine)
-    assert candidate_plan(built, {}).peak == pytest.approx(measured, rel=0.15)
+    # An empty process differs by several MB from machine to machine; this model adds few.
+    assert candidate_plan(built, {}).peak == pytest.approx(measured, rel=0.2)

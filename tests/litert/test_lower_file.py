@@ -144,3 +144,12 @@ def test_old_operators_are_to_be_upgraded_first() -> None:
     model.opset_imports[""] = 11
     with pytest.raises(ConversionError, match="upgrade-opset"):
         lower(model)
+
+
+def test_weights_beyond_what_a_file_holds_are_refused_with_their_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("converters.litert.flatbuffer.MAX_WEIGHTS", 10_000)
+    with pytest.raises(ConversionError, match=r"weights take .* GB.* has room for") as caught:
+        lower(encoder())
+    assert "int8" in (caught.value.remedy or "")

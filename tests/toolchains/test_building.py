@@ -12,7 +12,8 @@ from converters.toolchains import Environment, Pythons
 from converters.toolchains.environment import MARKER, leftovers, remove
 from edge_sdk.errors import EdgeSdkError, ToolchainError
 from tests.toolchains.conftest import TINY, changed
-from tests.toolchains.test_calls import quiet, start
+from tests.toolchains.test_calls import alive, processes, quiet, start
+from tests.transport.waiting import until
 
 pytestmark = pytest.mark.converts
 
@@ -130,13 +131,15 @@ def test_two_processes_build_one_environment(offline: Path) -> None:
 
 def test_what_is_in_use_is_not_removed(offline: Path, tmp_path: Path) -> None:
     environment = Environment(TINY)
-    with start("sleep", {"file": str(tmp_path / "ids")}) as caller:
+    file = tmp_path / "ids"
+    with start("sleep", {"file": str(file)}) as caller:
         assert caller.stdout is not None
         while caller.stdout.readline() != "asleep\n":
             assert caller.poll() is None
         with pytest.raises(ToolchainError, match="is in use"):
             remove(environment.folder)
         caller.terminate()
+    until(lambda: not any(map(alive, processes(file))))  # they hold the lock a moment longer
     assert environment.state == "installed"
     assert remove(environment.folder) > 0
     assert environment.state == "absent"
