@@ -57,8 +57,9 @@ def graph_inputs(model: ir.Model) -> tuple[TensorSpec, ...]:
 
 
 def graph_outputs(model: ir.Model) -> tuple[TensorSpec, ...]:
-    """Outputs in order."""
-    return tuple(tensor_spec(value) for value in model.graph.outputs)
+    """Outputs in order; one that the graph names twice is one output."""
+    specs = {value.name: tensor_spec(value) for value in model.graph.outputs}
+    return tuple(specs.values())
 
 
 def kind_of(model: ir.Model) -> Kind:

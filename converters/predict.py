@@ -204,7 +204,7 @@ def seconds(costs: Iterable[NodeCost], profile: Profile) -> float:
     rate = profile.cpu.fp32_gflops_per_core * 1e9
     dense = DENSE_SHARE * rate * profile.cpu.threads
     bandwidth = profile.memory.bandwidth_gb_per_s * 1e9
-    total = 0.0
+    total = NODE_FLOPS / rate  # the call itself, even of a graph that computes nothing
     for cost in costs:
         if cost.activation_bytes == 0:
             continue  # computed when the session opens

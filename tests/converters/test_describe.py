@@ -26,6 +26,11 @@ def test_scalar_output_is_no_classification():
     assert describe.task_of(found, describe.graph_outputs(found)) == "generic"
 
 
+def test_an_output_named_twice_is_one_output():
+    found = model("(float[1,4] x) => (float[1,4] y, float[1,4] y)", "y = Relu(x)")
+    assert [spec.name for spec in describe.graph_outputs(found)] == ["y"]
+
+
 @pytest.mark.parametrize(
     ("given", "result"),
     [

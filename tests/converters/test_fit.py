@@ -134,6 +134,16 @@ def test_a_model_that_cannot_run_is_still_predicted(tmp_path):
     assert report.gflops == pytest.approx(2 * 3 * 4 * 2 / 1e9)
 
 
+def test_a_graph_that_computes_nothing_takes_the_time_of_a_call(tmp_path):
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    constant () => (float[2] y) <float[2] w = {1, 2}> { y = Identity(w) }
+    """
+    (found,) = fit(write(text, tmp_path / "m.onnx"), ["x86-64"]).profiles
+    assert found.likely
+    assert all(family.latency_ms.value > 0 for family in found.families)
+
+
 def test_weights_are_not_read(tmp_path):
     """External data of the right size but without content give the same prediction."""
     source = open_source(resnet8(tmp_path))
