@@ -9,15 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_sdk.runtime.model import Model, load
+    from edge_sdk.runtime.model import Model
+    from edge_sdk.runtime.opening import load
 
 __version__ = "0.1.0"
 __all__ = ["Model", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Model", "load"):
-        from edge_sdk.runtime import model
+    if name == "load":
+        from edge_sdk.runtime.opening import load
 
-        return getattr(model, name)
+        return load
+    if name == "Model":
+        from edge_sdk.runtime.model import Model
+
+        return Model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,7 +28,7 @@ from edge_sdk.runtime.bench import (
     in_turns,
 )
 from edge_sdk.runtime.engine import Session
-from edge_sdk.runtime.model import load
+from edge_sdk.runtime.opening import load
 from edge_sdk.runtime.steps import parse_steps
 
 TIMED_CALLS = 4

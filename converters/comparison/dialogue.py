@@ -19,7 +19,8 @@ from edge_sdk.bundle.record import Generation, VariantRecord
 from edge_sdk.errors import DataError, InputError
 from edge_sdk.runtime.bench import fresh_start
 from edge_sdk.runtime.generation.opening import TOKENIZER
-from edge_sdk.runtime.model import Model, load
+from edge_sdk.runtime.model import Model
+from edge_sdk.runtime.opening import load
 
 # As many tokens tell models apart that differ by a percent.
 EVALUATED = 8192

@@ -142,7 +142,7 @@ def load_tested(
     Raises:
         EdgeSdkError: As :func:`edge_sdk.load`, or it computes something else than it should.
     """
-    from edge_sdk.runtime.model import load
+    from edge_sdk.runtime.opening import load
 
     variants = read_bundle(store.root, entry.descriptor).variants
     if len(variants) == 1:  # what was chosen when it was fetched

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answers line by line until the input ends."""
-    from edge_sdk.runtime.model import load
+    from edge_sdk.runtime.opening import load
 
     generation.tolerate_any_encoding()
     system = generation.instructions(args.system)

@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     if args.raw and args.system is not None:
         raise InputError("--raw takes no --system", remedy="write it into the prompt")
     prompt = None if args.prompt is None else generation.read_prompt(args.prompt)
-    from edge_sdk.runtime.model import load
+    from edge_sdk.runtime.opening import load
 
     arrays = read_npz(args.input) if args.input else {}
     model = load(

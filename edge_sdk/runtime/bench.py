@@ -26,7 +26,7 @@ from edge_sdk.errors import EngineError, InputError
 from edge_sdk.runtime.arrays import read_arrays
 from edge_sdk.runtime.engine import SessionOptions, find_engine
 from edge_sdk.runtime.inputs import Array
-from edge_sdk.runtime.model import load
+from edge_sdk.runtime.opening import load
 from edge_sdk.runtime.sessions import choose_variant, default_threads
 
 Call = Mapping[str, Array]

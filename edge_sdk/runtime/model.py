@@ -1,4 +1,4 @@
-"""``edge_sdk.load`` and the loaded model: one variant, ready to run."""
+"""The loaded model: one variant, ready to run."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edge_sdk.bundle.blobs import BlobStore
-from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.bundle.record import State, VariantRecord
+from edge_sdk.bundle.record import VariantRecord
 from edge_sdk.errors import InputError
-from edge_sdk.runtime import golden, memory, process, sessions
-from edge_sdk.runtime.arrays import read_array
+from edge_sdk.runtime import golden, memory, process
 from edge_sdk.runtime.engine import BackgroundSession
 from edge_sdk.runtime.inputs import Array, NanPolicy, check_inputs, dimensions
 from edge_sdk.runtime.pipeline import Runner
-from edge_sdk.runtime.prepared import Verify
 from edge_sdk.runtime.scores import Float32
+from edge_sdk.runtime.states import Stream, initial
 from edge_sdk.runtime.tasks.texts import DEFAULT_BATCH
 from edge_sdk.runtime.tasks.variant import Variant
 
@@ -38,72 +34,7 @@ if TYPE_CHECKING:
     )
     from edge_sdk.runtime.text import Text
 
-__all__ = ["Model", "Stream", "load"]
-
-
-def load(
-    path: str | Path,
-    profile: str = "auto",
-    memory_limit: int | str | None = None,
-    *,
-    context: int | None = None,
-    streams: int | None = None,
-    threads: int | None = None,
-    verify: Verify = True,
-    prepare: bool = True,
-    nan: NanPolicy = "error",
-) -> Model:
-    """Loads one variant of a bundle.
-
-    Args:
-        path: The bundle's directory, or of a store ``STORE#name`` or ``STORE#name:version``.
-        profile: Device profile of the variant; ``auto`` picks one for this machine.
-        memory_limit: What the process may use: bytes, or text such as ``"256MiB"``.
-            A variant or call predicted to need more is refused; a dialogue model's
-            context is shortened first.
-        context: Tokens of context per stream of a dialogue model, prompt and answer
-            together; as many as the model and the limit allow by default.
-        streams: Streams of a dialogue model that may run at once, and whose prompts stay
-            cached; up to four by default, as far as the context does not suffer.
-        threads: Intra-op threads; the profile's by default, at most the cores there are.
-            A dialogue model may use fewer while other programs keep cores busy.
-        verify: Whether to hash every file before it is used. Of a dialogue model's graph and
-            weights, those that were hashed before and not touched since (by inode and change
-            time) are trusted unless this is ``"always"``.
-        prepare: Whether a dialogue model's weights may be packed for this CPU, once,
-            into files that all its sessions share; see ``notes`` for what was done.
-        nan: What to do about NaN in float inputs.
-
-    Raises:
-        BundleError: The bundle is damaged, or has no such variant.
-        ProfileError: No variant suits this machine.
-        MemoryLimitError: The variant is predicted not to fit; nothing was loaded.
-        MissingEngineError: The variant's engine is not installed.
-        EngineError: The engine refused a graph.
-    """
-    variant = sessions.choose_variant(open_bundle(path), profile)
-    record = variant.record
-    limit = None if memory_limit is None else memory.parse_size(memory_limit)
-    if limit is not None:
-        memory.admit(record.memory, limit, f"{record.name} ({record.profile})")
-    if record.generation is not None:
-        from edge_sdk.runtime.generation.opening import open_generator
-
-        if verify:
-            variant.verify(graphs=False)  # the graph as it is opened: packed weights spare raw ones
-        generator = open_generator(
-            variant, threads, limit, context, streams, prepare=prepare, verify=verify
-        )
-        return Model(record, generator, variant.blobs, nan=nan)  # the plan has seen to the limit
-    if verify:
-        variant.verify()
-    if record.decoding is not None:
-        from edge_sdk.runtime.seq2seq.opening import open_writer
-
-        writer = open_writer(variant, threads, limit, context, streams)
-        return Model(record, writer, variant.blobs, memory_limit=limit, nan=nan)
-    pipeline = sessions.open_pipeline(variant, threads, arena=limit is None)
-    return Model(record, pipeline, variant.blobs, memory_limit=limit, nan=nan)
+__all__ = ["Model", "Stream"]
 
 
 class Model:
@@ -177,7 +108,7 @@ class Model:
             sizes = dimensions(self.inputs, feeds)
             for state in self.record.states:
                 if state.input not in feeds:
-                    feeds[state.input] = self._initial(state, sizes)
+                    feeds[state.input] = initial(state, self.inputs, sizes, self._blobs)
             if self._memory_limit is not None:
                 where = f"{self.record.name} ({self.record.profile}), this call"
                 memory.admit(self.record.memory, self._memory_limit, where, sizes)
@@ -477,41 +408,3 @@ class Model:
         idle = {graph.name for graph in self.record.graphs} - set(opened)  # another KV cache's
         cases = [case for case in self.record.golden if case.graph not in idle]
         return golden.self_test(cases, opened, self._blobs)
-
-    def _initial(self, state: State, sizes: Mapping[str, int]) -> Array:
-        """The value before the first call.
-
-        A dimension that no input fixes is one (a batch), or zero where it counts the past.
-        """
-        if state.initial is not None:
-            return read_array(state.initial, self._blobs)
-        spec = next(spec for spec in self.inputs if spec.name == state.input)
-        shape = [
-            size if isinstance(size, int) else sizes.get(size, int("past" not in size.lower()))
-            for size in spec.shape or ()
-        ]
-        return np.zeros(shape, spec.dtype)
-
-
-class Stream:
-    """Calls in a row, each starting from the state the one before has left.
-
-    Not to be shared between threads; a model may have any number of streams.
-
-    Args:
-        model: The model that is run.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._states: dict[str, Array] = {}
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """Runs one step; takes, returns and raises what :meth:`Model.run` does."""
-        outputs = self._model.run({**self._states, **inputs})
-        self._states = {state.input: outputs[state.output] for state in self._model.record.states}
-        return outputs
-
-    def reset(self) -> None:
-        """Goes back to the initial state."""
-        self._states = {}

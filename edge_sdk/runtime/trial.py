@@ -140,7 +140,7 @@ def main(settings: str) -> DeviceFigures:
 
     from edge_sdk.bundle.reader import open_bundle
     from edge_sdk.runtime import bench, process
-    from edge_sdk.runtime.model import load
+    from edge_sdk.runtime.opening import load
 
     variant = open_bundle(path).variants[0]
     if limit is not None:

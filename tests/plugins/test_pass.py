@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from edge_sdk.bundle.reader import open_bundle
-from edge_sdk.runtime.model import load
+from edge_sdk.runtime.opening import load
 from tests.passes.models import graph, improved, normal, ops, untouched
 from tests.plugins import EXAMPLES
 from tests.plugins.conftest import expected

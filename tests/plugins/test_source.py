@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.source import digest_files, open_source
-from edge_sdk.runtime.model import load
+from edge_sdk.runtime.opening import load
 
 MODEL = """
 <ir_version: 8, opset_import: ["" : 17]>
