@@ -64,7 +64,7 @@ def read_generation(
         add_bos=bool(add_bos) and bos is not None,
         chat_template=_template(folder, settings),
         tokens=tokens,
-        sampling=_sampling(defaults),
+        sampling=read_sampling(defaults),
     )
 
 
@@ -123,7 +123,9 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     return str(named.get("default") or next(iter(named.values()), ""))
 
 
-def _sampling(defaults: Config) -> Sampling:
+def read_sampling(defaults: Config) -> Sampling:
+    """A model's own way of drawing tokens, by its ``generation_config.json``."""
+
     def number(field: str, default: float) -> float:
         return defaults.number(field, default) if defaults.values.get(field) else default
 

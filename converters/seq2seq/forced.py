@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from converters.dataset import Feeds, Outputs
 from converters.seq2seq.graphs import PAST, PRESENT
-from edge_sdk.bundle.record import Decoding, Sampling, State, TensorSpec, Wire
+from edge_sdk.bundle.record import Decoding, State, TensorSpec, Wire
 from edge_sdk.runtime.engine import Session
 from edge_sdk.runtime.generation.sampling import Sampler
 from edge_sdk.runtime.seq2seq.network import DECODER, ENCODER, LOGITS, TOKENS, Network
@@ -88,10 +89,12 @@ def greedy(
         ends it.
     """
     start = start_of(decoding)
+    settings = msgspec.structs.replace(decoding.sampling, temperature=0.0)
     limit = max(1, min(limit, decoding.context - len(start.tokens)))
     output = network.write(network.read(feeds), len(start.tokens) + limit)
     tokens = begin(output, start)
-    sampler = RuledSampler(decoding, Sampler(Sampling(), tokens), tokens)
+    source = feeds["input_ids"][0].tolist() if "input_ids" in feeds else ()
+    sampler = RuledSampler(decoding, Sampler(settings, tokens), tokens, source)
     drawn = [sampler.next(output.logits[-1])]
     while len(drawn) < limit and drawn[-1] not in decoding.eos:
         drawn.append(sampler.next(output.append(drawn[-1:])[0]))

@@ -14,7 +14,7 @@ from converters.decoder.checkpoint import read_json
 from converters.materialize import save
 from converters.seq2seq.graphs import PAST, PRESENT, encoder_with_cross, step_decoder
 from converters.seq2seq.marian import is_marian, read_marian
-from converters.seq2seq.settings import beams, read_decoding
+from converters.seq2seq.settings import beams, read_decoding, undone
 from converters.source import Source, digest_files
 from converters.workshop import shipped_bytes
 from device_profiles.schema import Kind
@@ -114,7 +114,9 @@ def read_export(
         folder / "generation_config.json"
     )
     takes_text = any(value.name == "input_ids" for value in encoder.graph.inputs)
-    count = beams(config, generation)
+    notes = [f"not applied: {setting}" for setting in undone(config, generation)]
+    if (count := beams(config, generation)) > 1:
+        notes.append(f"greedy, where the source's settings search {count} beams")
     return Seq2SeqSource(
         path=path,
         name=name,
@@ -127,7 +129,7 @@ def read_export(
         preprocess=preprocess or ((_tokens(config),) if takes_text else ()),
         files=files or {},
         licence=licence,
-        notes=(f"greedy, where the source's settings search {count} beams",) if count > 1 else (),
+        notes=tuple(notes),
     )
 
 

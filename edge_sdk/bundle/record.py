@@ -299,6 +299,10 @@ class Decoding(Frozen, frozen=True, kw_only=True):
         suppress: Tokens that are never drawn.
         begin_suppress: Tokens that are not drawn first.
         no_repeat_ngram: No run of so many tokens appears twice; 0 allows it.
+        encoder_no_repeat_ngram: No run of so many tokens of the input appears in the output.
+        bad_words: Runs of tokens that do not appear.
+        forced: How many tokens of ``start`` count as written.
+        forced_eos: The last token that a limit leaves room for is one that ends the output.
         languages: Language -> its token, where the output's second token says the language;
             a caller who names none gets the likeliest.
         tasks: Task (``transcribe``, ``translate``) -> its token, behind the language's.
@@ -315,6 +319,10 @@ class Decoding(Frozen, frozen=True, kw_only=True):
     suppress: tuple[int, ...] = ()
     begin_suppress: tuple[int, ...] = ()
     no_repeat_ngram: int = 0
+    encoder_no_repeat_ngram: int = 0
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    forced: int = 0
+    forced_eos: bool = False
     languages: dict[str, int] = {}
     tasks: dict[str, int] = {}
     end_of_start: tuple[int, ...] = ()

@@ -420,6 +420,19 @@ def _bart(out: Path) -> None:
     _save(transformers.BartForConditionalGeneration(config), out, tokenizer)
 
 
+def _rules(out: Path) -> None:
+    """With all that a configuration may say of what is written."""
+    _bart(out)
+    file = out / "generation_config.json"
+    rules = {
+        "forced_bos_token_id": 3, "forced_eos_token_id": 1, "no_repeat_ngram_size": 2,
+        "encoder_no_repeat_ngram_size": 2, "min_length": 6, "repetition_penalty": 1.3,
+        "suppress_tokens": [9], "begin_suppress_tokens": [10, 11, 12], "num_beams": 4,
+        "bad_words_ids": [[13], [14, 15], [16, 17, 18]],
+    }  # fmt: skip
+    file.write_text(json.dumps(json.loads(file.read_text()) | rules))
+
+
 def _marian(out: Path) -> None:
     """With tokenizer files as they are published: two SentencePiece models and one table."""
     out.mkdir(parents=True)
@@ -486,6 +499,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "focalnet": _focalnet,
     "t5": _t5,
     "bart": _bart,
+    "bart-rules": _rules,
     "marian": _marian,
     "whisper": _whisper,
 }
@@ -512,6 +526,7 @@ TASKS = {
     "focalnet": "image-classification",
     "t5": "text2text-generation",
     "bart": "text2text-generation",
+    "bart-rules": "text2text-generation",
     "marian": "text2text-generation",
     "whisper": "automatic-speech-recognition",
 }

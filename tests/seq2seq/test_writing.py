@@ -97,6 +97,23 @@ def test_model_s_own_limit_holds_where_nobody_says(tmp_path):
         assert model.generate("one two three four", max_new_tokens=9).read() == "1 2 3 4"
 
 
+def test_end_that_is_forced_takes_the_last_place(tmp_path):
+    decoding = msgspec.structs.replace(DECODING["t5"], max_length=4, forced_eos=True)
+    with edge_sdk.load(bundle(tmp_path, "t5", decoding=decoding), "here") as model:
+        completion = model.generate("one two three four")
+        assert completion.read() == "1 2"
+        assert completion.finish_reason == "length"
+        assert model.generate("one two three four", max_new_tokens=4).read() == "1 2 3"
+
+
+def test_token_that_is_forced_first_counts_as_written(tmp_path):
+    decoding = msgspec.structs.replace(DECODING["t5"], start=(0, 5), forced=1)
+    with edge_sdk.load(bundle(tmp_path, "t5", decoding=decoding), "here") as model:
+        completion = model.generate("one two three four", max_new_tokens=3)
+        completion.read()
+        assert len(completion.tokens) == 2
+
+
 def test_same_seed_samples_same_text(t5):
     hot = [t5.generate(TEXTS[3], temperature=3.0, seed=seed) for seed in (1, 1, 2)]
     one, again, other = (completion.read() for completion in hot)

@@ -1,7 +1,8 @@
 """What a model may not write, whatever is likeliest: the source framework's rules of decoding.
 
-In the order in which ``transformers`` applies them: no repeated run of tokens, no early end,
-tokens that are never drawn, tokens that are not drawn first.
+The repetition penalty comes first, as in ``transformers``; what bars tokens may then come in any
+order: no repeated run of tokens, no run of the input's, no bad words, no early end, tokens that
+are never drawn, tokens that are not drawn first.
 """
 
 from __future__ import annotations
@@ -22,10 +23,18 @@ class RuledSampler:
         decoding: The model's rules.
         sampler: Draws among what they leave.
         start: Tokens that the output begins with.
+        source: Tokens of the input; none for sound.
     """
 
-    def __init__(self, decoding: Decoding, sampler: Sampler, start: Sequence[int]) -> None:
+    def __init__(
+        self,
+        decoding: Decoding,
+        sampler: Sampler,
+        start: Sequence[int],
+        source: Sequence[int] = (),
+    ) -> None:
         self._decoding = decoding
+        self._source = source
         self._sampler = sampler
         self._tokens = list(start)
         self._begin = len(start)
@@ -42,7 +51,12 @@ class RuledSampler:
 
     def _barred(self) -> list[int]:
         rules, count = self._decoding, len(self._tokens)
-        barred = [*rules.suppress, *repeating(self._tokens, rules.no_repeat_ngram)]
+        tokens = self._tokens
+        barred = [*rules.suppress, *repeating(tokens, rules.no_repeat_ngram)]
+        barred += repeating(tokens, rules.encoder_no_repeat_ngram, self._source)
+        for *before, last in rules.bad_words:
+            if before and tokens[-len(before) :] == before:
+                barred.append(last)
         if count == self._begin:
             barred += rules.begin_suppress
         if count < rules.min_length:
@@ -50,10 +64,17 @@ class RuledSampler:
         return barred
 
 
-def repeating(tokens: Sequence[int], length: int) -> list[int]:
-    """Tokens that would complete a run of ``length`` tokens that was there before."""
-    if not 0 < length <= len(tokens):
+def repeating(tokens: Sequence[int], length: int, source: Sequence[int] | None = None) -> list[int]:
+    """Tokens that would complete a run of ``length`` tokens of ``source``.
+
+    Args:
+        tokens: What is written.
+        length: Of the runs; 0 allows all.
+        source: Where the runs were before; ``tokens`` themselves by default.
+    """
+    if not 0 < length <= len(tokens) + (source is not None):
         return []
+    before = tokens if source is None else source
     last = list(tokens[len(tokens) - length + 1 :])
-    starts = range(len(tokens) - length + 1)
-    return [tokens[i + length - 1] for i in starts if list(tokens[i : i + length - 1]) == last]
+    starts = range(len(before) - length + 1)
+    return [before[i + length - 1] for i in starts if list(before[i : i + length - 1]) == last]

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.generation.ahead import Ahead
 
 
+TEXT = "input_ids"
+
+
 class Writer:
     """One loaded encoder-decoder variant. Safe to call from several threads.
 
@@ -136,9 +139,10 @@ class Writer:
         sampler = Sampler(overridden(rules.sampling, sampling or {}), start.tokens)
         texts = all_of(str, (stop,) if isinstance(stop, str) else stop, "stop")
         eos = (*rules.eos, *all_of(Integral, stop_tokens, "stop_tokens"))
+        source = checked[TEXT][0].tolist() if TEXT in checked else ()
         request = Reading(
             prompt=start.tokens,
-            sampler=RuledSampler(rules, sampler, start.tokens),
+            sampler=RuledSampler(rules, sampler, start.tokens, source),
             text=TextStream(self._tokenizer.get(), tuple(texts)),
             limit=self._room(max_new_tokens, len(start.tokens)),
             stop_tokens=frozenset(eos),
@@ -198,7 +202,7 @@ class Writer:
         return checked
 
     def _room(self, max_new_tokens: int | None, start: int) -> int:
-        """Most tokens to draw."""
+        """Most tokens to draw; an end that a limit forces upon an output is not drawn."""
         room = self.plan.capacity - start
         if room < 1:
             raise InputError(
@@ -206,10 +210,12 @@ class Writer:
             )
         if max_new_tokens is None:
             longest = self._decoding.max_length
-            return room if longest is None else max(1, min(room, longest - start))
-        if not (isinstance(max_new_tokens, Integral) and max_new_tokens >= 1):
+            room = room if longest is None else min(room, longest - start)
+        elif not (isinstance(max_new_tokens, Integral) and max_new_tokens >= 1):
             raise InputError(
                 f"must be a whole number from 1 up, given {max_new_tokens!r}",
                 where="max_new_tokens",
             )
-        return min(room, max_new_tokens)
+        else:
+            room = min(room, int(max_new_tokens) - self._decoding.forced)
+        return max(1, room - self._decoding.forced_eos)
