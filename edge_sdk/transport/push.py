@@ -2,26 +2,30 @@
 
 A large blob goes in chunks, so that an interruption costs one of them; smaller ones, and all
 to registries that do not go along, go in one piece. Manifests follow when all their
-blobs are there, and the tag last, so a tag never stands for an incomplete bundle.
+blobs are there, and then the tag, so a tag never stands for an incomplete bundle. Last come
+compressed copies of what is small (:mod:`edge_sdk.transport.shrunk`), where they are of use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlencode
 
 from urllib3 import BaseHTTPResponse
 
 from edge_sdk.bundle import oci
 from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.layers import RECORD_FILE
 from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.reader import Bundle, Variant
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import ConfigError, TransferError
-from edge_sdk.transport.registry_http import ACCEPT, Body, RegistryClient
+from edge_sdk.transport import shrunk
+from edge_sdk.transport.registry_http import ACCEPT, Body, RegistryClient, read_whole
 from edge_sdk.transport.source import Reference
 from edge_sdk.transport.transfer import Progress, Retry, Transfer
 
@@ -96,6 +100,9 @@ def push(
             if variant.descriptor != bundle.descriptor:
                 work.document(variant.descriptor, variant.digest)
         work.document(bundle.descriptor, reference.tag)
+        with suppress(TransferError):  # the bundle is complete, and does without
+            for variant in absent:
+                work.shrunk(variant)
     everything = sum(blob.size for blob in _blobs(bundle.variants))
     return Pushed(
         digest=bundle.descriptor.digest,
@@ -135,14 +142,20 @@ class _Push:
     def document(self, descriptor: Descriptor, name: str) -> None:
         """Puts a manifest or image index in its place."""
         data = self._blobs.read(descriptor.blob, oci.MANIFEST_LIMIT)
-        headers = {"Content-Type": descriptor.media_type}
+        self._put(lambda: f"manifests/{name}", descriptor.media_type, data)
 
-        def put() -> None:
-            target = f"manifests/{name}"
-            with self._request("PUT", target, headers=headers, body=lambda: data, expect=(201,)):
-                self._transfer.moved(len(data))
-
-        self._transfer.persist(put)
+    def shrunk(self, variant: Variant) -> None:
+        """Puts compressed copies beside a variant, where the registry does not compress itself."""
+        if self._compresses(variant.files[RECORD_FILE].blob):
+            return
+        made = shrunk.shrink(variant)
+        if made is None:
+            return
+        for digest, data in made.files.items():
+            upload = partial(self._upload_of, Blob(digest=digest, size=len(data)))
+            self._put(upload, "application/octet-stream", data)
+        tag = shrunk.tag_of(variant.digest)
+        self._put(lambda: f"manifests/{tag}", oci.MANIFEST, made.manifest)
 
     def blob(self, blob: Blob) -> None:
         """Sends a blob; what the registry refuses is first looked for in our own copy."""
@@ -155,9 +168,29 @@ class _Push:
             raise
         self._transfer.done(0, blobs=1)
 
+    def _compresses(self, blob: Blob) -> bool:
+        """Whether a blob that the registry has comes compressed to who accepts that."""
+
+        def ask() -> bool:
+            target, headers = f"blobs/{blob.digest}", {"Accept-Encoding": "gzip"}
+            with self._request("GET", target, headers=headers, expect=(200,)) as answer:
+                return read_whole(answer, target, blob.size).travelled < blob.size
+
+        return self._transfer.persist(ask)
+
+    def _put(self, where: Callable[[], str], media_type: str, data: bytes) -> None:
+        """Sends something small in one piece."""
+        headers = {"Content-Type": media_type}
+
+        def put() -> None:
+            with self._request("PUT", where(), headers=headers, body=lambda: data, expect=(201,)):
+                self._transfer.moved(len(data))
+
+        self._transfer.persist(put)
+
     def _whole(self, blob: Blob) -> None:
         """One request that opens an upload, one with all the bytes."""
-        self._send("PUT", _finish(self._begin(), blob), _Body(self._blobs, self._transfer, blob))
+        self._send("PUT", self._upload_of(blob), _Body(self._blobs, self._transfer, blob))
 
     def _in_chunks(self, blob: Blob) -> bool:
         """Sends a blob chunk by chunk; ``False`` where the registry does not go along.
@@ -189,6 +222,10 @@ class _Push:
         body = _Body(self._blobs, self._transfer, blob, upload.offset, upload.offset + CHUNK)
         upload.location = self._send("PATCH", upload.location, body)
         upload.offset, upload.certain = body.end, True
+
+    def _upload_of(self, blob: Blob) -> str:
+        """Opens an upload; where all of a blob goes to in one piece."""
+        return _finish(self._begin(), blob)
 
     def _begin(self) -> str:
         """Opens an upload; where it goes to."""

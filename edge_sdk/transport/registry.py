@@ -11,6 +11,7 @@ from edge_sdk.bundle import oci
 from edge_sdk.bundle.oci import Descriptor
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, TransferError
+from edge_sdk.transport import shrunk
 from edge_sdk.transport.registry_http import ACCEPT, RegistryClient, read_pieces, read_whole
 from edge_sdk.transport.source import Piece, Reference
 
@@ -33,6 +34,9 @@ class RegistrySource:
     def __init__(self, client: RegistryClient | None = None) -> None:
         self._client = client or RegistryClient()
         self._resolved: dict[str, Piece] = {}
+        self._compresses = False
+        self._shrunk: dict[Blob, shrunk.File] = {}
+        self._held: dict[Blob, bytes] = {}
 
     def resolve(self, reference: Reference) -> Descriptor:
         """The image index or manifest that a tag or digest stands for.
@@ -42,15 +46,34 @@ class RegistrySource:
         found, media_type = self._manifest(reference, reference.digest or reference.tag or "latest")
         digest = f"sha256:{hashlib.sha256(found.data).hexdigest()}"
         self._resolved = {digest: found}
+        self._compresses = found.travelled < len(found.data)
+        self._shrunk, self._held = {}, {}
         return Descriptor(media_type=media_type, digest=digest, size=len(found.data))
 
     def document(self, reference: Reference, descriptor: Descriptor) -> Piece:
         """An image index or manifest, whole; its digest is checked by the caller."""
-        known = self._resolved.get(descriptor.digest)
-        return self._manifest(reference, descriptor.digest)[0] if known is None else known
+        travelled = 0
+        if descriptor.media_type == oci.MANIFEST and not self._compresses:
+            travelled = self._look_for_shrunk(reference, descriptor)
+            if descriptor.blob in self._shrunk:
+                travelled += self._open(reference, descriptor.blob)
+        held = self._held.pop(descriptor.blob, None)
+        found = self._resolved.get(descriptor.digest)
+        if found is None and held is not None:
+            found = Piece(held, 0)
+        if found is None:
+            found = self._manifest(reference, descriptor.digest)[0]
+        return Piece(found.data, found.travelled + travelled)
 
     def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[Piece]:
         """The bytes of a blob from an offset on, in pieces; they are checked by the caller."""
+        file = None if offset or blob in self._held else self._shrunk.get(blob)
+        travelled = self._open(reference, blob) if file and file.holds == (blob,) else 0
+        held = None if offset else self._held.pop(blob, None)
+        if travelled or held is not None:
+            yield Piece(held or b"", travelled)
+        if held is not None:
+            return
         target = f"blobs/{blob.digest}"
         where = f"{reference.registry}/{reference.repository}/{target}"
         headers = {"Range": f"bytes={offset}-"} if offset else _GZIP
@@ -74,6 +97,30 @@ class RegistrySource:
     def close(self) -> None:
         """Closes the connections; what is being read meanwhile breaks off."""
         self._client.close()
+        self._held.clear()
+
+    def _look_for_shrunk(self, reference: Reference, descriptor: Descriptor) -> int:
+        """Notes which of a variant's blobs can be had compressed; the bytes that this took."""
+        target = f"manifests/{shrunk.tag_of(descriptor.digest)}"
+        try:
+            with self._client.request("GET", reference, target, headers=ACCEPT | _GZIP) as response:
+                found = read_whole(response, target, oci.MANIFEST_LIMIT)
+        except TransferError:  # there is none, as a rule; what else it may be shows without it too
+            return 0
+        self._shrunk |= shrunk.files_of(found.data)
+        return found.travelled
+
+    def _open(self, reference: Reference, blob: Blob) -> int:
+        """Fetches the file that a blob is in, and holds what it holds; the bytes it took."""
+        file = self._shrunk[blob]
+        target = f"blobs/{file.blob.digest}"
+        try:
+            with self._client.request("GET", reference, target) as response:
+                found = read_whole(response, target, file.blob.size)
+        except TransferError:
+            return 0
+        self._held |= shrunk.unshrink(found.data, file.holds)
+        return found.travelled
 
     def _manifest(self, reference: Reference, name: str) -> tuple[Piece, str]:
         """A document and its media type."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from edge_sdk.bundle.blobs import hex_of
+from edge_sdk.bundle.record import NodeCost
 from edge_sdk.bundle.writer import BundleWriter
 from tests.bundle.samples import AMD64, make_record
 
@@ -19,6 +21,7 @@ def make_large(
     *,
     version: str = "1.0.0",
     tuned: Collection[int] = (),
+    nodes: int = 0,
 ) -> Path:
     """Writes a bundle of one variant; two with the same layers share what is not ``tuned``.
 
@@ -28,6 +31,7 @@ def make_large(
         size: Bytes of each.
         version: Of the model.
         tuned: Layers with other weights than usual.
+        nodes: Of each layer in graph and record, so that documents are as large as real ones.
     """
     with BundleWriter(path) as writer:
         record = make_record(writer, "x86-64", version=version)
@@ -37,5 +41,23 @@ def make_large(
         )
         graph = record.graphs[0]
         graph = msgspec.structs.replace(graph, weights=(*graph.weights, *weights))
-        writer.add_variant(msgspec.structs.replace(record, graphs=(graph,)), AMD64)
+        names = [
+            f"/model/layers.{layer}/node_{number}"
+            for layer in range(layers)
+            for number in range(nodes)
+        ]
+        if nodes:
+            text = "".join(
+                f"{name} MatMulNBits {hex_of(weights[at // nodes].digest)}\n"
+                for at, name in enumerate(names)
+            )
+            graph = msgspec.structs.replace(graph, parts=(writer.blobs.put([text.encode()]),))
+        costs = tuple(
+            NodeCost(
+                node=name, op="MatMulNBits", flops=size, weight_bytes=size, activation_bytes=960
+            )
+            for name in names
+        )
+        record = msgspec.structs.replace(record, graphs=(graph,), costs=costs)
+        writer.add_variant(record, AMD64)
         return writer.finish()
