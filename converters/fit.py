@@ -149,7 +149,8 @@ def family_fit(
     spread: Spread,
 ) -> FamilyFit:
     """The prediction for one recipe family on one of the profile's engines."""
-    size = predict.shipped_bytes(facts.source.size_bytes, facts.weights, how)
+    graph_bytes = facts.source.graph_bytes or facts.source.size_bytes
+    size = predict.shipped_bytes(graph_bytes, facts.weights, how)
     if target.format == "onnx":
         peak = predict.loaded(facts.plan, facts.weights, how).peak
     else:

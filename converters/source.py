@@ -44,6 +44,8 @@ class Source:
             packaging to guess them from the task and the tokenizer.
         postprocess: Steps after it; none asks packaging to guess them too.
         files: What the steps read, path in the variant -> file here.
+        graph_bytes: Size of ``path`` and its weights, where that is not ``size_bytes`` because
+            the graph was made of another file.
         original: The user's own file, where ``path`` was made of it and an engine opens the
             file as it is (``.tflite``): it is a candidate too.
         licence: Its licence, where known.
@@ -65,6 +67,7 @@ class Source:
     preprocess: tuple[Step, ...] = ()
     postprocess: tuple[Step, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    graph_bytes: int | None = None
     original: Path | None = None
     licence: str | None = None
     tools: Mapping[str, str] = field(default_factory=dict)

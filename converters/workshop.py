@@ -112,7 +112,8 @@ class Workshop:
 
     def source_candidate(self, recipe: Recipe) -> Built:
         """The source as it is, for the floor no candidate may fall below."""
-        return Built(recipe, self.source.path, self.source.size_bytes)
+        size = self.source.graph_bytes or self.source.size_bytes
+        return Built(recipe, self.source.path, size)
 
     def original_candidate(self, target: Target) -> Built | None:
         """The user's own file, if the source's graph was made of it and the engine opens it."""

@@ -61,7 +61,8 @@ class TfliteSource:
             task=task,
         )
         labels = source.labels or _labels(path, source)
-        return replace(source, labels=labels, original=path)
+        size = sum(file.stat().st_size for file in graph.parent.iterdir())
+        return replace(source, labels=labels, graph_bytes=size, original=path)
 
 
 def _opaque(file: litert_import.File, task: str, error: SourceError) -> OpaqueSource:

@@ -14,7 +14,11 @@ from ai_edge_litert import schema_py_generated as schema
 
 import edge_sdk
 from converters import convert, litert_import
+from converters.fit import fit
+from converters.sampling import dataset_for
 from converters.source import Source, open_source
+from converters.workshop import Workshop
+from edge_sdk.bundle.record import Recipe
 from edge_sdk.errors import SourceError
 from edge_sdk.runtime.engine import SessionOptions
 from edge_sdk.runtime.engines.litert import LiteRtEngine
@@ -286,6 +290,26 @@ def test_source_keeps_the_original_and_has_a_graph_for_every_recipe(tmp_path):
     del source
     gc.collect()
     assert not folder.exists()
+
+
+def test_a_graph_made_of_small_weights_counts_as_it_ships(tmp_path):
+    file = File()
+    row, result = file.tensor("row", (1, 128)), file.tensor("result", (1, 256))
+    half = file.constant("half", f32(256, 128).astype(np.float16))
+    single = file.tensor("single", (256, 128))
+    file.op("DEQUANTIZE", [half], [single], "DequantizeOptions", version=3)
+    operands = [row, single, file.constant("bias", f32(256))]
+    file.op("FULLY_CONNECTED", operands, [result], "FullyConnectedOptions")
+    path = save(tmp_path, file.write({"row": row}, {"result": result}))
+    source = open_source(path)
+    assert isinstance(source, Source)
+    data = dataset_for(source, None)
+    candidate = Workshop(source, data, data, tmp_path).source_candidate(Recipe(name="source"))
+    assert candidate.size_bytes > 4 * 256 * 128 > 1.8 * source.size_bytes
+    [profile] = fit(path, ["x86-64"]).profiles
+    sizes = {family.recipe: family.size_bytes.value for family in profile.families}
+    assert sizes["fp32"] == pytest.approx(candidate.size_bytes, rel=0.05)
+    assert 256 * 128 < sizes["int8-dynamic"] < sizes["fp32"] / 3
 
 
 def test_class_names_come_from_the_archive_at_the_end_of_the_file(tmp_path):
