@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import re
 from collections.abc import Container, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from edge_sdk.errors import WorkError
@@ -86,26 +88,41 @@ def drop_pages(file: Path, ranges: Iterable[tuple[int, int]]) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def drop_code(folder: Path) -> None:
-    """Takes the code of libraries in a folder out of memory; what still runs is mapped again.
+def drop_code() -> None:
+    """Takes the code of all libraries out of memory; what still runs is mapped again.
 
-    For libraries that touch all of their code when they are loaded, and then run little of it.
+    Starting Python, importing and opening a model run code that nothing needs afterwards, and
+    some libraries touch all of theirs when they are loaded.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "madvise"):
         return
-    place = None
-    for line in (SELF / "smaps").read_text().splitlines():
-        words = line.split()
-        if "-" in words[0]:
-            is_code = words[1].startswith("r-x") and words[-1].startswith(f"{folder.resolve()}/")
-            place = _range(line) if is_code else None
-        elif (
-            place and words[0] == "Private_Dirty:" and words[1] == "0"
-        ):  # else it is not the file's
-            begin, end = place
+    kept = _kept_libraries()
+    for mapping in re.split(r"VmFlags:.*\n", (SELF / "smaps").read_text()):
+        head, _, rest = mapping.partition("\n")
+        if head[head.find("/") :] not in kept or head.split()[1] not in ("r-xp", "r--p"):
+            continue
+        sizes = dict(line.split()[:2] for line in rest.splitlines())
+        # Pages that were written (relocations) are the process's own, here or swapped out.
+        if sizes.get("Anonymous:") == sizes.get("Swap:") == "0" != sizes.get("Rss:", "0"):
+            begin, end = _range(head)
             size = ctypes.c_size_t(end - begin)
             library.madvise(ctypes.c_void_p(begin), size, mmap.MADV_DONTNEED)
+
+
+def _kept_libraries() -> set[str]:
+    """The files of code that are mapped for as long as the process lives: none is unloaded now.
+
+    Else another thread could unload one, and something else be where it was.
+    """
+    lines = (SELF / "maps").read_text().splitlines()
+    mapped = {line[line.find("/") :] for line in lines if " r-xp " in line and "/" in line}
+    kept = mapped & {os.path.realpath(SELF / "exe")}
+    for path in mapped - kept:
+        with suppress(OSError):  # mapped by something else than the dynamic linker
+            ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_NOLOAD | os.RTLD_NODELETE)
+            kept.add(path)
+    return kept
 
 
 def _range(line: str) -> tuple[int, int]:

@@ -219,10 +219,15 @@ def tensor_spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
 
 @contextmanager
 def opening(graph: Path) -> Iterator[None]:
-    """Gives back the pages of a file that was mapped in the block: packed copies stand in."""
+    """Gives back the pages of a file that was mapped in the block: packed copies stand in.
+
+    And code: what started Python and imported, what packs weights.
+    """
     with _opening:
         mapped = process.mappings(graph)
+        process.drop_code()
         yield
+        process.drop_code()
         process.drop_pages(graph, process.mappings(graph) - mapped)
 
 
@@ -285,8 +290,7 @@ def _interpreter(
         experimental_delegates=list(delegates),
         experimental_op_resolver_type=native.OpResolverType[resolver],
     )
-    libraries = Path(native.__file__).parent
-    process.drop_code(libraries)  # what registers kernels lies beside all of them
+    process.drop_code()  # what registers kernels lies beside all of them
     try:
         interpreter.allocate_tensors()
     except RuntimeError:
@@ -294,7 +298,6 @@ def _interpreter(
         if all(min(detail["shape_signature"], default=0) >= 0 for detail in details):
             raise
         # The ones that the file has for free dimensions may be too few: a call will say.
-    process.drop_code(libraries)  # what packs weights
     return interpreter
 
 
