@@ -23,6 +23,8 @@ from edge_sdk.bundle.record import Agreement
 NOISE = 0.03
 # … and two short glances by this much.
 GLANCE = 0.1
+# Candidates that are looked at thoroughly before one is chosen.
+FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,13 @@ def objection(candidate: Judged, limits: Limits) -> str | None:
 def is_slower(candidate: Judged) -> bool:
     """Whether a candidate is slower than its source beyond noise."""
     return candidate.speedup < 1 - (NOISE if candidate.confirmed else GLANCE)
+
+
+def finalists_of(candidates: Iterable[Judged], limits: Limits) -> list[Judged]:
+    """The best candidates that hold the limits, none slower than the source if that is possible."""
+    allowed = [c for c in candidates if objection(c, limits) is None]
+    ranked = sorted(allowed, key=lambda c: -value(c, limits))
+    return [c for c in ranked if not is_slower(c)][:FINALISTS] or ranked[:FINALISTS]
 
 
 def standing(candidate: Judged, limits: Limits, problem: str | None) -> tuple[str, str]:

@@ -144,12 +144,6 @@ def _job(
 ) -> AnyJob:
     if isinstance(source, OpaqueSource):
         return OpaqueJob(request, source, say, on_device=measurer is not None)
-    if measurer is not None and isinstance(source, DecoderSource | Seq2SeqSource):
-        raise InputError(
-            "models that generate text are not measured on a device",
-            where="--on",
-            remedy="leave it out; measure the bundle there with edge-sdk bench",
-        )
     if measurer is not None and request.recipe is not None:
         raise InputError(
             "a recipe that is forced leaves nothing to choose",
@@ -157,9 +151,9 @@ def _job(
             remedy="leave it out, or the recipe",
         )
     if isinstance(source, DecoderSource):
-        return DecoderJob(request, limited(source, request.context), folder, say)
+        return DecoderJob(request, limited(source, request.context), folder, say, measurer)
     if isinstance(source, Seq2SeqSource):
-        return Seq2SeqJob(request, source, metric, folder, say)
+        return Seq2SeqJob(request, source, metric, folder, say, measurer)
     for option, value, remedy in (
         ("--adapter", request.adapters, "merge the adapter into the model before it is exported"),
         ("--context", request.context, "leave it out"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import distributions
@@ -21,7 +20,7 @@ from converters.describe import graph_inputs
 from converters.measure import machine, peak_rss
 from converters.memory import candidate_plan
 from converters.metrics import Metric
-from converters.on_device import DeviceMeasurer, OnDevice
+from converters.on_device import DeviceMeasurer, DeviceTrial, measured_on, trial_name
 from converters.package import MAX_TOKENS, Packing, base_statistics, pack
 from converters.recipes import SOURCE, completed, split_steps
 from converters.report import VariantSummary
@@ -248,25 +247,23 @@ class Job:
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.data.origin,
-            notes=(*self._inspector(profile).notes(chosen.built), *self._measured_on(chosen)),
+            notes=(
+                *self._inspector(profile).notes(chosen.built),
+                *measured_on(self.measurer, chosen),
+            ),
         )
 
-    def _on_device(self, profile: Profile) -> OnDevice | None:
+    def _on_device(self, profile: Profile) -> DeviceTrial | None:
         """Measures finalists on the device that was handed in."""
         if self.measurer is None:
             return None
-        name = f"{self.name}-trial-{secrets.token_hex(4)}"  # nobody else's on the server
+        name = trial_name(self.name)
 
         def put(writer: BundleWriter, judged: Judged, version: str) -> VariantRecord:
             packing = self._packing(profile, judged)
             return pack(writer.blobs, judged.built, replace(packing, name=name, version=version))
 
-        return OnDevice(self.measurer, put, profile, self.say)
-
-    def _measured_on(self, chosen: Judged) -> Iterator[str]:
-        if self.measurer is not None and chosen.device is not None:
-            yield f"the finalists' speed and memory are those of {self.measurer.name}"
-            yield from chosen.device.notes
+        return DeviceTrial(self.measurer, put, profile, self.say)
 
     def _packing(self, profile: Profile, chosen: Judged) -> Packing:
         session = self.workshop.open(chosen.built)

@@ -6,15 +6,16 @@ measures takes the place of what this host measured, or the profile's rules pred
 
 from __future__ import annotations
 
+import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from converters.choose import Judged
+from converters.choose import Judged, Limits, finalists_of, objection
 from converters.recipes import family_of
 from device_profiles.schema import EngineChoice, Profile, RecipeFamily
 from edge_sdk.bundle.measurements import Candidate, DeviceFigures
@@ -38,7 +39,22 @@ class DeviceMeasurer(Protocol):
         """Measures the only variant of each bundle; name -> figures, or why there are none."""
 
 
-class OnDevice:
+def trial_name(name: str) -> str:
+    """A bundle's name that nobody else uses on the server."""
+    return f"{name}-trial-{secrets.token_hex(4)}"
+
+
+def measured_on(measurer: DeviceMeasurer | None, chosen: Judged) -> tuple[str, ...]:
+    """Notes for a report on what a device measured."""
+    if measurer is None or chosen.device is None:
+        return ()
+    return (
+        f"the finalists' speed and memory are those of {measurer.name}",
+        *chosen.device.notes,
+    )
+
+
+class DeviceTrial:
     """Has candidates measured on a device.
 
     Args:
@@ -100,11 +116,37 @@ def judged_by(candidates: Sequence[Judged], figures: Mapping[str, DeviceFigures]
                 changed,
                 speedup=base.speedup * ratio,
                 measured=True,
-                peak_bytes=own.peak_rss_bytes,
+                # What a model needs for longer texts than the device was given, only plans say.
+                peak_bytes=max(candidate.peak_bytes, own.peak_rss_bytes),
                 confirmed=True,
             )
         found.append(changed)
     return found
+
+
+def measure_finalists(
+    judged: MutableMapping[str, Judged],
+    limits: Limits,
+    source: str,
+    on_device: Callable[[Sequence[Judged]], list[Judged]],
+) -> None:
+    """Has the best candidates measured on a device, until all that could win have been.
+
+    What a device refuses makes room for others. With those goes what they are to be
+    compared with: what ran there before, or else the source if it may ship.
+
+    Args:
+        judged: By name; those that are measured are replaced.
+        limits: What they must hold.
+        source: The source's name.
+        on_device: Measures some of them.
+    """
+    while fresh := [c for c in finalists_of(judged.values(), limits) if c.device is None]:
+        known = [c for c in judged.values() if c.device and not c.device.error]
+        first = known[:1] or [c for c in judged.values() if c.name == source]
+        base = [c for c in first if objection(c, limits) is None]
+        asked = [*base, *(c for c in fresh if c not in base)]
+        judged.update({found.name: found for found in on_device(asked)})
 
 
 def refined(profile: Profile, rows: Iterable[Candidate]) -> Profile:

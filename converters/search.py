@@ -17,7 +17,17 @@ from typing import TypeVar
 import msgspec
 
 from converters import sensitivity
-from converters.choose import GLANCE, Judged, Limits, choose, is_slower, objection, standing, value
+from converters.choose import (
+    GLANCE,
+    Judged,
+    Limits,
+    choose,
+    finalists_of,
+    is_slower,
+    objection,
+    standing,
+    value,
+)
 from converters.costs import node_costs
 from converters.recipes import SOURCE, families, family_of, prepare, split_steps
 from converters.share import quantized_share, with_steps
@@ -29,7 +39,6 @@ from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.record import NodeCost, Recipe, Step
 from edge_sdk.errors import EdgeSdkError
 
-FINALISTS = 3
 REFINE_GROUPS = 2
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -147,6 +156,8 @@ class Search:
             return Outcome(None, self.refused[built.recipe.name], ())
         self._judge([source] if built is source else [source, built], thorough=True)
         only = self.judged[built.recipe.name]
+        if not recipe.forced and self._measured_there([only]):
+            only = self.judged[only.name]
         if is_slower(only) and not recipe.forced and self.judged[SOURCE.name] in self._allowed():
             return Outcome(None, f"slower than the source: {only.speedup:.2f}x", ())
         return self._settle([only], forced=recipe.forced)
@@ -363,8 +374,7 @@ class Search:
         """Confirms the finalists on all data; a finalist that fails makes room for the next."""
         confirmed: set[str] = set()
         while True:
-            ranked = sorted(self._allowed(), key=lambda c: -value(c, self.limits))
-            finalists = [c for c in ranked if not is_slower(c)][:FINALISTS] or ranked[:FINALISTS]
+            finalists = finalists_of(self._allowed(), self.limits)
             fresh = [c for c in finalists if c.name not in confirmed]
             if not fresh:
                 # What passed at a glance and failed on all data gets one more chance.

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from converters.choose import Limits
+from converters.choose import Judged, Limits
 from converters.decoder.adapters import read_adapter
 from converters.decoder.base import BaseWeights
 from converters.decoder.candidates import Spec, spec_from, specs_for, specs_of
@@ -21,13 +22,14 @@ from converters.decoder.memory import memory_plan
 from converters.decoder.names import shapes
 from converters.decoder.package import TASK, DecoderPacking, pack
 from converters.decoder.sampled import sample_documents
-from converters.decoder.search import DecoderSearch, Outcome
+from converters.decoder.search import DecoderSearch, OnDevice, Outcome
 from converters.decoder.source import DecoderSource
-from converters.decoder.speed import Stopwatch, prompt_of
+from converters.decoder.speed import Stopwatch
 from converters.decoder.texts import Texts, divide, read_texts
 from converters.decoder.workshop import DecoderWorkshop
 from converters.job import MAX_THREADS, Say, tools
 from converters.measure import machine
+from converters.on_device import DeviceMeasurer, DeviceTrial, measured_on, trial_name
 from converters.recipes import load_recipe
 from converters.report import VariantSummary
 from converters.request import Request
@@ -36,10 +38,11 @@ from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile
 from edge_sdk.bundle.measurements import VariantReport
 from edge_sdk.bundle.reader import Bundle, Variant
-from edge_sdk.bundle.record import MemoryPlan, Provenance, Recipe
+from edge_sdk.bundle.record import MemoryPlan, Provenance, Recipe, VariantRecord
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import BundleError, ConversionError, DataError, InputError, SourceError
 from edge_sdk.runtime.generation.chat_template import Message, render
+from edge_sdk.runtime.generation.timing import prompt_of
 
 MAX_DROP = 0.05
 # Calibration, and half as much evaluation, read as many tokens as make this many multiplications.
@@ -65,17 +68,26 @@ class DecoderJob:
         source: The model.
         folder: Where files are written; the caller removes it.
         say: Told what happens.
+        measurer: A device that measures the finalists.
 
     Raises:
         InputError: Data, recipe or chat template is wrong, or an option is for other models.
     """
 
-    def __init__(self, request: Request, source: DecoderSource, folder: Path, say: Say) -> None:
+    def __init__(
+        self,
+        request: Request,
+        source: DecoderSource,
+        folder: Path,
+        say: Say,
+        measurer: DeviceMeasurer | None = None,
+    ) -> None:
         _check_options(request)
         _check_template(source)
         if request.recipe is not None:  # wrong ones are refused before the hard work
             spec_from(load_recipe(request.recipe), source.architecture, source.weights)
         self.request = request
+        self.measurer = measurer
         self.source = source
         self.say = say
         self.adapters = tuple(
@@ -174,7 +186,27 @@ class DecoderJob:
             decisive=Target(onnx_engine(profile), "onnx").decides(profile, self.machine),
             memory=self._memory,
             say=self.say,
+            on_device=self._on_device(profile, workshop),
         )
+
+    def _on_device(self, profile: Profile, workshop: DecoderWorkshop) -> OnDevice | None:
+        """Measures candidates on the device that was handed in."""
+        measurer = self.measurer
+        if measurer is None:
+            return None
+
+        def measure(specs: Mapping[str, Spec], candidates: Sequence[Judged]) -> list[Judged]:
+            name = trial_name(self.name)
+
+            def put(writer: BundleWriter, judged: Judged, version: str) -> VariantRecord:
+                spec = specs[judged.name]
+                packing = self._packing(profile, workshop, spec)
+                packing = replace(packing, name=name, version=version)
+                return pack(writer.blobs, workshop, spec, packing)
+
+            return DeviceTrial(measurer, put, profile, self.say)(candidates)
+
+        return measure
 
     def _memory(self, spec: Spec) -> MemoryPlan:
         return memory_plan(self.source.architecture, spec.plan)
@@ -192,6 +224,7 @@ class DecoderJob:
         self, profile: Profile, found: Found, chosen: Spec, started: float
     ) -> VariantReport:
         outcome, stopwatch = found.outcome, found.search.stopwatch
+        _, judged = found.search.judged[chosen.name]
         baseline = stopwatch.baseline
         source_ms = stopwatch.time([baseline])[0].answer_ms if baseline else 0.0
         return VariantReport(
@@ -203,10 +236,11 @@ class DecoderJob:
             source_size_bytes=self.source.size_bytes,
             source_latency_ms=round(source_ms, 3),
             threads=1,
-            decisive=found.search.decisive,
+            decisive=judged.measured,
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.texts.origin,
+            notes=measured_on(self.measurer, judged),
         )
 
     def _packing(self, profile: Profile, workshop: DecoderWorkshop, chosen: Spec) -> DecoderPacking:

@@ -6,8 +6,9 @@ any loss bounds what rounding it better can bring.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
@@ -15,8 +16,9 @@ from converters.choose import Judged, Limits, choose, is_slower, objection, valu
 from converters.compare import rounded
 from converters.decoder import sensitivity
 from converters.decoder.candidates import Spec
-from converters.decoder.speed import PROMPT, Speed, Stopwatch
+from converters.decoder.speed import Speed, Stopwatch, format_of
 from converters.decoder.workshop import DecoderWorkshop
+from converters.on_device import measure_finalists
 from device_profiles.schema import Profile
 from edge_sdk.bundle.measurements import Candidate, DecoderFigures
 from edge_sdk.bundle.record import MemoryPlan
@@ -25,6 +27,7 @@ from edge_sdk.errors import EdgeSdkError
 # A decoder that has no room for this much text is of no use.
 LEAST_CONTEXT = 512
 Say = Callable[[str], None]
+OnDevice = Callable[[Mapping[str, Spec], Sequence[Judged]], list[Judged]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class DecoderSearch:
         decisive: Whether speed measured here decides.
         memory: Predicts a candidate's memory on the device.
         say: Told what happens.
+        on_device: Judges candidates by what a real device measures.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class DecoderSearch:
         decisive: bool,
         memory: Callable[[Spec], MemoryPlan],
         say: Say,
+        on_device: OnDevice | None = None,
     ) -> None:
         self.workshop = workshop
         self.stopwatch = stopwatch
@@ -73,6 +78,7 @@ class DecoderSearch:
         self.decisive = decisive
         self.memory = memory
         self.say = say
+        self.on_device = on_device
         self.judged: dict[str, tuple[Spec, Judged]] = {}
         self.others: list[Candidate] = []
 
@@ -94,6 +100,7 @@ class DecoderSearch:
         else:
             for spec in last:
                 self._leave_out(spec, "rejected", "not tried: it is large, and a smaller one holds")
+        self._ask_device()
         return self._settle()
 
     def _calibrated(self, specs: Sequence[Spec]) -> None:
@@ -111,10 +118,19 @@ class DecoderSearch:
         self._judge([spec])
         if not self.judged:
             return Outcome(None, self.others[-1].reason, tuple(self.others))
+        baseline = self.stopwatch.baseline
+        if self.on_device is not None and baseline is not None and self._fits(baseline):
+            self._judge([baseline])  # what the device's figures are ratios to
+        self._ask_device()
         judged = self.judged[spec.name][1]
-        problem = None if spec.forced else objection(judged, self.limits)
-        rows = (self._row(judged, spec, is_chosen=problem is None, reason=reason),)
-        return Outcome(None if problem else spec, problem or reason, rows)
+        problem = None if spec.forced else self._problem(judged)
+        rows = [self._row(judged, spec, is_chosen=problem is None, reason=reason)]
+        rows += [
+            self._row(other, own, is_chosen=False, reason="")
+            for own, other in self.judged.values()
+            if own != spec
+        ]
+        return Outcome(None if problem else spec, problem or reason, (*rows, *self.others))
 
     def _rescue(self) -> None:
         """Mixes the format that would win if it did not lose too much."""
@@ -217,6 +233,38 @@ class DecoderSearch:
         chosen = None if best is None else self.judged[best.name][0]
         return Outcome(chosen, reason, (*rows, *self.others))
 
+    def _problem(self, judged: Judged) -> str | None:
+        """Why a candidate of the base may not ship; how fast it is only a device may say."""
+        found = objection(judged, self.limits)
+        if found is None and judged.device is not None and is_slower(judged):
+            found = f"slower than fp32 on the device: {judged.speedup:.2f}x"
+        return found
+
+    def _ask_device(self) -> None:
+        """Lets a device measure the best candidate of each of the best formats.
+
+        How weights were rounded changes no speed, so what it says of one is true of its format.
+        """
+        if self.on_device is None:
+            return
+        measure = partial(self.on_device, {name: spec for name, (spec, _) in self.judged.items()})
+        ranked = sorted(
+            self.judged.values(),
+            key=lambda e: (objection(e[1], self.limits) is not None, -value(e[1], self.limits)),
+        )
+        best: dict[str, Judged] = {}
+        for spec, judged in ranked:
+            best.setdefault(format_of(spec), judged)
+        contest = {judged.name: judged for judged in best.values()}
+        measure_finalists(contest, self.limits, "fp32", measure)
+        for name, (spec, judged) in self.judged.items():
+            found = contest[best[format_of(spec)].name]
+            if found.device is not None:
+                self.judged[name] = (
+                    spec,
+                    replace(found, built=judged.built, agreement=judged.agreement),
+                )
+
     def _row(self, judged: Judged, spec: Spec, *, is_chosen: bool, reason: str) -> Candidate:
         problem = objection(judged, self.limits)
         if is_chosen:
@@ -228,6 +276,9 @@ class DecoderSearch:
         else:
             status, why = "qualified", f"value {value(judged, self.limits):.2f}"
         time = self.stopwatch.time([spec])[0]
+        there = judged.device if judged.device and not judged.device.error else None
+        rate = (there and there.tokens_per_second) or 1e3 / time.step_ms
+        first = (there and there.ttft_ms) or time.ttft_ms
         row = Candidate(
             name=spec.name,
             status=status,
@@ -235,14 +286,15 @@ class DecoderSearch:
             size_bytes=judged.built.size_bytes,
             agreement=judged.agreement,
             latency_ms=judged.latency_ms,
-            peak_rss_bytes=time.peak_rss_bytes,
+            peak_rss_bytes=there.peak_rss_bytes if there else time.peak_rss_bytes,
             decoder=DecoderFigures(
                 perplexity=rounded(self.workshop.scores(spec).perplexity),
                 source_perplexity=rounded(self.workshop.reference.perplexity),
-                tokens_per_second=round(1e3 / time.step_ms, 2),
-                ttft_ms=round(time.ttft_ms, 2),
-                prompt_tokens=PROMPT,
+                tokens_per_second=round(rate, 2),
+                ttft_ms=round(first, 2),
+                prompt_tokens=len(self.stopwatch.prompt),
             ),
+            device=judged.device,
         )
         if judged.measured and self.stopwatch.baseline:
             return msgspec.structs.replace(row, speedup=round(judged.speedup, 3))

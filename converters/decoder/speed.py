@@ -18,12 +18,9 @@ from converters.decoder.workshop import DecoderWorkshop
 from converters.measure_process import Footprint
 from edge_sdk.bundle.record import Generation
 from edge_sdk.errors import EngineError
-from edge_sdk.runtime.generation.decoder import CHUNK, Decoder
+from edge_sdk.runtime.generation.decoder import Decoder
+from edge_sdk.runtime.generation.timing import ANSWER, TIMED, turn
 
-# The answer that stands for all: this long a prompt, this many new tokens.
-PROMPT, ANSWER = 128, 64
-# Tokens decoded in a turn; the rest of the answer takes as long each.
-TIMED = 16
 MIN_ROUNDS, MAX_ROUNDS = 3, 40
 SECONDS = 1.5  # per candidate
 
@@ -62,7 +59,7 @@ def race(decoders: Mapping[str, Decoder], prompt: Sequence[int]) -> dict[str, Sp
     """
     names = list(decoders)
     for decoder in decoders.values():
-        _turn(decoder, prompt)
+        turn(decoder, prompt)
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     deadline = time.perf_counter() + SECONDS * len(names)
     for number in range(MAX_ROUNDS):
@@ -70,7 +67,7 @@ def race(decoders: Mapping[str, Decoder], prompt: Sequence[int]) -> dict[str, Sp
             break
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            turns[name].append(_turn(decoders[name], prompt))
+            turns[name].append(turn(decoders[name], prompt))
     times = {name: np.array(taken) * 1e3 for name, taken in turns.items()}
     whole = {name: found @ [1, ANSWER] for name, found in times.items()}
     return {
@@ -81,13 +78,6 @@ def race(decoders: Mapping[str, Decoder], prompt: Sequence[int]) -> dict[str, Sp
         )
         for name in names
     }
-
-
-def prompt_of(tokens: Sequence[int], context: int) -> list[int]:
-    """A prompt of :data:`PROMPT` tokens, or as many as leave room for an answer."""
-    wanted = min(PROMPT, max(1, context - TIMED))
-    repeats = -(-wanted // len(tokens))
-    return (list(tokens) * repeats)[:wanted]
 
 
 def footprint(
@@ -114,17 +104,6 @@ def footprint(
     return msgspec.json.decode(done.stdout, type=Footprint)
 
 
-def _turn(decoder: Decoder, prompt: Sequence[int]) -> tuple[float, float]:
-    """Seconds to the first token, and per further token."""
-    started = time.perf_counter()
-    for past in range(0, len(prompt), CHUNK):
-        decoder.prefill(0, prompt[past : past + CHUNK], past)
-    first = time.perf_counter()
-    for past in range(len(prompt), len(prompt) + TIMED):
-        decoder.decode(0, [prompt[past % len(prompt)]], [past])
-    return first - started, (time.perf_counter() - first) / TIMED
-
-
 class Stopwatch:
     """Times candidates' formats and remembers them: how weights were rounded changes no speed.
 
@@ -148,7 +127,7 @@ class Stopwatch:
 
     def needs(self, spec: Spec) -> bool:
         """Whether a candidate's files will be opened: not timed yet, or what others race with."""
-        return spec == self.reference or _format(spec) not in self._known
+        return spec == self.reference or format_of(spec) not in self._known
 
     def time(self, specs: Sequence[Spec]) -> list[Speed]:
         """The speed of each candidate, timed in turn with the baseline where it is not known.
@@ -156,15 +135,15 @@ class Stopwatch:
         Args:
             specs: What to time; the files of candidates that were timed are not opened again.
         """
-        fresh = {_format(spec): spec for spec in specs if _format(spec) not in self._known}
+        fresh = {format_of(spec): spec for spec in specs if format_of(spec) not in self._known}
         if fresh:
             self.reference = self.reference or next(iter(fresh.values()))
-            raced = self._race({_format(self.reference): self.reference} | fresh)
+            raced = self._race({format_of(self.reference): self.reference} | fresh)
             for name, spec in fresh.items():
                 self._known[name] = replace(raced[name], peak_rss_bytes=self._peak(spec))
                 if not self.needs(spec):
                     self.workshop.release(spec)
-        return [self._known[_format(spec)] for spec in specs]
+        return [self._known[format_of(spec)] for spec in specs]
 
     def _race(self, contest: Mapping[str, Spec]) -> dict[str, Speed]:
         capacity = len(self.prompt) + TIMED
@@ -180,5 +159,6 @@ class Stopwatch:
         return footprint(self.workshop.path(spec), generation, self.prompt, 1).peak_rss_bytes
 
 
-def _format(spec: Spec) -> str:
+def format_of(spec: Spec) -> str:
+    """What a candidate's speed depends on: everything but how its weights were rounded."""
     return repr((spec.plan, spec.half))

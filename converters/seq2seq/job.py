@@ -9,7 +9,7 @@ the halves are searched once more with a stricter limit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,13 @@ from converters.job import DEFAULT_MAX_DROP, MAX_THREADS, Job, Say, tools
 from converters.materialize import open_path
 from converters.measure import machine
 from converters.metrics import Metric
+from converters.on_device import (
+    DeviceMeasurer,
+    DeviceTrial,
+    measure_finalists,
+    measured_on,
+    trial_name,
+)
 from converters.recipes import SOURCE
 from converters.report import VariantSummary
 from converters.request import Request
@@ -38,7 +45,7 @@ from device_profiles.machine import detect_machine
 from device_profiles.schema import Profile, Rules
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 from edge_sdk.bundle.reader import Bundle
-from edge_sdk.bundle.record import MemoryPlan, Provenance, Recipe
+from edge_sdk.bundle.record import MemoryPlan, Provenance, Recipe, VariantRecord
 from edge_sdk.bundle.writer import BundleWriter
 from edge_sdk.errors import ConversionError, InputError
 from edge_sdk.runtime.engine import SessionOptions
@@ -57,6 +64,7 @@ class Seq2SeqJob:
         metric: Task metric, where the user named one.
         folder: Where files are written; the caller removes it.
         say: Told what happens.
+        measurer: A device that measures the finalists.
 
     Raises:
         InputError: Data are wrong, or an option is for other models.
@@ -69,9 +77,11 @@ class Seq2SeqJob:
         metric: Metric | None,
         folder: Path,
         say: Say,
+        measurer: DeviceMeasurer | None = None,
     ) -> None:
         _check_options(request, source)
         self.request = request
+        self.measurer = measurer
         self.source = source
         self.say = say
         self.name = request.name or source.name
@@ -104,11 +114,7 @@ class Seq2SeqJob:
                 remedy="raise --max-drop, give more --data, or choose a larger profile",
             )
         self.say(f"{profile.name}: packing {both.name}")
-        sessions = {
-            name: open_path(judged.built.path, SessionOptions())
-            for name, judged in ((ENCODER, both.encoder), (DECODER, both.decoder))
-        }
-        record = pack(writer.blobs, both, sessions, self._packing(profile, both))
+        record = self._pack(writer, both, self._packing(profile, both))
         report = VariantReport(
             profile=profile.name,
             chosen=both.name,
@@ -122,6 +128,7 @@ class Seq2SeqJob:
             seconds=round(time.monotonic() - started, 1),
             max_drop=self.max_drop,
             data_origin=self.pairs.origin,
+            notes=measured_on(self.measurer, search.judged[both.name]),
         )
         return VariantSummary(
             digest=writer.add_variant(record, profile.platform, report).digest,
@@ -133,6 +140,26 @@ class Seq2SeqJob:
     def memory(self, both: Both) -> MemoryPlan:
         """Predicted peak memory of both graphs."""
         return memory_plan(both, self._dimensions(), self.network)
+
+    def trial(self, profile: Profile, pairs: Mapping[str, Both]) -> DeviceTrial | None:
+        """Measures pairs, by their names, on the device that was handed in."""
+        if self.measurer is None:
+            return None
+        name = trial_name(self.name)
+
+        def put(writer: BundleWriter, judged: Judged, version: str) -> VariantRecord:
+            both = pairs[judged.name]
+            packing = replace(self._packing(profile, both), name=name, version=version)
+            return self._pack(writer, both, packing)
+
+        return DeviceTrial(self.measurer, put, profile, self.say)
+
+    def _pack(self, writer: BundleWriter, both: Both, packing: Seq2SeqPacking) -> VariantRecord:
+        sessions = {
+            name: open_path(judged.built.path, SessionOptions())
+            for name, judged in ((ENCODER, both.encoder), (DECODER, both.decoder))
+        }
+        return pack(writer.blobs, both, sessions, packing)
 
     def _dimensions(self) -> dict[str, dict[str, int]]:
         return {name: dict(job.dimensions) for name, job in self.jobs.items()}
@@ -204,6 +231,9 @@ class PairSearch:
             if self.forced is not None or self._ships(both):
                 break
             self._judge(list(self._mixed(both)))
+        trial = self.job.trial(self.profile, self.pairs)
+        if trial is not None:
+            measure_finalists(self.judged, self.limits, SOURCE.name, trial)
         best, self.reason = choose(list(self.judged.values()), self.limits)
         if self.forced is not None and self.pairs:
             self.reason = "forced by the recipe"
@@ -301,6 +331,7 @@ class PairSearch:
             agreement=judged.agreement,
             latency_ms=judged.latency_ms,
             decoder=self.job.judge.decoder_figures(both),
+            device=judged.device,
         )
         if judged.measured:
             return msgspec.structs.replace(row, speedup=round(judged.speedup, 3))

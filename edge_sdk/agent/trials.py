@@ -214,10 +214,14 @@ def _median(rounds: list[DeviceFigures]) -> DeviceFigures:
     failed = next((figures.error for figures in rounds if figures.error), None)
     if failed:
         return DeviceFigures(error=failed[:_FIELD])
+
+    def middle(field: str) -> float | None:
+        values = [getattr(figures, field) for figures in rounds]
+        return None if None in values else round(statistics.median(values), 4)
+
     return msgspec.structs.replace(
         rounds[0],
-        p50_ms=round(statistics.median(figures.p50_ms for figures in rounds), 4),
-        p95_ms=round(statistics.median(figures.p95_ms for figures in rounds), 4),
+        **{field: middle(field) for field in ("p50_ms", "p95_ms", "tokens_per_second", "ttft_ms")},
         load_ms=round(rounds[0].load_ms, 2),
         calls=sum(figures.calls for figures in rounds),
         peak_rss_bytes=max(figures.peak_rss_bytes for figures in rounds),

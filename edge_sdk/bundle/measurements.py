@@ -31,11 +31,14 @@ class DeviceFigures(
 
     Attributes:
         error: Why there are no figures.
-        p50_ms: Median of single calls, after warm-up.
+        p50_ms: Median of single calls, after warm-up; of a dialogue model, of answers of 64
+            tokens.
         p95_ms: 95th percentile of the same.
         calls: Number of calls.
         load_ms: From the path to a loaded model.
         peak_rss_bytes: Largest resident memory of the process, loading included.
+        tokens_per_second: Of a dialogue model: its pace after the first token.
+        ttft_ms: Of a dialogue model: the time to the first token after a prompt of 128.
         notes: Where the device differs from what the variant asks for.
     """
 
@@ -45,6 +48,8 @@ class DeviceFigures(
     calls: int = 0
     load_ms: float = 0.0
     peak_rss_bytes: int = 0
+    tokens_per_second: float | None = None
+    ttft_ms: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -81,7 +86,8 @@ class Candidate(Frozen, frozen=True, kw_only=True):
         speedup: Source median over candidate median in the same run.
         peak_rss_bytes: Peak resident memory of a fresh process that loads and runs it.
         predicted_speedup: From the profile's cost model, where its ISA is not here.
-        decoder: Perplexity and speed of text, for a decoder.
+        decoder: Perplexity and speed of text, for a decoder; the device's speed, where one
+            measured it.
         engine: The engine that it is for.
         device: What a real device measured of it, where one was asked; ``speedup`` is then
             the device's.

@@ -325,6 +325,22 @@ class Model:
         """
         return self._generator.logits(tokens)
 
+    def time_answers(self, tokens: Sequence[int], seconds: float) -> list[tuple[float, float]]:
+        """Times a dialogue model's answers, each for itself and over a cache of its own.
+
+        Args:
+            tokens: What the prompt consists of, repeated or cut to 128 tokens, or to what
+                the context has room for.
+            seconds: For how long; two answers at least.
+
+        Returns:
+            Of each, the seconds to its first token and per further token.
+
+        Raises:
+            InputError: The variant is no dialogue model.
+        """
+        return self._generator.time_answers(tokens, seconds)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Where this machine differs from what the variant asks for, at this moment."""

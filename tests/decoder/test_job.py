@@ -24,6 +24,7 @@ from converters.decoder.graph import KvScales
 from converters.decoder.job import DecoderJob
 from converters.decoder.source import DecoderSource, limited
 from converters.decoder.texts import read_texts
+from converters.on_device import DeviceMeasurer
 from converters.recipes import load_recipe
 from converters.report import Report, VariantSummary, render_html, render_text
 from converters.request import Request
@@ -55,6 +56,7 @@ def made(
     recipe: str | None = None,
     base: Bundle | None = None,
     max_drop: float | None = None,
+    measurer: DeviceMeasurer | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> VariantSummary:
     """Converts without reading files: what ``convert`` does with what its reader gave."""
@@ -72,7 +74,7 @@ def made(
     work = folder / "work"
     work.mkdir()
     with BundleWriter(out) as writer:
-        job = DecoderJob(request, source, work, say)
+        job = DecoderJob(request, source, work, say, measurer)
         summaries = [
             job.variant(load_profile(name), writer, forced, base) for name in request.profiles
         ]

@@ -7,9 +7,10 @@ from benchmarks.llm.model import SHAPES, TINY, write
 from converters.decoder import costs
 from converters.decoder.graph import build
 from converters.decoder.memory import kv_bytes, memory_plan, text_bytes
-from converters.decoder.speed import TIMED, footprint, prompt_of
+from converters.decoder.speed import footprint
 from converters.decoder.weights import WeightFormat, WeightPlan
 from converters.source import open_source
+from edge_sdk.runtime.generation.timing import TIMED, prompt_of
 
 pytestmark = pytest.mark.converts
 INT4, INT8, FLOAT = WeightFormat(4, 32), WeightFormat(8, 128), WeightFormat(32)

@@ -13,6 +13,7 @@ import numpy as np
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import Adapter, Sampling, TensorSpec, VariantRecord
 from edge_sdk.errors import DataError, InputError
+from edge_sdk.runtime.generation import timing
 from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX
 from edge_sdk.runtime.generation.ahead import Ahead
 from edge_sdk.runtime.generation.completion import Completion
@@ -137,8 +138,12 @@ class Generator:
                 where="tokens",
             )
         check_tokens(tokens, self._generation.vocab)
-        cache = self._cache(1, len(tokens))
-        return Decoder(self._session, cache, self._generation.vocab).logits(tokens)
+        return self._decoder(len(tokens)).logits(tokens)
+
+    def time_answers(self, tokens: Sequence[int], seconds: float) -> list[tuple[float, float]]:
+        """Times answers; see :meth:`edge_sdk.Model.time_answers`."""
+        prompt = timing.prompt_of(tokens, self.plan.capacity)
+        return timing.turns(self._decoder(len(prompt) + timing.TIMED), prompt, seconds)
 
     def run(self, feeds: Feeds) -> Outputs:
         """Logits of each row of ``input_ids``."""
@@ -167,6 +172,10 @@ class Generator:
     @cached_property
     def _prompts(self) -> PromptEncoder:
         return PromptEncoder(self._generation, self.tokenizer)
+
+    def _decoder(self, capacity: int) -> Decoder:
+        """The graph over a cache of its own, of one row."""
+        return Decoder(self._session, self._cache(1, capacity), self._generation.vocab)
 
     def _cache(self, rows: int, capacity: int) -> KVCache:
         return KVCache(self._generation, rows, capacity, kv_dtype(self._session))
