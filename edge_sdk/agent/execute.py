@@ -23,6 +23,7 @@ from edge_sdk.agent.plan import Present, Serving, Step, Verdict
 from edge_sdk.agent.watch import Watch, health_of
 from edge_sdk.bundle.store import Store
 from edge_sdk.errors import BundleError, EdgeSdkError, TransferError
+from edge_sdk.serving.drift import Histogram
 from edge_sdk.serving.router import Router
 from edge_sdk.serving.served import Served
 from edge_sdk.shadow.models import Desired
@@ -179,6 +180,7 @@ class Executor:
             at_any_rate=not others,
         )
         self._router.swap(step.model, served)
+        served.compare_with(Histogram(entry.outputs))
         if entry.on_trial:
             self._watch(step.model, served)
 
@@ -256,6 +258,8 @@ class Executor:
 
         self._journal.note_model(step.model, changed)
         self._router.swap(step.model, served)
+        # With itself as it was, and not with the version that was no good.
+        served.compare_with(Histogram(self.journal.model(step.model).outputs))
         self._watches.pop((step.model, bad.digest), None)
 
     def _remove(self, step: plan.Remove) -> None:
@@ -314,6 +318,7 @@ class Executor:
                 managed=entry.managed or name in (journal.desired or Desired()).models,
                 fetched=self._installer.fetched_bytes(release.digest),
                 before=health_of(before) if before else None,
+                outputs=before.outputs.counts if before else (),
                 failures=tuple(f for f in entry.failures if f.digest != release.digest),
             ),
         )

@@ -71,6 +71,8 @@ class ModelEntry(Entry, frozen=True, kw_only=True):
         managed: Whether the cloud has ever asked for it; others are not removed.
         fetched: Bytes that the last install had to fetch.
         before: How ``previous`` did in its last window.
+        outputs: What the version before ``running`` answered, as counts of
+            :class:`edge_sdk.serving.drift.Histogram`: what its drift is told by.
         failures: Newest last.
         attempts: Bundle -> loads that were begun and never ended, neither well nor badly.
     """
@@ -81,6 +83,7 @@ class ModelEntry(Entry, frozen=True, kw_only=True):
     managed: bool = False
     fetched: int | None = None
     before: Health | None = None
+    outputs: tuple[int, ...] = ()
     failures: tuple[Failure, ...] = ()
     attempts: dict[str, int] = {}
 

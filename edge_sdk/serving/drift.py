@@ -31,10 +31,14 @@ OCTAVES = BINS // 4  # of magnitudes, around 1, per sign
 
 
 class Histogram:
-    """Counts of observations in :data:`BINS` bins. Safe to use from several threads."""
+    """Counts of observations in :data:`BINS` bins. Safe to use from several threads.
 
-    def __init__(self) -> None:
-        self._counts = [0] * BINS
+    Args:
+        counts: What was counted before, as :attr:`counts` gave it; of so many bins, or none.
+    """
+
+    def __init__(self, counts: Sequence[int] = ()) -> None:
+        self._counts = list(counts) if len(counts) == BINS else [0] * BINS
         self._lock = threading.Lock()
 
     def add(self, bins: Iterable[int]) -> None:

@@ -105,7 +105,7 @@ class Router:
             self._routes[name] = (
                 Route(served) if old.canary is served else replace(old, stable=served)
             )
-        served.compare_with(old.stable)
+        served.compare_with(old.stable.outputs)
         old.stable.retire()
         return old.stable
 
@@ -126,7 +126,7 @@ class Router:
         with self._lock:
             route = self._route(name)
             self._routes[name] = Route(route.stable, served, percent)
-        served.compare_with(route.stable)
+        served.compare_with(route.stable.outputs)
         if route.canary not in (None, served):
             route.canary.retire()
 

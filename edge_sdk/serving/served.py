@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import BundleError, BusyError, EdgeSdkError, EngineError, NotServedError
 from edge_sdk.serving import drift
+from edge_sdk.serving.drift import Histogram
 from edge_sdk.serving.health import Figures, Window
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ class Served:
         self.version = model.record.version
         self.digest = digest
         self.health = Window(window_s, clock())
-        self.outputs = drift.Histogram()
+        self.outputs = Histogram()
         self.tokens = 0
         self.since = time.time()
         self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"{model.record.name} calls")
-        self._reference: drift.Histogram | None = None
+        self._reference: Histogram | None = None
         self._clock = clock
         self._lock = threading.Lock()
         self._uses = 0
@@ -125,9 +126,9 @@ class Served:
             return None
         return drift.psi(self._reference.counts, self.outputs.counts)
 
-    def compare_with(self, other: Served) -> None:
-        """Makes another version the reference for :attr:`drift`."""
-        self._reference = other.outputs
+    def compare_with(self, outputs: Histogram) -> None:
+        """Makes what another version has answered the reference for :attr:`drift`."""
+        self._reference = outputs
 
     @cached_property
     def driver(self) -> Driver:

@@ -145,3 +145,58 @@ def test_health_is_reported_once_and_then_only_where_it_changes(device, cloud, b
     health = [u for u in cloud.updates if "health" in u.get("models", {}).get("lookup", {})]
     assert here.report.models["lookup"].health.requests == pytest.approx(120, rel=0.25)
     assert len(health) < 60, "latencies of microseconds are noisy, at most every 5 s even so"
+
+
+def drift_of(here) -> float | None:
+    with here.router.use("lookup") as served:
+        return served.drift
+
+
+@pytest.fixture
+def shifted(device, cloud, bundles):
+    """A device whose new version answers rows near zero with another sign or magnitude."""
+    here = device()
+    cloud.desire("gate-7", {"lookup": desired(bundles["1"])})
+    here.settle()
+    ask(here, 0, 60)
+    cloud.desire("gate-7", {"lookup": desired(bundles["2"])})
+    here.settle()
+    return here
+
+
+def test_drift_outlives_a_restart(shifted):
+    ask(shifted, 0, 60)
+    before = drift_of(shifted)
+    assert before is not None
+    assert before > 0.25
+    shifted.restart()
+    shifted.settle()
+    assert drift_of(shifted) is None, "what this process has not seen yet says nothing"
+    ask(shifted, 0, 60)
+    assert drift_of(shifted) == before
+
+
+def test_a_version_that_came_back_is_not_compared_with_the_bad_one(fragile):
+    ask(fragile, HIGH, 60)
+    fragile.live(3)
+    assert fragile.report.models["lookup"].status == "rolled_back"
+    ask(fragile, 0, 60)
+    assert drift_of(fragile) is None, "it had answered nothing before"
+
+
+def test_a_version_that_came_back_is_compared_with_itself(device, cloud, bundles):
+    here = device()
+    cloud.desire("gate-7", {"lookup": desired(bundles["1"])})
+    here.settle()
+    ask(here, 0, 60)
+    cloud.desire("gate-7", {"lookup": desired(bundles["fragile"])})
+    here.settle()
+    ask(here, 3, 60)  # answers unlike those to row 0
+    ask(here, HIGH, 60)
+    here.live(3)
+    assert here.done("RollBack") == 1
+    for _ in range(2):
+        ask(here, 0, 60)
+        assert drift_of(here) == 0
+        here.restart()
+        here.settle()
