@@ -58,3 +58,14 @@ def test_sizes_that_fail_do_not_spoil_later_calls(shared: bool, tmp_path: Path) 
                 file.unlink(missing_ok=True)
         else:
             assert error(session.run(feeds), expected(model, feeds)) < 1e-5
+
+
+@pytest.mark.parametrize("shared", [False, SHARED])
+def test_scalar_output_is_an_array(shared: bool, tmp_path: Path) -> None:
+    model = network("y = ReduceMean <keepdims = 0> (x)", picture(8))
+    file = tmp_path / "mean.tflite"
+    file.write_bytes(lower(model))
+    result = opened(file, shared=shared).run(picture(8))["y"]
+    assert isinstance(result, np.ndarray)
+    assert result.shape == ()
+    assert result == pytest.approx(picture(8)["x"].mean(), abs=1e-6)

@@ -162,11 +162,11 @@ class LiteRtSession:
                 raise EngineError(f"LiteRT failed while running the file: {error}") from error
 
     def _result(self, index: int) -> Any:
-        try:
-            return self._interpreter.get_tensor(index)
-        except ValueError:  # it refuses those without elements, as a search without hits gives
-            from numpy import zeros
+        from numpy import asarray, zeros
 
+        try:
+            return asarray(self._interpreter.get_tensor(index))  # it gives scalars as numbers
+        except ValueError:  # it refuses those without elements, as a search without hits gives
             details = self._interpreter.get_output_details()
             found = next(detail for detail in details if detail["index"] == index)
             if found["shape"].all():
