@@ -21,12 +21,13 @@ from converters.measure import machine, peak_rss
 from converters.memory import candidate_plan
 from converters.metrics import Metric
 from converters.on_device import DeviceMeasurer, DeviceTrial, measured_on, trial_name
+from converters.outcome import Outcome
 from converters.package import MAX_TOKENS, Packing, base_statistics, pack
 from converters.recipes import SOURCE, completed, split_steps
 from converters.report import VariantSummary
 from converters.request import Request
 from converters.sampling import TIMED_CALLS, representative_calls, seconds_per_sample
-from converters.search import Outcome, Search
+from converters.search import Search
 from converters.source import Source
 from converters.stopwatch import Stopwatch
 from converters.target import HOST_ENGINES, targets

@@ -11,8 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
 
 import msgspec
 
@@ -29,36 +28,18 @@ from converters.choose import (
     value,
 )
 from converters.costs import node_costs
+from converters.outcome import Outcome, Setbacks, row
 from converters.recipes import SOURCE, families, family_of, prepare, split_steps
 from converters.share import quantized_share, with_steps
 from converters.stopwatch import Stopwatch
 from converters.target import Target
 from converters.workshop import Built, Workshop
 from device_profiles.schema import Profile, Rules
-from edge_sdk.bundle.measurements import Candidate
 from edge_sdk.bundle.record import NodeCost, Recipe, Step
 from edge_sdk.errors import EdgeSdkError
 
 REFINE_GROUPS = 2
 Say = Callable[[str], None]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found.
-
-    Attributes:
-        chosen: The winner, or ``None`` if nothing holds the limits.
-        reason: Why it won, or which limit failed by how much.
-        rows: The table of all candidates, the chosen one first.
-        remedy: What to do where something else than a limit stands in the way of all.
-    """
-
-    chosen: Judged | None
-    reason: str
-    rows: tuple[Candidate, ...]
-    remedy: str | None = None
 
 
 class Search:
@@ -113,10 +94,7 @@ class Search:
         self.say = say
         self.inspect = inspect
         self.on_device = on_device
-        self.refused: dict[str, str] = {}
-        self.errors: dict[str, EdgeSdkError] = {}
         self.judged: dict[str, Judged] = {}
-        self.failed: list[Candidate] = []
         self.rescued: set[str] = set()
         self.costs: dict[str, tuple[NodeCost, ...]] = {}
         self.rankings: dict[str, list[sensitivity.Sensitivity]] = {}
@@ -125,6 +103,7 @@ class Search:
         self.others: dict[str, list[Recipe]] = {}
         onnx = next((name for name, t in self.targets.items() if t.format == "onnx"), SOURCE.engine)
         self.source = workshop.source_candidate(msgspec.structs.replace(SOURCE, engine=onnx))
+        self.setbacks = Setbacks(self.source.recipe.engine)
         originals = (workshop.original_candidate(target) for target in targets)
         self.originals = {built.recipe.name: built for built in originals if built}
 
@@ -151,9 +130,9 @@ class Search:
         else:
             built = self._try(recipe, split_steps(recipe))
         if built is None:
-            return Outcome(None, self.failed[-1].reason, tuple(self.failed))
+            return Outcome(None, self.setbacks.rows[-1].reason, tuple(self.setbacks.rows))
         if not recipe.forced and self._is_refused(built):
-            return Outcome(None, self.refused[built.recipe.name], ())
+            return Outcome(None, self.setbacks.refused[built.recipe.name], ())
         self._judge([source] if built is source else [source, built], thorough=True)
         only = self.judged[built.recipe.name]
         if not recipe.forced and self._measured_there([only]):
@@ -164,7 +143,7 @@ class Search:
 
     def _opened_originals(self) -> Iterable[Built]:
         for name, built in self.originals.items():
-            if self._attempt(name, self._drop, built) is not None:
+            if self.setbacks.attempt(name, self._drop, built) is not None:
                 yield built
 
     def _families(self) -> Iterable[list[Recipe]]:
@@ -175,7 +154,7 @@ class Search:
                 found += families(self.profile, self.rules, target, self.prepared[name]).values()
             else:
                 reason = f"{name} is not installed here, so nothing could be compared on it"
-                self._fail(target.named("*"), "failed", reason)
+                self.setbacks.leave_out(target.named("*"), "failed", reason)
         return sorted(found, key=lambda variants: len(variants[0].steps))
 
     def _plainest(self, variants: list[Recipe]) -> Built | None:
@@ -186,7 +165,7 @@ class Search:
             return None
         twin = self._twin(built)
         if twin is not None:
-            self._fail(first.name, "rejected", twin)
+            self.setbacks.leave_out(first.name, "rejected", twin)
             return None
         self.others[first.name] = others
         return built
@@ -217,27 +196,12 @@ class Search:
     def _try(self, recipe: Recipe, prepared: tuple[Step, ...] | None = None) -> Built | None:
         self.say(f"{self.profile.name}: building {recipe.name}")
         known = prepared or self.prepared.get(recipe.engine, ())
-        return self._attempt(recipe.name, self._built, recipe, known)
+        return self.setbacks.attempt(recipe.name, self._built, recipe, known)
 
     def _built(self, recipe: Recipe, prepared: tuple[Step, ...]) -> Built:
         built = self.workshop.build(recipe, prepared)
         self._drop(built)
         return built
-
-    def _attempt(self, name: str, make: Callable[..., T], *given: object) -> T | None:
-        try:
-            return make(*given)
-        except OSError:  # a full disk is no fault of the candidate's
-            raise
-        except Exception as error:  # noqa: BLE001 - candidate edge: recorded in the report
-            if isinstance(error, EdgeSdkError):
-                self.errors[name] = error
-            self._fail(name, "failed", _sentence(error))
-            return None
-
-    def _fail(self, name: str, status: str, reason: str) -> None:
-        engine = name.partition("@")[2] or self.source.recipe.engine
-        self.failed.append(Candidate(name=name, status=status, reason=reason, engine=engine))
 
     def _drop(self, built: Built) -> float:
         return self.workshop.agreement(built, self.quick_samples).drop
@@ -287,14 +251,13 @@ class Search:
         return [c for c in self.judged.values() if self._objection(c) is None]
 
     def _objection(self, candidate: Judged) -> str | None:
-        return self.refused.get(candidate.name) or objection(candidate, self.limits)
+        return self.setbacks.refused.get(candidate.name) or objection(candidate, self.limits)
 
     def _is_refused(self, built: Built) -> bool:
         """Whether the device's compiler does not take a candidate; the reason is kept."""
         error = self.inspect(built)
         if error is not None:
-            self.refused[built.recipe.name] = _sentence(error)
-            self.errors[built.recipe.name] = error
+            self.setbacks.refuse(built.recipe.name, error)
         return error is not None
 
     def _rescue(self) -> bool:
@@ -317,7 +280,7 @@ class Search:
         for candidate in sorted(missing, key=lambda c: -value(c, self.limits, drop=0))[:2]:
             self.rescued.add(candidate.name)
             origin = self._origin(candidate)
-            mixed = self._attempt(f"{origin.name}-mixed", self._mixture, origin)
+            mixed = self.setbacks.attempt(f"{origin.name}-mixed", self._mixture, origin)
             if mixed:
                 self._judge([mixed])
         return len(self.judged) > known
@@ -352,7 +315,7 @@ class Search:
         if leader.agreement.drop < self.limits.max_drop / 20:
             return
         origin = self._origin(leader)
-        ranked = self._attempt(f"{origin.name}-mixed", self._ranked, origin) or []
+        ranked = self.setbacks.attempt(f"{origin.name}-mixed", self._ranked, origin) or []
         excluded = sensitivity.excluded(leader.built.recipe)
         done = sum(excluded.issuperset(item.group) for item in ranked)
         # One group moves less than timing noise: return enough at once to tell.
@@ -408,51 +371,14 @@ class Search:
             best, reason = choose(finalists or list(self.judged.values()), self.limits)
             chosen = best if best in finalists else None
             if chosen is None:
-                reason, remedy = self._blocked(reason)
-        rows = [self._row(c, c is chosen, reason) for c in self.judged.values()]
-        rows.sort(key=lambda row: (row.status != "chosen", row.status, row.name))
-        return Outcome(chosen, reason, (*rows, *self.failed), remedy)
+                runnable = any(c.built.recipe.engine in self.targets for c in self.judged.values())
+                reason, remedy = self.setbacks.blocking(reason, runnable=runnable)
+        rows = [
+            row(c, *("chosen", reason) if c is chosen else self._standing(c))
+            for c in self.judged.values()
+        ]
+        rows.sort(key=lambda line: (line.status != "chosen", line.status, line.name))
+        return Outcome(chosen, reason, (*rows, *self.setbacks.rows), remedy)
 
-    def _blocked(self, closest: str) -> tuple[str, str | None]:
-        """Why no candidate may ship, and what to do if that is not a matter of limits."""
-        if self.refused:
-            *_, name = sorted(self.refused, key=lambda name: name != SOURCE.name)
-            refusal = self.errors[name]
-            return f"{name}: {str(refusal).splitlines()[0]}", refusal.remedy
-        failed = next((row for row in self.failed if row.status == "failed"), None)
-        if failed is None:
-            return closest, None
-        reason = f"{failed.name} failed: {failed.reason}"
-        if any(c.built.recipe.engine in self.targets for c in self.judged.values()):
-            return f"{closest}; {reason}", None
-        error = self.errors.get(failed.name)
-        if error is None or error.remedy is None:
-            return reason, None
-        return f"{failed.name} failed: {str(error).splitlines()[0]}", error.remedy
-
-    def _row(self, candidate: Judged, is_chosen: bool, reason: str) -> Candidate:
-        status, why = "chosen", reason
-        if not is_chosen:
-            status, why = standing(candidate, self.limits, self._objection(candidate))
-        row = Candidate(
-            name=candidate.name,
-            status=status,
-            reason=why,
-            engine=candidate.built.recipe.engine,
-            size_bytes=candidate.built.size_bytes,
-            agreement=candidate.agreement,
-            latency_ms=candidate.latency_ms,
-            device=candidate.device,
-        )
-        if candidate.measured:
-            return msgspec.structs.replace(row, speedup=round(candidate.speedup, 3))
-        return msgspec.structs.replace(row, predicted_speedup=round(candidate.speedup, 3))
-
-
-def _sentence(error: Exception) -> str:
-    """What happened in one line: where, what, and what to do about it."""
-    if not isinstance(error, EdgeSdkError):
-        return (str(error) or type(error).__name__).splitlines()[0]
-    first, *rest = str(error).splitlines()
-    remedy = next((line.strip() for line in rest if line.strip().startswith("remedy:")), "")
-    return f"{first}; {remedy}" if remedy else first
+    def _standing(self, candidate: Judged) -> tuple[str, str]:
+        return standing(candidate, self.limits, self._objection(candidate))

@@ -28,10 +28,10 @@ from converters.on_device import (
     measured_on,
     trial_name,
 )
+from converters.outcome import Outcome
 from converters.recipes import SOURCE
 from converters.report import VariantSummary
 from converters.request import Request
-from converters.search import Outcome
 from converters.seq2seq.examples import examples
 from converters.seq2seq.forced import network_of
 from converters.seq2seq.judge import Both, Judge
