@@ -18,9 +18,9 @@ from converters.decoder.texts import WINDOW, Tokens, open_tokenizer, read_docume
 from edge_sdk.bundle.record import Generation, VariantRecord
 from edge_sdk.errors import DataError, InputError
 from edge_sdk.runtime.bench import fresh_start
-from edge_sdk.runtime.generation.opening import TOKENIZER
 from edge_sdk.runtime.model import Model
 from edge_sdk.runtime.opening import load
+from edge_sdk.runtime.tokenizer import TOKENIZER
 
 # As many tokens tell models apart that differ by a percent.
 EVALUATED = 8192

@@ -29,10 +29,9 @@ from edge_sdk.runtime.generation.stream import Request
 from edge_sdk.runtime.generation.text_stream import TextStream
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from edge_sdk.runtime.engine import Feeds, Outputs, Session
     from edge_sdk.runtime.generation.decoders import OpenSession
+    from edge_sdk.runtime.tokenizer import Tokenizer
 
 
 class Generator:

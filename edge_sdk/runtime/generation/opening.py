@@ -14,7 +14,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Generation, VariantRecord
 from edge_sdk.errors import BundleError, EngineError, MemoryLimitError
@@ -22,15 +21,12 @@ from edge_sdk.runtime import sessions
 from edge_sdk.runtime.generation.ahead import Ahead
 from edge_sdk.runtime.generation.memory import ContextPlan, KvType, plan_context
 from edge_sdk.runtime.prepared import Verify
+from edge_sdk.runtime.tokenizer import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from edge_sdk.runtime.engine import Session
     from edge_sdk.runtime.generation.generator import Generator
 
-TOKENIZER = "tokenizer.json"
-TOKENIZER_LIMIT = 64 * 1024 * 1024  # largest tokenizer that is read, in bytes
 # Streams that may run at once where the caller does not say; more gain little on few cores.
 STREAMS = (4, 2, 1)
 # What a session takes beside weights that it shares with others, in bytes.
@@ -72,7 +68,7 @@ def open_generator(
         raise BundleError("the variant has no such graph", where="graph 'main'")
     plan = plan_streams(record, limit, context, streams, kv_types)
     most = threads if threads is not None else sessions.default_threads(record.profile)
-    tokenizer = Ahead(lambda: _read_text_side(record, variant.blobs))
+    tokenizer = Ahead(lambda: _read_text_side(variant, prepare))
     opened: dict[tuple[str, int], Session] = {}
 
     def open_session(graph: str, threads: int) -> Session:
@@ -158,35 +154,12 @@ def generation_of(record: VariantRecord) -> Generation:
     return record.generation
 
 
-def _read_text_side(record: VariantRecord, blobs: BlobStore) -> Tokenizer:
+def _read_text_side(variant: Variant, prepare: bool) -> Tokenizer:
     """The variant's tokenizer; whatever else takes time before a first answer is done too."""
     from edge_sdk.runtime.generation import chat_template, generator  # noqa: F401 - takes time
 
-    template = generation_of(record).chat_template
+    template = generation_of(variant.record).chat_template
     if template:
         with suppress(BundleError):  # it is said when it is to be used
             chat_template.compiled(template)
-    return read_tokenizer(record, blobs)
-
-
-def read_tokenizer(record: VariantRecord, blobs: BlobStore) -> Tokenizer:
-    """The variant's tokenizer, without padding or truncation.
-
-    Raises:
-        BundleError: It has no tokenizer, or it cannot be read.
-    """
-    from tokenizers import Tokenizer
-
-    for file in record.files:
-        if file.path == TOKENIZER:
-            data = blobs.read(file.blob, TOKENIZER_LIMIT)
-            break
-    else:
-        raise BundleError("the variant has no such file", where=TOKENIZER)
-    try:
-        tokenizer = Tokenizer.from_buffer(data)
-    except ValueError as error:
-        raise BundleError(f"not a readable tokenizer: {error}", where=TOKENIZER) from error
-    tokenizer.no_padding()  # some are shipped as training left them
-    tokenizer.no_truncation()
-    return tokenizer
+    return open_tokenizer(variant, prepare=prepare)

@@ -18,7 +18,7 @@ from edge_sdk.errors import DataError
 from edge_sdk.runtime.generation.chat_template import PLAIN_STOP, Message, render
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from edge_sdk.runtime.tokenizer import Tokenizer
 
 Prompt = str | Sequence[Message | Mapping[str, str]] | Sequence[int]
 # A private character that parts the letters of a special token's name until they are encoded.

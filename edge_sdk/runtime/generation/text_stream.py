@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edge_sdk.errors import InputError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from edge_sdk.runtime.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"  # what a decoder shows for bytes that are no character
 # A character has at most four bytes, a token at least one. Longer without a character means

@@ -12,10 +12,11 @@ from edge_sdk.errors import BundleError
 from edge_sdk.runtime import sessions
 from edge_sdk.runtime.generation.ahead import Ahead
 from edge_sdk.runtime.generation.memory import ContextPlan, plan_context
-from edge_sdk.runtime.generation.opening import STREAMS, read_tokenizer
+from edge_sdk.runtime.generation.opening import STREAMS
 from edge_sdk.runtime.seq2seq.network import DECODER, ENCODER, LOGITS
 from edge_sdk.runtime.seq2seq.writer import Writer
 from edge_sdk.runtime.steps import Tokenize, find_step, parse_steps
+from edge_sdk.runtime.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
