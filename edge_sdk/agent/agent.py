@@ -240,6 +240,7 @@ class Agent:
                     memory=memory_in_use(),
                     uptime=int(now - self._begun),
                     labels=self._config.labels,
+                    trials=self._trial_shadow is not None,
                 ),
             )
         if now >= self._health_at:

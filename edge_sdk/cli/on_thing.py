@@ -19,6 +19,7 @@ from edge_sdk.errors import ConfigError, EdgeSdkError, FleetError, TransferError
 from edge_sdk.fleet import views
 from edge_sdk.fleet.client import FleetClient
 from edge_sdk.fleet.shelf import repository, tag
+from edge_sdk.shadow.topics import ROOTS
 from edge_sdk.shadow.trials import TrialResult
 from edge_sdk.transport.credentials import Credentials
 from edge_sdk.transport.push import push
@@ -68,7 +69,7 @@ class OnThing:
     Raises:
         ConfigError: ``where`` names no thing.
         NotKnownError: The server knows no such device.
-        FleetError: The device is not online.
+        FleetError: The device is not online, or its agent follows no trials.
     """
 
     def __init__(
@@ -91,6 +92,13 @@ class OnThing:
                 "is not online, so it cannot measure anything",
                 where=where,
                 remedy="start its agent, or convert without --on",
+            )
+        if not device.agent.trials:
+            raise FleetError(
+                "measures nothing for others: on AWS's topics its agent follows no trials",
+                where=where,
+                remedy=f'set shadow_root = "{ROOTS[0]}" in its configuration, '
+                "or convert without --on",
             )
 
     def __call__(self, bundles: Mapping[str, Path], seconds: float) -> dict[str, DeviceFigures]:

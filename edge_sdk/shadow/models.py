@@ -149,6 +149,7 @@ class ReportedAgent(Wire, frozen=True, kw_only=True):
         memory: Bytes in use by the agent with its models (PSS).
         uptime: Seconds, coarse: it is reported when something else is.
         labels: Labels for selectors, as configured on the device.
+        trials: Whether it measures candidates, as the shadow ``trials`` asks for it.
     """
 
     version: str = ""
@@ -156,6 +157,7 @@ class ReportedAgent(Wire, frozen=True, kw_only=True):
     memory: int = 0
     uptime: int = 0
     labels: dict[str, str] = {}
+    trials: bool = True
 
 
 class Reported(Wire, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ import pytest
 
 from edge_sdk.bundle.reader import Bundle
 from edge_sdk.bundle.store import Store
+from edge_sdk.fleet.client import FleetClient
 from edge_sdk.shadow.models import SHADOW, DesiredModel, Reported
 from edge_sdk.shadow.topics import ROOTS, Address, reply, request
 from edge_sdk.transport.address import BrokerAddress
@@ -219,3 +220,22 @@ class AgentProcess:
         )
         with urllib.request.urlopen(asked) as answer:
             return float(json.loads(answer.read())["outputs"][0]["data"][0])
+
+
+@contextmanager
+def agent_online(
+    cloud: RealCloud, folder: Path, thing: str, **lines: str
+) -> Iterator[AgentProcess]:
+    """An agent that the server knows to be online; its log is printed at the end."""
+    made = AgentProcess(cloud, folder, thing, **lines)
+    client = FleetClient(cloud.server.serving["http"])
+    made.start()
+    try:
+        until(
+            lambda: any(d.thing == thing and d.online for d in client.devices().devices),
+            f"{thing} online",
+        )
+        yield made
+    finally:
+        made.close()
+        print(made.log.read_text())

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("sqlalchemy", reason="the cloud's side needs the extra [fleet]")
 pytest.importorskip("onnx_ir", reason="converting needs the extra [convert]")
 
+from benchmarks.llm.model import TINY, write
 from converters.choose import Judged
 from converters.on_device import judged_by, refined
 from converters.recipes import SOURCE
@@ -20,8 +21,10 @@ from device_profiles.loader import load_profile, profile_path
 from edge_sdk.bundle.measurements import Candidate, DeviceFigures
 from edge_sdk.bundle.record import Agreement, Recipe
 from edge_sdk.bundle.store import Store
+from edge_sdk.cli.on_thing import OnThing
+from edge_sdk.errors import FleetError
 from edge_sdk.fleet.client import FleetClient
-from tests.agent.cloud_process import AgentProcess, RealCloud, real_cloud, until
+from tests.agent.cloud_process import AgentProcess, RealCloud, agent_online, real_cloud, until
 from tests.cli import models
 from tests.cli.conftest import edge_sdk
 
@@ -36,13 +39,8 @@ def cloud(bundles, tmp_path_factory) -> Iterator[RealCloud]:
 
 @pytest.fixture
 def agent(cloud, tmp_path) -> Iterator[AgentProcess]:
-    made = AgentProcess(cloud, tmp_path, "bench-2")
-    made.start()
-    client = FleetClient(cloud.server.serving["http"])
-    until(lambda: any(d.thing == made.thing and d.online for d in client.devices().devices), "it")
-    yield made
-    made.close()
-    print(made.log.read_text())
+    with agent_online(cloud, tmp_path, "bench-2") as made:
+        yield made
 
 
 @pytest.fixture
@@ -77,6 +75,39 @@ def test_a_devices_figures_decide_and_refine_the_profile(agent, cloud, lean, tmp
     refined_one, before = load_profile(str(mine)), load_profile(str(lean))
     assert refined_one != before
     assert [e.version for e in Store(cloud.server.serving["store"]).ls()] == ["1.0.0"]
+
+
+def test_a_dialogue_models_answers_on_a_device_decide(agent, cloud, tmp_path):
+    source = write(tmp_path / "tiny", TINY)
+    text = profile_path("x86-64").read_text()
+    pattern = r"(\[quantization\.decoder\]\nrecipes = )\[[^\]]*\]"
+    text, count = re.subn(pattern, r'\g<1>["int8-block", "fp32"]', text)
+    assert count == 1
+    few = tmp_path / "few.toml"
+    few.write_text(text)
+    done = edge_sdk(
+        "convert", source, "-o", tmp_path / "bundle", "-p", few, "--on", "thing:bench-2",
+        "--server", cloud.server.serving["http"], "--max-drop", "9", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [variant] = json.loads(done.stdout)["variants"]
+    report = variant["report"]
+    [chosen] = (row for row in report["candidates"] if row["name"] == report["chosen"])
+    assert "thing:bench-2" in " ".join(report["notes"])
+    assert report["decisive"]
+    assert chosen["device"]["tokens_per_second"] > 0
+    assert chosen["device"]["ttft_ms"] > 0
+    assert chosen["device"]["peak_rss_bytes"] > 2**20
+
+
+def test_a_device_on_aws_topics_is_not_waited_for(cloud, tmp_path):
+    thing, server = "gate-aws", cloud.server.serving["http"]
+    client = FleetClient(server)
+    with agent_online(cloud, tmp_path, thing, broker='shadow_root = "$aws/things"'):
+        until(lambda: client.device(thing).device.agent.version, "what the agent says of itself")
+        with pytest.raises(FleetError, match="follows no trials") as told:
+            OnThing(f"thing:{thing}", server, None, None, print)
+    assert "edge/things" in str(told.value)
 
 
 @pytest.mark.parametrize(

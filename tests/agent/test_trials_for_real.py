@@ -18,7 +18,7 @@ from edge_sdk.cli.on_thing import OnThing
 from edge_sdk.errors import ConfigError, FleetError, NotKnownError
 from edge_sdk.fleet.client import FleetClient
 from edge_sdk.shadow.trials import TrialResult
-from tests.agent.cloud_process import AgentProcess, RealCloud, real_cloud, until
+from tests.agent.cloud_process import AgentProcess, RealCloud, agent_online, real_cloud, until
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +29,8 @@ def cloud(bundles, tmp_path_factory) -> Iterator[RealCloud]:
 
 @pytest.fixture
 def agent(cloud, tmp_path) -> Iterator[AgentProcess]:
-    made = AgentProcess(cloud, tmp_path, "bench-1")
-    made.start()
-    client = FleetClient(cloud.server.serving["http"])
-
-    def online() -> bool:
-        return any(d.thing == made.thing and d.online for d in client.devices().devices)
-
-    until(online, "the device")
-    yield made
-    made.close()
-    print(made.log.read_text())
+    with agent_online(cloud, tmp_path, "bench-1") as made:
+        yield made
 
 
 def on(cloud: RealCloud, where: str) -> OnThing:
