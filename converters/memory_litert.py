@@ -92,8 +92,10 @@ def litert_plan(model: ir.Model, dimensions: Mapping[str, int]) -> MemoryPlan:
 
 def _held(node: ir.Node, sized: ir.Node, index: int, value: ir.Value | None) -> Held | None:
     tensor = tensor_of(_stored(value)) if value is not None else None
-    if tensor is None or (tensor is not None and node.op_type in ("Cast", "DequantizeLinear")):
+    if tensor is None or node.op_type in ("Cast", "DequantizeLinear"):
         return None  # counted where it is used
+    if tensor.dtype == ir.DataType.STRING:
+        return None  # no LiteRT file has such a graph
     bits = int(tensor.dtype.itemsize * 8)
     if LAYERS.get(node.op_type) == index:
         return packed(int(tensor.size), bits, dense=node.op_type in DENSE)

@@ -124,11 +124,13 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
             f"not an ONNX model: {error}", where=str(path), remedy="export or download it again"
         ) from None
     except (ValueError, ir.serde.SerdeError) as error:
-        reason = error.__cause__ or error
+        reason: BaseException = error
+        while reason.__cause__:  # the others repeat the whole node
+            reason = reason.__cause__
         raise SourceError(
-            f"not an ONNX graph: {reason}",
+            f"not an ONNX graph: {str(reason).split('. ')[0]}",
             where=str(path),
-            remedy="export it again with a current exporter",
+            remedy="export it again with a current exporter; weights dense where they are sparse",
         ) from None
     problem = complaint(path)
     if problem:
@@ -137,9 +139,27 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
             where=str(path),
             remedy="export it again with a current exporter",
         )
+    sparse = _without_origin(model.graph)
+    if sparse:
+        raise SourceError(
+            f"its weight {sparse!r} is a sparse initializer, which is not read",
+            where=str(path),
+            remedy="store it dense",
+        )
     if not model.graph.outputs:
         raise SourceError("the graph has no outputs", where=str(path))
     return model, files
+
+
+def _without_origin(graph: ir.Graph) -> str | None:
+    """A value that nothing gives: the reader leaves sparse initializers out."""
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and not (
+                value.producer() or value.is_graph_input() or value.is_initializer()
+            ):
+                return value.name
+    return None
 
 
 def _external_files(model: ir.Model, path: Path) -> list[Path]:

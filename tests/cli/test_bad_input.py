@@ -99,7 +99,36 @@ def with_cut_weights(_: Path, folder: Path) -> Path:
     return path
 
 
+def _sparse(path: Path, *, constant: bool) -> Path:
+    helper = onnx.helper
+    values = onnx.numpy_helper.from_array(np.ones(2, np.float32), "w")
+    places = onnx.numpy_helper.from_array(np.array([1, 30]), "places")
+    weight = helper.make_sparse_tensor(values, places, [8, 4])
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    if constant:
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], sparse_value=weight))
+    graph = helper.make_graph(
+        nodes,
+        "sparse",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 4])],
+        sparse_initializer=[] if constant else [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def with_sparse_weight(_: Path, folder: Path) -> Path:
+    return _sparse(folder / "sparse.onnx", constant=False)
+
+
+def with_sparse_constant(_: Path, folder: Path) -> Path:
+    return _sparse(folder / "sparse.onnx", constant=True)
+
+
 SOURCES = {
+    with_sparse_weight: "sparse.onnx: its weight 'w' is a sparse initializer, which is not read",
+    with_sparse_constant: "sparse.onnx: not an ONNX graph: Sparse tensors are not supported yet",
     truncated: "cut.onnx: not an ONNX model",
     text: "text.onnx: not an ONNX model",
     empty: "empty.onnx: not an ONNX model: the file is empty",

@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from benchmarks.models import encoder, resnet8, visual_wake_words
@@ -142,6 +143,20 @@ def test_a_graph_that_computes_nothing_takes_the_time_of_a_call(tmp_path):
     (found,) = fit(write(text, tmp_path / "m.onnx"), ["x86-64"]).profiles
     assert found.likely
     assert all(family.latency_ms.value > 0 for family in found.families)
+
+
+def test_names_of_classes_in_the_graph_are_no_weights(tmp_path):
+    labels = onnx.numpy_helper.from_array(np.array(["cat", "dog"], object), "labels")
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    named (float[n, 2] x) => (string[n] y)
+    { i = ArgMax<axis = 1, keepdims = 0>(x) y = Gather(labels, i) }
+    """
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(labels)
+    onnx.save(model, tmp_path / "m.onnx")
+    (found,) = fit(tmp_path / "m.onnx", ["x86-64"]).profiles
+    assert found.families
 
 
 def test_weights_are_not_read(tmp_path):
