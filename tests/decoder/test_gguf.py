@@ -14,6 +14,7 @@ gguf = pytest.importorskip("gguf")
 
 from gguf import GGMLQuantizationType as Type  # noqa: E402
 
+from benchmarks.llm import gguf_file  # noqa: E402
 from converters.decoder import families, graph, names, rope  # noqa: E402
 from converters.decoder.checkpoint import Checkpoint  # noqa: E402
 from converters.decoder.config import Config  # noqa: E402
@@ -24,7 +25,6 @@ from converters.source import digest_files, open_source  # noqa: E402
 from converters.sources.gguf import GgufSource  # noqa: E402
 from edge_sdk.bundle.record import Sampling  # noqa: E402
 from edge_sdk.errors import SourceError  # noqa: E402
-from tests.decoder import gguf_files  # noqa: E402
 from tests.decoder.fixtures import CASES, FOLDER, logits, tokens  # noqa: E402
 from tests.decoder.random_weights import RandomWeights, llama  # noqa: E402
 from tests.decoder.running import Runner  # noqa: E402
@@ -43,7 +43,7 @@ ARCHITECTURES = {
     "rope-llama3": "llama",
 }
 MODEL = llama(tied=False)
-MATRICES = {name: gguf_files.LAYER[name] for name in ("q", "k", "v", "o", "gate", "up", "down")}
+MATRICES = {name: gguf_file.LAYER[name] for name in ("q", "k", "v", "o", "gate", "up", "down")}
 
 
 def scaling(case: str) -> dict[str, object]:
@@ -73,7 +73,7 @@ def from_case(case: str, path: Path) -> Path:
         )
         ratio = np.divide(plain.inverse_frequencies, model.rope.inverse_frequencies)
         tensors["rope_freqs.weight"] = ratio.astype(np.float32)
-    return gguf_files.write(
+    return gguf_file.write(
         path,
         model,
         weights,
@@ -85,7 +85,7 @@ def from_case(case: str, path: Path) -> Path:
 
 
 def small(path: Path, model=MODEL, **options):
-    return gguf_files.write(path, model, RandomWeights(model), arch="llama", **options)
+    return gguf_file.write(path, model, RandomWeights(model), arch="llama", **options)
 
 
 def read(path: Path):
@@ -179,10 +179,10 @@ def test_what_the_metadata_say(tmp_path: Path) -> None:
 def test_a_split_model_is_read_from_any_part(tmp_path: Path) -> None:
     whole = read(small(tmp_path / "whole.gguf"))
     writer = gguf.GGUFWriter(tmp_path / "part.gguf", "llama", split_max_tensors=9)
-    gguf_files.metadata(writer, MODEL, 10000.0)
-    for key, value in gguf_files.byte_tokens(MODEL.vocab).items():
-        gguf_files.add(writer, f"tokenizer.{key}", value)
-    for name, value in gguf_files.stored(MODEL, RandomWeights(MODEL), "llama").items():
+    gguf_file.metadata(writer, MODEL, 10000.0)
+    for key, value in gguf_file.byte_tokens(MODEL.vocab).items():
+        gguf_file.add(writer, f"tokenizer.{key}", value)
+    for name, value in gguf_file.stored(MODEL, RandomWeights(MODEL), "llama"):
         writer.add_tensor(name, np.ascontiguousarray(value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -206,7 +206,7 @@ def test_a_file_named_by_its_digest_is_known_by_its_first_bytes(tmp_path: Path) 
 
 
 def tokenizer(**changes) -> dict[str, object]:
-    return gguf_files.byte_tokens(MODEL.vocab) | {
+    return gguf_file.byte_tokens(MODEL.vocab) | {
         key.replace("__", "."): value for key, value in changes.items()
     }
 
@@ -232,7 +232,7 @@ def test_what_is_not_supported_is_named(change, message: str, tmp_path: Path) ->
 
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
-    path = gguf_files.write(tmp_path / "m.gguf", MODEL, RandomWeights(MODEL), arch="mamba")
+    path = gguf_file.write(tmp_path / "m.gguf", MODEL, RandomWeights(MODEL), arch="mamba")
     with pytest.raises(SourceError, match="'mamba' is not supported") as caught:
         read(path)
     assert "llama, qwen2, qwen3" in str(caught.value.remedy)
@@ -240,7 +240,7 @@ def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     weights = RandomWeights(MODEL)
-    path = gguf_files.write(tmp_path / "m.gguf", MODEL, weights, arch="llama")
+    path = gguf_file.write(tmp_path / "m.gguf", MODEL, weights, arch="llama")
     content = path.read_bytes().replace(b"blk.1.ffn_down.weight", b"blk.1.ffn_dawn.weight")
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"lacks the tensor blk\.1\.ffn_down\.weight"):

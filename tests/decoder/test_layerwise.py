@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 
+from benchmarks.llm import gguf_file
 from converters.decoder import layerwise
 from converters.decoder.candidates import spec_from, specs_of
 from converters.decoder.source import DecoderSource
@@ -16,7 +17,6 @@ from converters.decoder.weights import WeightFormat
 from converters.decoder.workshop import DecoderWorkshop
 from converters.source import open_source
 from edge_sdk.bundle.record import Recipe
-from tests.decoder import gguf_files
 from tests.decoder.random_weights import RandomWeights, llama
 from tests.decoder.speakers import own_texts, speaker
 
@@ -69,7 +69,7 @@ def test_blocks_of_a_gguf_file_are_not_rounded_again(kind: Type, bits: int, tmp_
     """They have the perplexity of the file itself, which is what counts as its fp32."""
     model = llama(vocab=256, context=96, tied=False)
     matrices = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    path = gguf_files.write(
+    path = gguf_file.write(
         tmp_path / "model.gguf", model, RandomWeights(model), arch="llama",
         types=dict.fromkeys((*matrices, "output", "token_embd"), kind),
     )  # fmt: skip

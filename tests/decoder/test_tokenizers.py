@@ -12,6 +12,7 @@ pytest.importorskip("onnx_ir")
 
 import tokenizers  # noqa: E402
 
+from benchmarks.llm import gguf_file  # noqa: E402
 from converters.decoder import gguf_tokenizer, sentencepiece_model  # noqa: E402
 from converters.decoder.tokenizer_files import read_tokenizer  # noqa: E402
 from converters.decoder.tokenizer_json import (  # noqa: E402
@@ -20,7 +21,6 @@ from converters.decoder.tokenizer_json import (  # noqa: E402
     checked,
 )
 from edge_sdk.errors import SourceError  # noqa: E402
-from tests.decoder import gguf_files  # noqa: E402
 from tests.decoder.ugly import TEXTS  # noqa: E402
 
 MODELS = Path(__file__).parent / "tokenizers"
@@ -86,7 +86,7 @@ def test_control_tokens_are_one_token_and_not_shown() -> None:
 @pytest.mark.parametrize("name", WORDS)
 def test_byte_level_tokenizers_survive_gguf(name: str) -> None:
     original = trained(name)
-    metadata = gguf_files.from_tokenizer_json(original.to_str().encode(), name)
+    metadata = gguf_file.from_tokenizer_json(original.to_str().encode(), name)
     given = {f"tokenizer.{key}": value for key, value in metadata.items()}
     rebuilt = opened(gguf_tokenizer.read_tokenizer(given, "model.gguf"))
     for text in (*TEXTS, f"{SPECIAL[0]}user\n{SPECIAL[1]}"):
