@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from converters.decoder.checkpoint import Checkpoint, read_json
 from converters.source import bundle_name, digest_files
 from edge_sdk.errors import SourceError
 
-_SIDE_FILES = {".json", ".txt", ".model", ".jinja"}
+# What tokenizers are converted from has any of these endings: SentencePiece's models and tables.
+_SIDE_FILES = {".json", ".txt", ".model", ".jinja", ".spm", ".bpe", ".vocab", ".tiktoken"}
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first that there are
 _UNLIMITED = 1 << 30  # what tokenizers without a limit say
 
@@ -133,5 +135,5 @@ class ModelFolder:
                 remedy="download all files of the model, its weights in safetensors",
             )
         beside = (path for path in self.path.iterdir() if path.suffix in _SIDE_FILES)
-        pooling = sorted(self.path.glob("*_*/config.json"))
-        return digest_files([*sorted(beside), *pooling, *weights])
+        modules = (self.path.glob(f"*_*/{name}") for name in ("config.json", *_WEIGHTS))
+        return digest_files([*sorted(beside), *sorted(chain(*modules)), *weights])

@@ -15,6 +15,7 @@ from converters.describe import graph_inputs
 from converters.hugging_face import tasks
 from converters.hugging_face.export import GRAPH, export, versions
 from converters.hugging_face.folder import ModelFolder
+from converters.hugging_face.sentence import finish_graph, read_sentence
 from converters.hugging_face.steps import media_step, processing
 from converters.seq2seq.source import Seq2SeqSource, export_digest, is_export, read_export
 from converters.source import Source
@@ -52,11 +53,14 @@ def read_model(
         return _seq2seq(folder, folder.path, export_digest(folder.path))
     digest = folder.digest()
     folder.check()
+    sentence = read_sentence(folder) if task == tasks.FEATURES else None
     where = f"{folder.path / 'config.json'}: model_type"
 
     def finish(made: Path) -> None:
         if not task.endswith(tasks.PAST):
             _fix_picture_size(folder, made / GRAPH)
+        if sentence is not None and sentence.in_graph:
+            finish_graph(sentence, folder, made, made / GRAPH)
 
     request = {"model": str(folder.path.absolute()), "task": task}
     made = export("export", request, digest, say, where=where, finish=finish)

@@ -9,13 +9,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from converters.decoder.checkpoint import read_json
 from converters.hugging_face import tasks
 from converters.hugging_face.folder import ModelFolder
+from converters.hugging_face.sentence import pool_step
 from converters.jsonl import token_inputs
 from converters.preprocessors import read_preprocessor
 from edge_sdk.bundle.record import Step, TensorSpec
@@ -99,42 +99,8 @@ def _tokenize(folder: ModelFolder, task: str, inputs: Sequence[TensorSpec]) -> s
 
 
 def _pool(folder: ModelFolder, outputs: Sequence[TensorSpec]) -> list[msgspec.Struct]:
-    """The modules of a sentence-transformers folder; the mean of what others give."""
-    output = outputs[0].name
-    if outputs[0].shape is None or len(outputs[0].shape) != 3:
-        return []
-    file = folder.path / "modules.json"
-    if not file.is_file():
-        return [steps.Pool(output=output)]
-    modules: list[dict[str, Any]] = list(_list(file))
-    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
-    unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if unknown or "Pooling" not in kinds:
-        raise SourceError(
-            f"its module {unknown[0]!r} is not supported" if unknown else "it does not pool",
-            where=str(file),
-            remedy="supported: Transformer, Pooling, Normalize; remove modules.json to have "
-            "the token vectors' mean",
-        )
-    place = folder.path / str(modules[kinds.index("Pooling")]["path"]) / "config.json"
-    pooling = read_json(place)
-    modes = [name for name, value in pooling.items() if name.startswith("pooling_mode") and value]
-    if modes == ["pooling_mode_cls_token"]:
-        return [steps.Pool(output=output, mode="cls", normalize="Normalize" in kinds)]
-    if modes == ["pooling_mode_mean_tokens"]:
-        return [steps.Pool(output=output, mode="mean", normalize="Normalize" in kinds)]
-    raise SourceError(
-        f"pools by {', '.join(modes) or 'nothing'}",
-        where=str(place),
-        remedy="supported: pooling_mode_cls_token, pooling_mode_mean_tokens",
-    )
-
-
-def _list(file: Path) -> list[dict[str, Any]]:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
-    except msgspec.MsgspecError as error:
-        raise SourceError(f"not a list of modules: {error}", where=str(file)) from None
+    step = pool_step(folder, tuple(outputs))
+    return [] if step is None else [step]
 
 
 def _classes(folder: ModelFolder, outputs: Sequence[TensorSpec]) -> list[msgspec.Struct]:

@@ -118,23 +118,31 @@ class Model:
         """A sequence of calls that carries the recurrent states forward."""
         return Stream(self)
 
-    def embed(self, texts: Text | Sequence[Text], batch: int = DEFAULT_BATCH) -> Float32:
+    def embed(
+        self,
+        texts: Text | Sequence[Text],
+        batch: int = DEFAULT_BATCH,
+        *,
+        prompt: str | None = None,
+    ) -> Float32:
         """One vector per text.
 
         Args:
             texts: A text or several; each is cut at the variant's ``max_length``. A
                 tuple of two texts is one pair.
             batch: Largest number of texts run at once.
+            prompt: Name of the model's prompt that goes before each text (``query``,
+                ``passage``); its default one by default, and none if it is empty.
 
         Returns:
             ``[texts, size]``, float32.
 
         Raises:
-            InputError: The variant does not embed texts.
+            InputError: The variant does not embed texts, or has no such prompt.
         """
         from edge_sdk.runtime.tasks.vectors import embed
 
-        return embed(self._tasks, texts, batch)
+        return embed(self._tasks, texts, batch, prompt)
 
     def classify(
         self,

@@ -25,6 +25,8 @@ Channels = Literal["RGB", "BGR", "L"]
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 MelScale = Literal["slaney", "htk", "kaldi"]
+Pooling = Literal["mean", "cls", "none"]
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 Positive = Annotated[int, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -188,11 +190,17 @@ class Pool(Options, frozen=True, kw_only=True):
         output: Model output, ``[batch, sequence, size]``, or ``[batch, size]`` for ``none``.
         mode: ``mean`` over the tokens of the text, the first token (``cls``), or ``none``.
         normalize: Whether vectors are scaled to unit length.
+        similarity: What the model was trained to compare vectors by.
+        prompts: Name -> text that goes before every text.
+        prompt: The one that goes there where the caller names none.
     """
 
     output: str
-    mode: Literal["mean", "cls", "none"] = "mean"
+    mode: Pooling = "mean"
     normalize: bool = True
+    similarity: Similarity = "cosine"
+    prompts: dict[str, str] = {}
+    prompt: str | None = None
 
 
 class Softmax(Options, frozen=True, kw_only=True):

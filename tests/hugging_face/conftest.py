@@ -13,9 +13,9 @@ from converters.toolchains import find, process
 
 INSIDE = Path(__file__).with_name("inside.py")
 MODELS = (
-    "sentences", "slow-tokenizer", "bert-classes", "bert-labels", "bert-regression", "bert-fill",
-    "distilbert-tags", "roberta-answers", "vit", "resnet", "mobilenet-v1", "mobilenet-v2",
-    "convnext", "wav2vec2-classes", "ast", "wav2vec2-ctc", "hubert-ctc",
+    "sentences", "dense", "slow-tokenizer", "bert-classes", "bert-labels", "bert-regression",
+    "bert-fill", "distilbert-tags", "roberta-answers", "vit", "resnet", "mobilenet-v1",
+    "mobilenet-v2", "convnext", "wav2vec2-classes", "ast", "wav2vec2-ctc", "hubert-ctc",
     "ernie", "focalnet", "t5", "bart", "bart-rules", "marian", "whisper",
 )  # fmt: skip
 

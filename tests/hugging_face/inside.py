@@ -15,6 +15,7 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 import numpy as np
+import safetensors.torch
 import sentencepiece
 import torch
 import transformers
@@ -163,13 +164,29 @@ def _heard(folder: Path, sound: Any) -> dict[str, str]:
 
 
 def _embedding(folder: Path, text: str) -> list[float]:
-    """As sentence-transformers computes it: the mean of the token vectors, of length 1."""
+    """As sentence-transformers computes it."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
         states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+    if folder.name == "dense":
+        return _behind(folder, states).tolist()
     vector = states.mean(0)
     return (vector / vector.norm()).tolist()
+
+
+def _behind(folder: Path, states: torch.Tensor) -> torch.Tensor:
+    """All ways of pooling, two dense layers, a normalization between them."""
+    weights = torch.arange(1, len(states) + 1).unsqueeze(1)
+    ways = (
+        states[0], states.max(0).values, states.mean(0), states.sum(0) / len(states) ** 0.5,
+        (states * weights).sum(0) / weights.sum(), states[-1],
+    )  # fmt: skip
+    first = torch.load(folder / "2_Dense/pytorch_model.bin")
+    second = safetensors.torch.load_file(folder / "4_Dense/model.safetensors")
+    vector = torch.tanh(first["linear.weight"] @ torch.cat(ways) + first["linear.bias"])
+    vector = second["linear.weight"] @ (vector / vector.norm())
+    return torch.nn.functional.gelu(vector)
 
 
 def _pictures(out: Path) -> list[str]:
@@ -263,6 +280,37 @@ def _sentences(out: Path) -> None:
     (out / "1_Pooling/config.json").write_text(json.dumps(pooling))
     (out / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32}))
     (out / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+
+
+def _dense(out: Path) -> None:
+    """With all ways of pooling, and layers of both forms of weights behind it."""
+    _sentences(out)
+    kinds = ("Transformer", "Pooling", "Dense", "Normalize", "Dense")
+    modules = [
+        {"path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    (out / "modules.json").write_text(json.dumps(modules))
+    ways = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens",
+            "weightedmean_tokens", "lasttoken")  # fmt: skip
+    (out / "1_Pooling/config.json").write_text(
+        json.dumps({f"pooling_mode_{way}": True for way in ways})
+    )
+    for place, width, size, activation, has_bias in (
+        ("2_Dense", 192, 24, "Tanh", True), ("4_Dense", 24, 16, "GELU", False),
+    ):  # fmt: skip
+        (out / place).mkdir()
+        settings = {"activation_function": f"torch.nn.modules.activation.{activation}"}
+        (out / place / "config.json").write_text(json.dumps(settings))
+        weights = {"linear.weight": torch.randn(size, width) / width**0.5}
+        if has_bias:
+            weights["linear.bias"] = torch.randn(size)
+            torch.save(weights, out / place / "pytorch_model.bin")
+        else:
+            safetensors.torch.save_file(weights, out / place / "model.safetensors")
+    (out / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "who "}, "similarity_fn_name": "dot"})
+    )
 
 
 def _slow(out: Path) -> None:
@@ -475,6 +523,7 @@ def _whisper(out: Path) -> None:
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "sentences": _sentences,
+    "dense": _dense,
     "slow-tokenizer": _slow,
     "bert-classes": lambda out: _bert("ForSequenceClassification", out, **LABELS),
     "bert-labels": lambda out: _bert(
@@ -506,6 +555,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
 
 TASKS = {
     "sentences": "embedding",
+    "dense": "embedding",
     "slow-tokenizer": "embedding",
     "bert-classes": "text-classification",
     "bert-labels": "text-classification",

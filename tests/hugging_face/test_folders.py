@@ -155,9 +155,10 @@ def test_sentence_vectors_are_pooled_as_their_modules_say(write: Any, mode: str)
 @pytest.mark.parametrize(
     ("kinds", "pooling", "said"),
     [
-        (("x.Transformer", POOLING, DENSE), {}, "module 'Dense' is not supported"),
+        (("x.Transformer", POOLING, "x.CNN"), {}, "module 'CNN' is not supported"),
         (("x.Transformer",), {}, "does not pool"),
-        (("x.Transformer", POOLING), {"pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
+        (("x.Transformer", POOLING), {"pooling_mode_best": True}, "pooling_mode_best"),
+        (("x.Transformer", POOLING), {}, "pools by nothing"),
     ],
 )
 def test_modules_that_no_step_can_do_are_named(
@@ -167,6 +168,43 @@ def test_modules_that_no_step_can_do_are_named(
     folder = write(config={}, modules=found, **{f"{found[-1]['path']}__config": pooling})
     with pytest.raises(SourceError, match=said):
         processing(folder, "feature-extraction", TOKENS, VECTORS)
+
+
+def test_layers_behind_the_pooling_are_left_to_the_graph(write: Any) -> None:
+    kinds = modules("x.Transformer", POOLING, DENSE, "x.Dropout", "x.Normalize")
+    pooling = {"pooling_mode_mean_tokens": True}
+    settings = {
+        "prompts": {"query": "query: "}, "default_prompt_name": "query", "similarity_fn_name": "dot"
+    }  # fmt: skip
+    folder = write(
+        config={}, modules=kinds, config_sentence_transformers=settings,
+        **{f"{kinds[1]['path']}__config": pooling},
+    )  # fmt: skip
+    (step,) = processing(folder, "feature-extraction", TOKENS, VECTORS).after
+    assert step.options == {
+        "output": "sentence_embedding", "mode": "none", "similarity": "dot",
+        "prompts": {"query": "query: "}, "prompt": "query",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "where"),
+    [
+        ("config_sentence_transformers", {"similarity_fn_name": "tanimoto"}, "similarity_fn_name"),
+        ("1_oling__config", {"pooling_mode_cls_token": True, "include_prompt": False}, "prompt"),
+    ],
+)
+def test_settings_of_sentences_that_are_not_supported_are_named(
+    write: Any, setting: str, value: Any, where: str
+) -> None:
+    files = {
+        "config_sentence_transformers": {"prompts": {"query": "query: "}},
+        "1_oling__config": {"pooling_mode_mean_tokens": True},
+    }
+    folder = write(config={}, modules=modules("x.Transformer", POOLING), **files | {setting: value})
+    with pytest.raises(SourceError) as caught:
+        processing(folder, "feature-extraction", TOKENS, VECTORS)
+    assert where in str(caught.value.where)
 
 
 def test_old_sound_models_need_not_name_their_extractor(write: Any) -> None:
@@ -220,12 +258,17 @@ def test_a_download_that_was_cut_off_is_named_before_any_toolchain(
 def test_every_file_of_the_model_is_in_its_digest(write: Any, tmp_path: Path) -> None:
     folder = write(config={}, modules=[], **{"1_Pooling__config": {}})
     (tmp_path / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "2_Dense").mkdir()
     found = [folder.digest()]
-    for name in ("config.json", "1_Pooling/config.json", "vocab.txt", "model.safetensors"):
+    names = (
+        "config.json", "1_Pooling/config.json", "vocab.txt", "model.safetensors", "source.spm",
+        "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin",
+    )  # fmt: skip
+    for name in names:
         (tmp_path / name).write_text("y")
         found.append(folder.digest())
     (tmp_path / "README.md").write_text("no part of the model")
-    assert len(set(found)) == 5
+    assert len(set(found)) == len(names) + 1
     assert folder.digest() == found[-1]
 
 

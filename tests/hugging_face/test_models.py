@@ -19,6 +19,7 @@ import edge_sdk
 from converters.source import open_source
 from converters.toolchains import find, process
 from edge_sdk.bundle.reader import open_bundle
+from edge_sdk.errors import InputError
 from edge_sdk.runtime.model import Model
 from tests.cli.conftest import answer
 from tests.cli.conftest import edge_sdk as edge_sdk_command
@@ -145,6 +146,21 @@ def test_what_nobody_can_export_is_refused_with_what_can_be(
     assert done.returncode == 2
     assert f"{file}: model_type: transformers cannot read it" in done.stderr
     assert "supported: albert, bart, bert, " in done.stderr
+
+
+def test_vectors_do_not_depend_on_their_batch_and_follow_their_prompt(
+    cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case = cases["dense"]
+    convert(case, tmp_path / "bundle")  # what a search chooses has the layers too
+    with edge_sdk.load(tmp_path / "bundle", "x86-64") as model:
+        together = model.embed(case.inputs)
+        alone = [model.embed(text)[0] for text in case.inputs]
+        np.testing.assert_allclose(together, alone, atol=0.05)
+        prompted, written = model.embed("fox", prompt="query"), model.embed("who fox")
+        np.testing.assert_array_equal(prompted, written)
+        with pytest.raises(InputError, match="none of the model's prompts"):
+            model.embed("fox", prompt="passage")
 
 
 @pytest.mark.parametrize("name", ["slow-tokenizer", "marian"])

@@ -63,6 +63,17 @@ def test_one_text_gives_one_row_and_no_text_none(tmp_path):
     assert model.embed([]).shape == (0, 3)
 
 
+def test_prompts_go_before_texts(tmp_path):
+    prompts = {"query": "blue ", "passage": "red "}
+    pooling = Pool(output="tokens", normalize=False, prompts=prompts, prompt="query")
+    model = embedder(tmp_path / "b", pooling=pooling)
+    for prompt, text in ((None, "blue sky"), ("passage", "red sky"), ("", "sky")):
+        found = model.embed("sky", prompt=prompt)
+        np.testing.assert_allclose(found, [expected(text)], rtol=1e-6)
+    with pytest.raises(InputError, match="'title' is none of the model's prompts"):
+        model.embed("sky", prompt="title")
+
+
 def test_batches_shrink_to_the_memory_limit(tmp_path):
     fits_two = plan(2**20, batch=1)
     model = embedder(tmp_path / "b", memory=fits_two, limit="62MiB")

@@ -63,6 +63,7 @@ def export(request: Json, progress: Progress) -> Json:
             return {"refused": said, "supported": kinds}
     progress("reading the tokenizer")
     _tokenizer(model, out)
+    _modules(model, out)
     return {"graphs": sorted(path.name for path in out.glob("*.onnx"))}
 
 
@@ -239,6 +240,18 @@ def _tokenizer(model: Path, out: Path) -> None:
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
     elif getattr(tokenizer, "spm_files", None) and not getattr(tokenizer, "separate_vocabs", False):
         _marian(tokenizer).save(str(out / "tokenizer.json"))
+
+
+def _modules(model: Path, out: Path) -> None:
+    """Pickled weights of sentence-transformers' modules as safetensors."""
+    import torch
+    from safetensors.torch import save_file
+
+    for file in model.glob("*_*/pytorch_model.bin"):
+        if not file.with_name("model.safetensors").is_file():
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+            floats = {name: value.float().contiguous() for name, value in weights.items()}
+            save_file(floats, out / f"{file.parent.name}.safetensors")
 
 
 def _marian(slow: Any) -> Any:
