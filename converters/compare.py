@@ -39,8 +39,10 @@ from edge_sdk.bundle.record import Agreement, State
 from edge_sdk.errors import DataError, EdgeSdkError
 from edge_sdk.runtime.engine import Session
 
-__all__ = ["SampleOutputs", "agreement", "run"]
+__all__ = ["SampleOutputs", "agreement", "run", "same"]
 
+# Of an output's largest value; threads may add in another order.
+REPEATED = 1e-3
 _SCORE_WORDS = ("logit", "prob", "score", "softmax", "class", "label")
 
 
@@ -48,6 +50,19 @@ def run(session: Session, dataset: Dataset, states: Sequence[State] = ()) -> lis
     """All outputs of every call of every sample, states rolled along each sequence."""
     initial = zero_states(session.inputs, states)
     return [tuple(roll(session, sample, states, initial)) for sample in dataset.samples]
+
+
+def same(one: SampleOutputs, other: SampleOutputs) -> bool:
+    """Whether two runs of one graph gave the same arrays, but for the order of additions."""
+    pairs = [(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a]
+    return all(_close(a, b) for a, b in pairs if isinstance(a, np.ndarray))
+
+
+def _close(one: Array, other: Array) -> bool:
+    if one.dtype.kind != "f" or one.shape != other.shape:
+        return np.array_equal(one, other)
+    largest = np.abs(one[np.isfinite(one)]).max(initial=0)
+    return np.allclose(one, other, rtol=0, atol=REPEATED * largest, equal_nan=True)
 
 
 def agreement(

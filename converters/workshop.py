@@ -21,10 +21,11 @@ from converters.materialize import complaint, is_external, open_path, save
 from converters.measure import footprint
 from converters.metrics import Metric
 from converters.passes.base import Context, GraphPass, build, each_graph
+from converters.passes.fold_constants import DRAWING
 from converters.source import Source
 from converters.target import HOST_ENGINES, Format, Target, format_of
 from edge_sdk.bundle.record import Agreement, Recipe, Step, Unquantized
-from edge_sdk.errors import ConversionError, EdgeSdkError, EngineError
+from edge_sdk.errors import ConversionError, EdgeSdkError, EngineError, SourceError
 from edge_sdk.runtime.engine import Session, SessionOptions
 
 # Rewrites are exact in real arithmetic: what float32 leaves is rounding.
@@ -103,6 +104,7 @@ class Workshop:
         self.options = SessionOptions(threads=threads)
         session = open_path(source.path, self.options)
         self.reference = self._run(session, evaluation)
+        self._check_repeatable(session)
         self._initial = zero_states(session.inputs, source.states)
         self._prepared: dict[bytes, tuple[ir.Model, Context]] = {}
         self._statistics: dict[bytes, Statistics] = {}
@@ -282,6 +284,23 @@ class Workshop:
             return False
         return compare.agreement(reference, outputs, task=self.source.task).drop <= REWRITE_DROP
 
+    def _check_repeatable(self, session: Session) -> None:
+        """Runs a sample again: what draws numbers has no outputs to compare with.
+
+        Raises:
+            SourceError: The outputs differ.
+        """
+        [again] = self._run(session, self.evaluation.take(range(1)))
+        if compare.same(self.reference[0], again):
+            return
+        raise SourceError(
+            "it gives other outputs for the same inputs, so that no candidate could be compared "
+            f"with it, and nothing could verify a device{_drawing(self.source.model)}",
+            where=str(self.source.path),
+            remedy="export it for inference, with what it draws as an input, or seen to have no "
+            "effect by the values that --data gives",
+        )
+
     def _run(self, session: Session, dataset: Dataset) -> list[compare.SampleOutputs]:
         return compare.run(session, dataset, self.source.states)
 
@@ -294,6 +313,17 @@ class Workshop:
             metric=self.metric,
             task=self.source.task,
         )
+
+
+def _drawing(model: ir.Model) -> str:
+    """The nodes that draw numbers, for a message."""
+    names = [
+        f"{node.name!r} ({node.op_type})"
+        for graph in each_graph(model.graph)
+        for node in graph
+        if node.op_type in (*DRAWING, "Dropout")
+    ]
+    return f": {', '.join(names[:3])}" if names else ""
 
 
 def _has_int8_activations(built: Built) -> bool:

@@ -30,8 +30,9 @@ from edge_sdk.errors import EngineError
 from edge_sdk.runtime.engine import SessionOptions
 
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+DRAWING = (*RANDOM, "Bernoulli", "Multinomial")
 # Quantized chains carry the scales that quantization and engines look for.
-KEPT = {*RANDOM, "Bernoulli", "Multinomial", "QuantizeLinear", "DequantizeLinear", "Constant"}
+KEPT = {*DRAWING, "QuantizeLinear", "DequantizeLinear", "Constant"}
 # What few engines compute: tables of front ends for sound.
 TABLES = ("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix")
 TABLE_BYTES = 1 << 20

@@ -19,7 +19,7 @@ from converters.target import targets
 from converters.workshop import Workshop
 from device_profiles.loader import load_profile
 from edge_sdk.bundle.record import Recipe
-from edge_sdk.errors import DataError
+from edge_sdk.errors import DataError, SourceError
 from edge_sdk.runtime.engine import SessionOptions
 from tests.passes.models import graph, normal
 
@@ -102,3 +102,16 @@ def test_int8_activations_are_compared_as_a_board_computes_them(tmp_path):
     )
     assert np.array_equal(compared, arm)
     assert not np.array_equal(compared, other), "else this shows nothing"
+
+
+@pytest.mark.parametrize("scale", [0.5, 0])
+def test_a_source_that_draws_numbers_is_refused_where_they_have_an_effect(tmp_path, scale):
+    body = "noise = RandomNormalLike (x) some = Mul (noise, scale) y = Add (x, some)"
+    drawing = graph("(float[N,4] x) => (float[N,4] y)", body, scale=np.float32(scale))
+    onnx.save(ir.to_proto(drawing), tmp_path / "model.onnx")
+    source = open_source(tmp_path / "model.onnx")
+    if not scale:
+        workshop(source, tmp_path)
+        return
+    with pytest.raises(SourceError, match=r"other outputs for the same inputs.*RandomNormalLike"):
+        workshop(source, tmp_path)
