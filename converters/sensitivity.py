@@ -23,7 +23,8 @@ from converters.workshop import Built, Workshop
 from edge_sdk.bundle.record import Agreement, Recipe, Step
 
 WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1}
-STORED_INPUT = {**WEIGHT_INPUT, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
+RECURRENT_INPUT = {"LSTM": 1, "GRU": 1, "RNN": 1}
+STORED_INPUT = {**WEIGHT_INPUT, **RECURRENT_INPUT, "Gather": 0}
 # Passes that quantize layers; smoothing stays on for excluded nodes, it is exact.
 _QUANTIZERS = ("dynamic-int8", "static-qdq", "block-weights", "float16")
 MEASUREMENTS = 40
@@ -124,6 +125,8 @@ def measure(
     machine finds the same mixture as a fast one.
     """
     weights = STORED_INPUT if _only_stores(recipe) else WEIGHT_INPUT
+    if any(each.options.get("recurrent") for each in recipe.steps):
+        weights = {**weights, **RECURRENT_INPUT}
     groups = weight_groups(workshop.prepared(prepared)[0], weights)
     everything = [name for group in groups for name in group]
     if not groups:

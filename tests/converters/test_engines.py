@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 import edge_sdk
-from converters import convert
+from converters import convert, sensitivity
 from converters.measure import peak_rss
 from converters.memory import candidate_plan
 from converters.recipes import families, prepare
@@ -173,3 +173,27 @@ def test_predicted_peak_is_near_the_measured_one(source, tmp_path, family):
     measured = peak_rss(built.path, call, built.host_engine)
     # An empty process differs by several MB from machine to machine; this model adds few.
     assert candidate_plan(built, {}).peak == pytest.approx(measured, rel=0.2)
+
+
+def test_recurrent_layers_are_int8_on_litert_and_can_be_given_back(tmp_path):
+    model = graph(
+        "(float[7,N,32] x) => (float[7,1,N,48] y)",
+        "y = LSTM <hidden_size = 48> (x, w, r)",
+        w=normal(1, 192, 32, scale=0.2),
+        r=normal(1, 192, 48, seed=2, scale=0.2),
+    )
+    model.graph[0].name = "lstm"
+    onnx.save(ir.to_proto(model), tmp_path / "lstm.onnx")
+    opened = open_source(tmp_path / "lstm.onnx")
+    data = dataset_for(opened, None)
+    workshop, profile = Workshop(opened, data, data, tmp_path), load_profile("x86-64")
+    target = targets(profile)[1]
+    prepared = prepare(profile, target)
+    found = families(profile, profile.quantization[opened.kind], target, prepared)
+    small, large = (workshop.build(found[name][0], prepared) for name in ("int8-dynamic", "fp32"))
+    assert large.size_bytes - small.size_bytes > 2.5 * 192 * (32 + 48)  # 3 bytes, less scales
+    assert workshop.agreement(small).drop < 0.01
+    [layer] = sensitivity.measure(workshop, small.recipe, prepared, 4)
+    assert layer.group == ("lstm",) and layer.error > 0
+    back = workshop.build(sensitivity.excluding(small.recipe, ["lstm"], "-mixed1"), prepared)
+    assert back.size_bytes == large.size_bytes

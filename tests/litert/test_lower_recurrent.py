@@ -7,9 +7,12 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from tests.litert.agreement import assert_agrees, network
+from converters.litert import lower
+from converters.passes.dynamic_int8 import DynamicInt8, DynamicInt8Options
+from tests.litert.agreement import assert_agrees, computed, expected, network
 
 pytestmark = pytest.mark.converts
 
@@ -80,6 +83,35 @@ def test_lstm_without_states_starts_from_zero() -> None:
         r=f(1, 4 * HIDDEN, HIDDEN),
     )
     assert_agrees(model, feeds, {"x": f(3, 5, INPUTS)})
+
+
+@pytest.mark.parametrize("length", [3, 40], ids=lambda n: f"{n} steps")
+@pytest.mark.parametrize("way", ["forward", "bidirectional"])
+@pytest.mark.parametrize("kind", GATES)
+def test_int8_weights_stay_int8_in_recurrent_layers(kind: str, way: str, length: int) -> None:
+    model, feeds = recurrent(kind, length, f', direction = "{way}"')
+    codes = DynamicInt8(DynamicInt8Options(recurrent=True, min_weight_elements=1))
+    quantized = codes(model.clone()).model
+    file = lower(quantized)
+    assert weight_types(file) == {"INT8"}
+    reference = expected(model, feeds)
+    for delegate in (True, False):
+        found = computed(file, feeds, delegate=delegate)
+        for name, array in reference.items():
+            assert np.abs(found[name] - array).max() < 0.1 * np.abs(array).max()
+
+
+def weight_types(file: bytes) -> set[str]:
+    """Of all fully connected layers, those of subgraphs too."""
+    model = schema.ModelT.InitFromPackedBuf(file)
+    kinds = [each.builtinCode for each in model.operatorCodes]
+    names = {value: key for key, value in vars(schema.TensorType).items()}
+    return {
+        names[graph.tensors[operator.inputs[1]].type]
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if kinds[operator.opcodeIndex] == schema.BuiltinOperator.FULLY_CONNECTED
+    }
 
 
 def parsed(text: str, **constants: object) -> ir.Model:

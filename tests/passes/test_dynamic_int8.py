@@ -159,3 +159,47 @@ def test_the_same_model_gives_the_same_bytes() -> None:
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(
         deterministic=True
     )
+
+
+LSTM = 'y = LSTM <hidden_size = 16, direction = "bidirectional"> (x, w, r, b)'
+
+
+def lstm() -> ir.Model:
+    return inferred(
+        graph(
+            "(float[7,2,12] x) => (float[7,2,2,16] y)",
+            LSTM,
+            w=normal(2, 64, 12),
+            r=normal(2, 64, 16, seed=2),
+            b=normal(2, 128, seed=3),
+        )
+    )
+
+
+def test_recurrent_layers_are_stored_in_int8_where_asked_to() -> None:
+    before = lstm()
+    after = transformed(DynamicInt8(DynamicInt8Options(recurrent=True)), before)
+    assert ops(after) == {"LSTM": 1, "DequantizeLinear": 2}
+    assert weight_bytes(after) < 0.4 * weight_bytes(before)
+    assert cosine(before, after, samples((7, 2, 12), 3, seed=9)) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (DynamicInt8Options(), None),
+        (DynamicInt8Options(recurrent=True, exclude=("LSTM_0",)), "excluded by the recipe"),
+        (
+            DynamicInt8Options(recurrent=True, min_weight_elements=2000),
+            "a weight has only 1536 elements",
+        ),
+    ],
+    ids=["not asked to", "excluded", "too small"],
+)
+def test_recurrent_layers_otherwise_stay_float(
+    options: DynamicInt8Options, reason: str | None
+) -> None:
+    model, context = lstm(), Context()
+    model.graph[0].name = "LSTM_0"
+    assert ops(transformed(DynamicInt8(options, context), model)) == {"LSTM": 1}
+    assert [each.reason for each in context.unquantized] == ([reason] if reason else [])

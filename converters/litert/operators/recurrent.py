@@ -36,16 +36,16 @@ class Direction:
     """The weights of one direction.
 
     Attributes:
-        weight: float32 [gates * hidden, inputs].
-        recurrence: float32 [gates * hidden, hidden].
+        weight: [gates * hidden, inputs].
+        recurrence: [gates * hidden, hidden].
         bias: float32 [2, gates * hidden], for inputs and for the state.
         peephole: float32 [3, hidden], or ``None``.
         activations: The kernels of its gates.
         backwards: Whether it runs from the last step to the first.
     """
 
-    weight: Array
-    recurrence: Array
+    weight: Layer
+    recurrence: Layer
     bias: Array
     peephole: Array | None
     activations: tuple[str, ...]
@@ -54,17 +54,20 @@ class Direction:
     @property
     def hidden(self) -> int:
         """Size of the state."""
-        return int(self.recurrence.shape[1])
+        return int(self.recurrence.array.shape[1])
 
 
 @lowers("LSTM", "GRU", "RNN")
 def _recurrent(call: Call) -> None:
-    _layer(call, call.node.op_type, (call.constant(1), call.constant(2)))
+    if not call.held(1).is_constant or not call.held(2).is_constant:
+        raise call.unsupported("its weights are computed at run time")
+    # A channel per gate and unit: the second axis, behind the directions.
+    _layer(call, call.node.op_type, *(Layer.of(call, index, (0, 1, 2), 1) for index in (1, 2)))
 
 
 @lowers("DynamicQuantizeLSTM", domain=CONTRIB)
 def _quantized_lstm(call: Call) -> None:
-    """With its weights made real: at most a few of its products could use the codes."""
+    """With its weights made real: codes of two directions have no scales in common."""
     found = []
     for index, parameters in ((1, 8), (2, 10)):
         codes, scale, point = (call.constant(i) for i in (index, parameters, parameters + 1))
@@ -72,11 +75,11 @@ def _quantized_lstm(call: Call) -> None:
             raise call.unsupported("its weights are computed at run time")
         steps, zero = (item.reshape(len(codes), 1, -1) for item in (scale, point))
         real = (codes.astype(np.float32) - zero.astype(np.float32)) * steps
-        found.append(real.transpose(0, 2, 1))
-    _layer(call, "LSTM", (found[0], found[1]))
+        found.append(Layer(real.transpose(0, 2, 1), None, codes.shape[2], 1))
+    _layer(call, "LSTM", *found)
 
 
-def _layer(call: Call, kind: str, matrices: tuple[Array | None, Array | None]) -> None:
+def _layer(call: Call, kind: str, weights: Layer, recurrences: Layer) -> None:
     if call.has(4):
         raise call.unsupported("it is told the length of each sequence")
     if call.node.attributes.get_float("clip", 0.0) or call.node.attributes.get_int(
@@ -85,7 +88,7 @@ def _layer(call: Call, kind: str, matrices: tuple[Array | None, Array | None]) -
         raise call.unsupported("it clips its gates, or ties two of them")
     batch_first = bool(call.node.attributes.get_int("layout", 0))
     data = call.tensor(0, (1, 0, 2) if batch_first else None)
-    directions = _directions(call, *matrices, GATES[kind])
+    directions = _directions(call, weights, recurrences, GATES[kind])
     states = 2 if kind == "LSTM" else 1
     outputs: list[Tensor] = []
     last: list[State] = []
@@ -97,20 +100,18 @@ def _layer(call: Call, kind: str, matrices: tuple[Array | None, Array | None]) -
     _give(call, outputs, last, batch_first)
 
 
-def _directions(
-    call: Call, weights: Array | None, recurrences: Array | None, gates: int
-) -> list[Direction]:
+def _directions(call: Call, weights: Layer, recurrences: Layer, gates: int) -> list[Direction]:
     bias = call.constant(3)
-    if weights is None or recurrences is None or (call.has(3) and bias is None):
-        raise call.unsupported("its weights are computed at run time")
-    count, hidden = weights.shape[0], recurrences.shape[2]
+    if call.has(3) and bias is None:
+        raise call.unsupported("its bias is computed at run time")
+    count, hidden = weights.array.shape[0], recurrences.array.shape[2]
     bias = np.zeros((count, 2 * gates * hidden), np.float32) if bias is None else bias
     peepholes = call.constant(7)
     kind = call.node.attributes.get_string("direction", "forward")
     return [
         Direction(
-            weights[index],
-            recurrences[index],
+            _of(weights, index),
+            _of(recurrences, index),
             bias[index].reshape(2, -1),
             None if peepholes is None else peepholes[index].reshape(3, hidden),
             _activations(call, index, count),
@@ -118,6 +119,18 @@ def _directions(
         )
         for index in range(count)
     ]
+
+
+def _of(layer: Layer, direction: int) -> Layer:
+    """One direction of weights [directions, channels, …]."""
+    return Layer(layer.array[direction], layer.scale, layer.channels, 0)
+
+
+def _rows(layer: Layer, begin: int, end: int | None = None) -> Layer:
+    """Some channels of a weight [channels, …]."""
+    scale = None if layer.scale is None else layer.scale[begin:end]
+    array = layer.array[begin:end]
+    return Layer(array, scale, len(array), 0)
 
 
 def _activations(call: Call, index: int, count: int) -> tuple[str, ...]:
@@ -147,9 +160,8 @@ def _run(
     call: Call, data: Tensor, direction: Direction, cell: Cell, first: State
 ) -> tuple[Tensor, State]:
     """All steps of one direction: outputs [sequence, batch, hidden] and the last state."""
-    layer = Layer(direction.weight, None, len(direction.weight), 0)
-    weight = layer_tensor(call, layer, 0)
-    shape = (*data.shape[:-1], layer.channels)
+    weight = layer_tensor(call, direction.weight, 0)
+    shape = (*data.shape[:-1], direction.weight.channels)
     options = schema.FullyConnectedOptionsT(keepNumDims=True)
     inputs = [data, weight, bias_tensor(call, _input_bias(call, direction), data, weight)]
     products = call.emit("FULLY_CONNECTED", inputs, shape, options=options)
@@ -232,12 +244,12 @@ def _input_bias(call: Call, direction: Direction) -> Array:
     return np.asarray(own + recurrent * mask, np.float32)
 
 
-def _recurrence(call: Call, array: Array, state: Tensor, bias: Array | None = None) -> Tensor:
+def _recurrence(call: Call, layer: Layer, state: Tensor, bias: Array | None = None) -> Tensor:
     """The product of a state with a weight [outputs, hidden]."""
-    weight = layer_tensor(call, Layer(array, None, len(array), 0), 0)
+    weight = layer_tensor(call, layer, 0)
     inputs = [state, weight, bias_tensor(call, bias, state, weight)]
     options = schema.FullyConnectedOptionsT(keepNumDims=True)
-    return call.emit("FULLY_CONNECTED", inputs, (state.shape[0], len(array)), options=options)
+    return call.emit("FULLY_CONNECTED", inputs, (state.shape[0], layer.channels), options=options)
 
 
 def _parts(call: Call, gates: Tensor, count: int) -> list[Tensor]:
@@ -276,11 +288,11 @@ def _gru(call: Call, direction: Direction) -> Cell:
 
     def cell(at: Call, product: Tensor, state: State) -> State:
         m, (hidden,) = Math(at), state
-        zr = _recurrence(at, direction.recurrence[: 2 * size], hidden)
+        zr = _recurrence(at, _rows(direction.recurrence, 0, 2 * size), hidden)
         z_in, r_in, h_in = _parts(at, product, 3)
         z_state, r_state = _parts(at, zr, 2)
         z, r = m.unary(gate, m.add(z_in, z_state)), m.unary(gate, m.add(r_in, r_state))
-        candidate = direction.recurrence[2 * size :]
+        candidate = _rows(direction.recurrence, 2 * size)
         if after:
             bias = np.asarray(direction.bias[1, 2 * size :], np.float32)
             reset = m.mul(r, _recurrence(at, candidate, hidden, bias))
