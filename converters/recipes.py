@@ -133,7 +133,9 @@ def _for_tflite(rules: Rules) -> Variants:
     apart = (step("scales-apart"),) if rules.scales_apart else ()
     tables = (step("quantize-embedding"), *apart)
     qdq = {"activation": "int8", "weight": "int8", "dense_outputs": True}
-    dynamic = (step("dynamic-int8"), *tables)
+    # LiteRT 2.14 knows one scale per weight only, and scales are put apart in dense layers.
+    recurrent = {} if rules.scales_apart else {"recurrent": True}
+    dynamic = (step("dynamic-int8", **recurrent), *tables)
     return {
         "fp32": (("", ()),),
         "fp16-stored": (("", (step("store-small", storage="float16"),)),),
