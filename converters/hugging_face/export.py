@@ -25,11 +25,15 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
         graphs: Files in the folder that it filled.
         refused: Why there are none.
         supported: What there would be instead.
+        where: What it found fault with, where it knows better than who asks.
+        remedy: What to do about it.
     """
 
     graphs: tuple[str, ...] = ()
     refused: str = ""
     supported: tuple[str, ...] = ()
+    where: str = ""
+    remedy: str | None = None
 
 
 def export(
@@ -64,10 +68,10 @@ def export(
         if exported.refused:
             raise SourceError(
                 exported.refused,
-                where=where,
+                where=exported.where or where,
                 remedy=f"supported: {', '.join(exported.supported)}"
                 if exported.supported
-                else None,
+                else exported.remedy,
             )
         finish(folder)
 

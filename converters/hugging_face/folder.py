@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from converters.decoder.checkpoint import Checkpoint, read_json
 from converters.source import bundle_name, digest_files
@@ -16,6 +19,7 @@ from edge_sdk.errors import SourceError
 # What tokenizers are converted from has any of these endings: SentencePiece's models and tables.
 _SIDE_FILES = {".json", ".txt", ".model", ".jinja", ".spm", ".bpe", ".vocab", ".tiktoken"}
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first that there are
+_PICKLED_INDEX = "pytorch_model.bin.index.json"
 _UNLIMITED = 1 << 30  # what tokenizers without a limit say
 
 
@@ -112,14 +116,38 @@ class ModelFolder:
         return tuple(str(table[key]) for key in sorted(table, key=int))
 
     def check(self) -> None:
-        """Looks for weights and a tokenizer that were not downloaded to their end.
+        """Looks for files that are damaged, or were not downloaded to their end.
 
         Raises:
             SourceError: There are such.
         """
         if any(self.path.glob("*.safetensors")):
             Checkpoint(self.path)
-        self.optional("tokenizer.json")
+        else:
+            self._check_pickled()
+        for file in sorted(self.path.glob("*.json")):
+            _check_json(file)
+
+    def _check_pickled(self) -> None:
+        """PyTorch's own files are zip archives whose end says what is in them, or old pickles."""
+        index = self.path / _PICKLED_INDEX
+        table = read_json(index).get("weight_map") if index.is_file() else None
+        named = set(map(str, table.values())) if isinstance(table, dict) else set()
+        for file in sorted(
+            {*self.path.glob("pytorch_model*.bin"), *map(self.path.joinpath, named)}
+        ):
+            if not file.is_file():
+                raise SourceError(
+                    f"names the file {file.name!r}, which is not there",
+                    where=str(index),
+                    remedy="download all files of the model",
+                )
+            with file.open("rb") as opened:
+                start = opened.read(2)
+            if not (zipfile.is_zipfile(file) if start == b"PK" else start[:1] == b"\x80"):
+                raise SourceError(
+                    "not a complete PyTorch checkpoint", where=str(file), remedy="download it again"
+                )
 
     def digest(self) -> str:
         """Over all files that an export reads.
@@ -137,3 +165,12 @@ class ModelFolder:
         beside = (path for path in self.path.iterdir() if path.suffix in _SIDE_FILES)
         modules = (self.path.glob(f"*_*/{name}") for name in ("config.json", *_WEIGHTS))
         return digest_files([*sorted(beside), *sorted(chain(*modules)), *weights])
+
+
+def _check_json(file: Path) -> None:
+    try:
+        msgspec.json.decode(file.read_bytes())
+    except msgspec.DecodeError as error:
+        raise SourceError(
+            f"not valid JSON: {error}", where=str(file), remedy="download it again"
+        ) from None

@@ -242,6 +242,7 @@ def test_a_folder_without_weights_is_named_before_any_toolchain(write: Any, tmp_
         ("model.safetensors", "version https://git-lfs.github.com/spec/v1"),
         ("model.safetensors.index.json", '{"weight_map": {"x": "model-00002.safetensors"}}'),
         ("tokenizer.json", "version https://git-lfs.github.com/spec/v1"),
+        ("preprocessor_config.json", '{"size": '),
     ],
 )
 def test_a_download_that_was_cut_off_is_named_before_any_toolchain(
@@ -253,6 +254,26 @@ def test_a_download_that_was_cut_off_is_named_before_any_toolchain(
     with pytest.raises(SourceError) as caught:
         open_source(tmp_path)
     assert caught.value.where == str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pytorch_model.bin", b"PK\x03\x04 a zip archive without its end"),
+        ("pytorch_model.bin", b"version https://git-lfs.github.com/spec/v1"),
+        ("pytorch_model.bin.index.json", b'{"weight_map": {"x": "pytorch_model-2.bin"}}'),
+    ],
+)
+def test_a_damaged_pickle_is_named_before_any_toolchain(
+    write: Any, tmp_path: Path, name: str, content: bytes
+) -> None:
+    write(config={"model_type": "bert", "architectures": ["BertModel"]})
+    (tmp_path / "pytorch_model-1.bin").write_bytes(b"\x80\x02 an old one")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError) as caught:
+        open_source(tmp_path)
+    assert caught.value.where == str(tmp_path / name)
+    assert caught.value.remedy
 
 
 def test_every_file_of_the_model_is_in_its_digest(write: Any, tmp_path: Path) -> None:

@@ -148,6 +148,28 @@ def test_what_nobody_can_export_is_refused_with_what_can_be(
     assert "supported: albert, bart, bert, " in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"intermediate_size": 48}, "cannot be loaded: Error(s) in loading state_dict"),
+        ({"architectures": ["BertForSequenceClassification"]}, "no weights for classifier.bias, "),
+    ],
+)
+def test_files_that_do_not_belong_together_are_named(
+    cases: dict[str, Case], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    """transformers itself draws weights that it does not find, and says so in a warning."""
+    folder = tmp_path / "model"
+    shutil.copytree(cases["sentences"].folder, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    done = edge_sdk_command("convert", folder, "-o", tmp_path / "bundle", "-p", "x86-64")
+    assert done.returncode == 2
+    assert f"{folder}: " in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_vectors_do_not_depend_on_their_batch_and_follow_their_prompt(
     cases: dict[str, Case], tmp_path: Path
 ) -> None:

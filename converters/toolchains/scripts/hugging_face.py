@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 # Before any of the libraries is imported: everything is on disk, nothing is fetched.
@@ -37,9 +38,11 @@ def export(request: Json, progress: Progress) -> Json:
         progress: Told how far it is.
 
     Returns:
-        ``graphs`` (files in ``out``), or ``refused`` (why) with ``supported``.
+        ``graphs`` (files in ``out``), or ``refused`` (why) with ``supported``, or with ``where``
+        and ``remedy``.
     """
     _quiet()
+    fresh = _Fresh()
     import optimum.exporters.onnx.model_configs  # noqa: F401  # registers what it can export
     from optimum.exporters.tasks import TasksManager
     from transformers import AutoConfig
@@ -51,19 +54,32 @@ def export(request: Json, progress: Progress) -> Json:
     except (KeyError, ValueError) as error:  # of a kind, or with code, that transformers lacks
         said = re.split(r"(?<=[.!?])\s", str(error))[0]
         return {"refused": f"transformers cannot read it: {said}", "supported": kinds}
-    if config.model_type in kinds:
-        progress(f"exporting {config.model_type} for {task} with optimum")
-        _with_optimum(model, out, task, config)
-    else:
-        progress(
-            f"exporting {config.model_type} for {task} with torch, as optimum does not know it"
-        )
-        if complaint := _with_torch(model, out, task, config):
-            said = f"{config.model_type!r} has no export for {task} in optimum, and {complaint}"
-            return {"refused": said, "supported": kinds}
-    progress("reading the tokenizer")
-    _tokenizer(model, out)
-    _modules(model, out)
+    try:
+        if config.model_type in kinds:
+            progress(f"exporting {config.model_type} for {task} with optimum")
+            _with_optimum(model, out, task, config)
+        else:
+            progress(
+                f"exporting {config.model_type} for {task} with torch, as optimum does not know it"
+            )
+            if complaint := _with_torch(model, out, task, config):
+                said = f"{config.model_type!r} has no export for {task} in optimum, and {complaint}"
+                return {"refused": said, "supported": kinds}
+        if missing := fresh.weights():
+            return {
+                "refused": f"its files have no weights for {', '.join(missing)}",
+                "where": str(model),
+                "remedy": "give the model that was trained for this task, or another --task",
+            }
+        progress("reading the tokenizer")
+        _tokenizer(model, out)
+        _modules(model, out)
+    except Exception as error:
+        if not _while_loading(error):
+            raise
+        said = " ".join(str(error).split())[:400] or type(error).__name__
+        again = "download all files of the model again, at one revision"
+        return {"refused": f"cannot be loaded: {said}", "where": str(model), "remedy": again}
     return {"graphs": sorted(path.name for path in out.glob("*.onnx"))}
 
 
@@ -284,7 +300,36 @@ def _marian(slow: Any) -> Any:
     return made
 
 
+def _while_loading(error: Exception) -> bool:
+    """Whether it is about the model's files, and not about the way through the exporter."""
+    return any("from_pretrained" in frame.name for frame in extract_tb(error.__traceback__))
+
+
+class _Fresh(logging.Handler):
+    """Weights that the files lack: transformers draws them at random, and only warns."""
+
+    SAID = re.compile(r"newly initialized: (\[.*?\])")
+    # No task here reads the pooler of a model without a head, nor what is masked in training.
+    UNUSED = re.compile(r"^pooler\.|(^|\.)(masked_spec_embed|mask_token|position_ids)$")
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._found: list[str] = []
+        logger = logging.getLogger("transformers.modeling_utils")
+        logger.setLevel(logging.WARNING)
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Reads one warning."""
+        for names in self.SAID.findall(record.getMessage()):
+            self._found += re.findall(r"'([^']+)'", names)
+
+    def weights(self) -> list[str]:
+        """Names of those that an answer depends on."""
+        return sorted({name for name in self._found if not self.UNUSED.search(name)})
+
+
 def _quiet() -> None:
     """What the libraries have to say is for their developers."""
     warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    logging.disable(logging.INFO)
