@@ -55,7 +55,7 @@ from edge_sdk.fleet.rollout.device import Device
 from edge_sdk.fleet.rollout.events import Event
 from edge_sdk.fleet.rollout.gates import Gates, changed
 from edge_sdk.fleet.rollout.selector import ALL, Selector
-from edge_sdk.fleet.rollout.state import Plan, Rollout
+from edge_sdk.fleet.rollout.state import ENDED, Plan, Rollout
 from edge_sdk.fleet.rollout_engine import RolloutEngine
 from edge_sdk.fleet.shadow_service import ShadowService
 from edge_sdk.shadow.trials import TrialCandidate
@@ -214,11 +214,11 @@ class Api:
         return self.devices.all[thing]
 
     async def _list_rollouts(self, request: Request) -> Response:
-        return answer(views.RolloutList(rollouts=await self.engine.rollouts()))
+        found = await self.engine.rollouts()
+        return answer(views.RolloutList(rollouts=tuple(map(self._as_shown, found))))
 
     async def _show_rollout(self, request: Request) -> Response:
-        rollout = await self.engine.rollout(request.path_params["id"])
-        return answer(views.rollout_detail(rollout))
+        return self._shown(await self.engine.rollout(request.path_params["id"]))
 
     async def _operate(self, request: Request) -> Response:
         by, now = _by(request), time.time()
@@ -232,9 +232,7 @@ class Api:
         action = actions.get(request.path_params["action"])
         if action is None:
             raise NotKnownError("there is no such action", remedy=f"one of {', '.join(actions)}")
-        return answer(
-            views.rollout_detail(await self.engine.operate(request.path_params["id"], action))
-        )
+        return self._shown(await self.engine.operate(request.path_params["id"], action))
 
     async def _deploy(self, request: Request) -> Response:
         asked = await _body(request, views.DeployRequest)
@@ -259,7 +257,7 @@ class Api:
         async def events() -> AsyncIterator[bytes]:
             last = None
             async for rollout in self.engine.follow(number):
-                view = views.rollout_view(rollout)
+                view = self._as_shown(views.rollout_view(rollout))
                 # A comment keeps up a connection on which nothing happens.
                 yield b"data: %s\n\n" % msgspec.json.encode(view) if view != last else b":\n\n"
                 last = view
@@ -267,6 +265,17 @@ class Api:
         return StreamingResponse(
             events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
+
+    def _shown(self, rollout: Rollout) -> Response:
+        detail = views.rollout_detail(rollout)
+        return answer(msgspec.structs.replace(detail, rollout=self._as_shown(detail.rollout)))
+
+    def _as_shown(self, view: views.RolloutView) -> views.RolloutView:
+        """With what keeps it from going on, where that is the server's and not its own."""
+        if view.status in ENDED or not self.engine.deaf:
+            return view
+        note = "the broker is away: devices are neither told nor heard"
+        return msgspec.structs.replace(view, note=f"{note}; {view.note}" if view.note else note)
 
     async def _audit(self, request: Request) -> Response:
         number, before = _number(request, "rollout"), _number(request, "before")

@@ -6,6 +6,9 @@
 
 A decision is durable before any device hears of it. What a server that was killed had decided
 and not written to shadows yet is written by the next one; writing it twice changes nothing.
+
+While the broker is away, what is known is still judged, and what somebody asks for is done; for
+what devices have not said, the clock stands still.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from edge_sdk.fleet.rollout.decide import Decision, decide, event_of
 from edge_sdk.fleet.rollout.events import Event
 from edge_sdk.fleet.rollout.late import join
 from edge_sdk.fleet.rollout.layout import Layout, lay_out
+from edge_sdk.fleet.rollout.outage import extended, last_heard
 from edge_sdk.fleet.rollout.state import (
     ENDED,
     Member,
@@ -40,6 +44,7 @@ from edge_sdk.fleet.rollout.state import (
     wanted,
 )
 from edge_sdk.fleet.shadow_service import ShadowService
+from edge_sdk.fleet.tasks import together
 from edge_sdk.fleet.views import RolloutView
 from edge_sdk.fleet.webhooks import Webhooks
 from edge_sdk.shadow import trials
@@ -81,6 +86,8 @@ class RolloutEngine:
         self._active: dict[int, Rollout] = {}
         self._standing: dict[int, Rollout] = {}
         self._unrecorded: tuple[Event, ...] = ()
+        self._deaf_since: float | None = None
+        self._untold = asyncio.Event()
         self._deciding = asyncio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -90,6 +97,8 @@ class RolloutEngine:
         for rollout in await self._database.read(rollout_store.unended):
             self._active[rollout.id] = rollout
         await self._load_standing()
+        known = self._devices.all.values()
+        self._deaf_since = last_heard(self._active.values(), known, self._clock())
 
     async def _load_standing(self) -> None:
         found = await self._database.read(rollout_store.standing)
@@ -99,19 +108,28 @@ class RolloutEngine:
         """Says that something may have changed; otherwise it is looked every second."""
         self._wake.set()
 
+    @property
+    def deaf(self) -> bool:
+        """Whether the broker is away, so that devices are neither told nor heard."""
+        return self._deaf_since is not None
+
     async def run(self, connected: Callable[[], bool]) -> None:
         """Takes rollouts as far as they go until it is cancelled.
 
         Args:
             connected: Whether the broker is reached.
         """
+        await together(self._decide_all(connected), self._tell_everybody())
+
+    async def _decide_all(self, connected: Callable[[], bool]) -> None:
         while True:
             self._wake.clear()
             began = time.monotonic()
-            await self._try(self._look(connected()))
+            await self._try(self._listen(connected()))
             for number in list(self._active):
                 await self._try(self._advance(number))
             await self._try(self._ask_late())
+            self._untold.set()
             # Ten thousand devices that report all the time must not hold up their own shadows.
             pause = max(_SHORTEST_TICK_S, 9 * (time.monotonic() - began))
             await asyncio.sleep(min(pause, _TICK_S))
@@ -178,8 +196,14 @@ class RolloutEngine:
         """Forgets a device that is gone, and what it should run; nothing of the audit.
 
         Raises:
-            FleetError: It is online, or a rollout is under way on it.
+            FleetError: It is online, or a rollout is under way on it, or the broker is away.
         """
+        if self.deaf:
+            raise FleetError(
+                "the broker is away, and would tell of it again",
+                where=thing,
+                remedy="try again later",
+            )
         async with self._deciding:
             if self._devices.all[thing].online:
                 raise FleetError(
@@ -259,6 +283,24 @@ class RolloutEngine:
         except Exception:  # noqa: BLE001 - the others, and shadows, go on where one is stuck
             _LOG.exception("a rollout could not be decided; trying again")
 
+    async def _listen(self, connected: bool) -> None:
+        """Takes in what devices say, and notes since when none can."""
+        await self._look(connected)
+        now = self._clock()
+        if not connected:
+            if self._deaf_since is None:
+                _LOG.warning("the broker is away: rollouts wait for it")
+                self._deaf_since = now
+                self._announce()
+            return
+        if self._deaf_since is not None:
+            lost, self._deaf_since = now - self._deaf_since, None
+            self._announce()
+            for number in list(self._active):
+                async with self._deciding:
+                    rollout = self._active[number]
+                    await self._take(rollout, Decision(extended(rollout, lost, now)))
+
     async def _look(self, connected: bool) -> None:
         # What cannot be written down now is tried again with the next ones.
         self._unrecorded += self._devices.look(connected)
@@ -269,9 +311,8 @@ class RolloutEngine:
     async def _advance(self, number: int) -> None:
         async with self._deciding:
             rollout = self._active[number]
-            decision = decide(rollout, self._devices.all, self._clock())
-            rollout = await self._take(rollout, decision)
-        await self._tell_all(rollout)
+            now = self._clock() if self._deaf_since is None else self._deaf_since
+            await self._take(rollout, decide(rollout, self._devices.all, now))
 
     async def _ask_late(self) -> None:
         """Asks devices that have appeared since for the versions that stay in force."""
@@ -280,16 +321,25 @@ class RolloutEngine:
             found = join(standing, self._active.values(), self._devices.all, self._clock())
             for decision in tuple(found):
                 await self._take(self._standing[decision.rollout.id], decision)
-        for rollout in tuple(self._standing.values()):
-            await self._tell_all(rollout)
 
-    async def _tell_all(self, rollout: Rollout) -> None:
-        for members in _portions(rollout.unwritten()):
-            await self._tell(rollout, members)
+    async def _tell_everybody(self) -> None:
+        """Tells devices what was decided; waits where the broker is away, and holds up nothing."""
+        while True:
+            await self._untold.wait()
+            self._untold.clear()
+            for number in {**self._active, **self._standing}:
+                await self._try(self._tell_all(number))
 
-    async def _tell(self, rollout: Rollout, members: list[Member]) -> None:
+    async def _tell_all(self, number: int) -> None:
+        rollout = self._active.get(number) or self._standing.get(number)
+        for members in _portions(rollout.unwritten() if rollout else ()):
+            await self._tell(number, {member.thing for member in members})
+
+    async def _tell(self, number: int, things: set[str]) -> None:
         """Writes to shadows what devices should run, and down that it is there."""
+        rollout = await self.rollout(number)  # which may have turned back meanwhile
         plan = rollout.plan
+        members = [member for member in rollout.unwritten() if member.thing in things]
         answers = await asyncio.gather(
             *(
                 self._shadows.submit(
@@ -339,6 +389,10 @@ class RolloutEngine:
             self._active[rollout.id] = rollout
         if rollout.id in self._standing:
             self._standing[rollout.id] = rollout
+        self._announce()
+
+    def _announce(self) -> None:
+        """Wakes who follows a rollout."""
         self._changed.set()
         self._changed = asyncio.Event()
 
