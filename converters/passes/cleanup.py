@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converters.passes import loop_values
 from converters.passes.base import GraphPass, Options, each_graph
 from converters.passes.graph_tools import Editor, is_op, prune, scalar, tensor_of, unique
 from edge_sdk.runtime.inputs import is_name
@@ -46,7 +47,7 @@ class Cleanup(GraphPass):
         model.graph.sort()
         changes += order != [node for graph in each_graph(model.graph) for node in graph]
         for graph in each_graph(model.graph):
-            changes += _simplify(graph, model)
+            changes += loop_values.take_out(graph, model) + _simplify(graph, model)
         before = _size(model)
         prune(model)
         changes += before - _size(model)

@@ -11,6 +11,26 @@ SQUARE = normal(64, 64, scale=0.1)
 VECTOR = normal(64, seed=1)
 
 
+def handing_on() -> ir.Model:
+    """A loop as exporters of recurrent layers write it: its weight is one of its states."""
+    return graph(
+        "(float[2,64] x, int64 times) => (float[2,64] y, float[64,64] same, float[S,2,64] all)",
+        """
+        y, same, z, all = Loop (times, , x, w, x) <
+            body = b (int64 i, bool k, float[2,64] s, float[64,64] v, float[2,64] first)
+            => (bool k2, float[2,64] s2, float[64,64] v2, float[2,64] first, float[2,64] o) {
+                k2 = Identity (k)
+                v2 = Identity (v)
+                m = MatMul (s, v)
+                s2 = Add (m, first)
+                o = Tanh (s2)
+            }
+        >
+        """,
+        w=SQUARE,
+    )
+
+
 def odd_graphs() -> dict[str, ir.Model]:
     """Name -> a small valid model that ONNX Runtime runs."""
     return {
@@ -47,6 +67,7 @@ def odd_graphs() -> dict[str, ir.Model]:
             w=SQUARE,
             v=VECTOR,
         ),
+        "loop that hands a weight on": handing_on(),
         "scan": graph(
             "(float[2,64] state, float[5,2,64] x) => (float[2,64] last, float[5,2,64] all)",
             """

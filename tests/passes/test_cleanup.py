@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from converters.passes.base import each_graph
 from converters.passes.cleanup import Cleanup, CleanupOptions
 from tests.passes.models import build, graph, improved, normal, ops, untouched, weight_bytes
+from tests.passes.odd_graphs import handing_on
 
 
 def messy() -> ir.Model:
@@ -165,3 +167,30 @@ def test_what_is_written_in_place_of_a_name_is_no_name() -> None:
     after = Cleanup()(ir.from_proto(proto)).model  # whose shapes are frozen
     for value in (*after.graph.inputs, *after.graph.outputs):
         assert value.shape is not None and value.shape[0] == ir.SymbolicDim(None)
+
+
+def test_what_a_loop_never_changes_is_used_from_outside() -> None:
+    feeds = [{"x": normal(2, 64), "times": np.array(times)} for times in (0, 1, 4)]
+    after = improved(Cleanup(), handing_on(), *feeds)
+    assert untouched(Cleanup(), after)
+    [loop] = [node for node in after.graph if node.op_type == "Loop"]
+    assert len(loop.inputs) == 3, "how often, no condition, and the one state that changes"
+    [layer] = [node for node in loop.attributes["body"].as_graph() if node.op_type == "MatMul"]
+    assert layer.inputs[1] is after.graph.initializers["w"], "a constant, as quantization needs"
+
+
+@pytest.mark.parametrize(("result", "left"), [("t2", 3), ("s", 4)])
+def test_a_loops_state_that_another_one_takes_over_is_right(result: str, left: int) -> None:
+    model = graph(
+        "(float[4] x, float[4] y, int64 times) => (float[4] a, float[4] b)",
+        """
+        a, b = Loop (times, , x, y) <
+            body = g (int64 i, bool k, float[4] s, float[4] t)
+            => (bool k2, float[4] s, float[4] RESULT) { k2 = Identity (k)  t2 = Relu (s) }
+        >
+        """.replace("RESULT", result),
+    )
+    feeds = [{"x": normal(4), "y": normal(4, seed=1), "times": np.array(n)} for n in (0, 1, 3)]
+    after = improved(Cleanup(), model, *feeds)
+    [loop] = [node for node in after.graph if node.op_type == "Loop"]
+    assert len(loop.inputs) == left
