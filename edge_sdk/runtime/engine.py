@@ -97,6 +97,14 @@ class Binding(Protocol):
 
 
 @runtime_checkable
+class RestingSession(Protocol):
+    """A session that can do with less memory until it is run again."""
+
+    def rest(self) -> None:
+        """Gives memory back that the next call takes again. Not while a call is running."""
+
+
+@runtime_checkable
 class BindableSession(Session, Protocol):
     """A session that can also run over buffers of the caller, as decoders need it."""
 

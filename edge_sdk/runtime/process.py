@@ -42,7 +42,7 @@ def trim() -> None:
         library.malloc_trim(0)
 
 
-def read_no_more_than_asked(files: Container[str]) -> None:
+def read_no_more_than_asked(files: Container[str]) -> tuple[tuple[int, int], ...]:
     """Tells the kernel to read single pages of mapped files, and not their neighbours too.
 
     For tables of which a call needs few rows: what is read ahead of them crowds out,
@@ -50,14 +50,25 @@ def read_no_more_than_asked(files: Container[str]) -> None:
 
     Args:
         files: Names, without folders.
+
+    Returns:
+        Where they are mapped: begin and end of each range.
     """
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "madvise"):
-        return
-    for line in (SELF / "maps").read_text().splitlines():
-        if line.rpartition("/")[2] in files:
-            begin, end = _range(line)
-            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_RANDOM)
+    lines = (SELF / "maps").read_text().splitlines()
+    found = tuple(_range(line) for line in lines if line.rpartition("/")[2] in files)
+    _advise(found, mmap.MADV_RANDOM)
+    return found
+
+
+def leave(ranges: Iterable[tuple[int, int]]) -> None:
+    """Takes pages of mapped files out of this process; what is touched again is mapped again.
+
+    The kernel maps the pages around one that is read, too, if it has them at hand.
+
+    Args:
+        ranges: Mapped for as long as this takes, and never written.
+    """
+    _advise(ranges, mmap.MADV_DONTNEED)
 
 
 def mappings(file: Path) -> set[tuple[int, int]]:
@@ -123,6 +134,13 @@ def _kept_libraries() -> set[str]:
             ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_NOLOAD | os.RTLD_NODELETE)
             kept.add(path)
     return kept
+
+
+def _advise(ranges: Iterable[tuple[int, int]], advice: int) -> None:
+    library = ctypes.CDLL(None)
+    if hasattr(library, "madvise"):
+        for begin, end in ranges:
+            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), advice)
 
 
 def _range(line: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edge_sdk.bundle.record import TensorSpec
 from edge_sdk.errors import EngineError, MissingEngineError
+from edge_sdk.runtime import process
 from edge_sdk.runtime.engine import Compilation, SessionOptions
 from edge_sdk.runtime.engines import tensorrt
 
@@ -140,12 +141,15 @@ class OnnxSession:
     Attributes:
         notes: What differs from what was asked for (providers that are not here).
         shares_weights: Another session over the same weights takes little memory.
+        tables: Where files are mapped, for as long as the session is open, of which a call
+            reads few rows.
     """
 
     def __init__(self, session: Any, notes: tuple[str, ...] = ()) -> None:
         self._session = session
         self.notes = notes
         self.shares_weights = False
+        self.tables: tuple[tuple[int, int], ...] = ()
         self._inputs = tuple(tensor_spec(node) for node in session.get_inputs())
         self._outputs = tuple(tensor_spec(node) for node in session.get_outputs())
         self._output_names = [spec.name for spec in self._outputs]
@@ -176,6 +180,10 @@ class OnnxSession:
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed while running the graph: {error}") from error
         return dict(zip(self._output_names, values, strict=True))
+
+    def rest(self) -> None:
+        """Takes rows of tables that were read out of memory; they are mapped again when read."""
+        process.leave(self.tables)
 
     def bind(self) -> OnnxBinding:
         """A call over buffers of the caller, with nothing bound yet."""

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 STAT = Path("/proc/stat")
 # Seconds between two looks: the kernel counts in hundredths.
@@ -86,7 +85,7 @@ class Cores:
         for count in (self._fewer, self._most):
             if len(self._took.get(count, ())) < TRIAL:
                 return count
-        return min(self._took, key=lambda count: median(self._took[count]))
+        return min(self._took, key=lambda count: sorted(self._took[count])[TRIAL // 2])
 
     def took(self, threads: int, seconds: float) -> None:
         """Notes what a token took with so many threads."""

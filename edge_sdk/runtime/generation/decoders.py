@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.record import Adapter
 from edge_sdk.errors import EdgeSdkError, InputError
+from edge_sdk.runtime.engine import RestingSession
 from edge_sdk.runtime.generation.adapters import GRAPH_SUFFIX, read_adapter
 from edge_sdk.runtime.generation.cores import Cores
 from edge_sdk.runtime.generation.decoder import Decoder
@@ -87,6 +88,12 @@ class Decoders:
         """Notes what the last token took."""
         if self._cores:
             self._cores.took(self._used, seconds)
+
+    def rest(self) -> None:
+        """Takes rows of tables that calls have read out of memory, where sessions can."""
+        for decoder in self._decoders.values():
+            if isinstance(decoder.session, RestingSession):
+                decoder.session.rest()
 
     def close(self) -> None:
         """Lets go of sessions, adapters and the KV cache; nothing is computed any more."""

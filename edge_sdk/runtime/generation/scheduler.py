@@ -47,6 +47,10 @@ class Scheduler(Turns):
     def _release(self) -> None:
         self._decoders.close()
 
+    def _give_back(self) -> None:
+        super()._give_back()
+        self._decoders.rest()
+
     def _admit(self) -> None:
         """Gives rows to waiting streams, first come, first served."""
         while (stream := self._next()) is not None:

@@ -2,7 +2,8 @@
 
 Whoever waits for a stream drives all of them: :meth:`Turns.advance` runs a step, or waits
 for the thread that is running one. A server may call :meth:`Turns.step` from a thread of
-its own instead. What a step computes is up to the kind of model.
+its own instead. Once nothing is asked for a while, memory that only answers need goes back
+to the kernel, on nobody's time. What a step computes is up to the kind of model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edge_sdk.errors import EdgeSdkError
+from edge_sdk.runtime import process
+from edge_sdk.runtime.generation.idle import Idle
 from edge_sdk.runtime.generation.stream import Request, Stream
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ class Turns(ABC):
         self._active: list[Stream] = []
         self._changed = threading.Condition()
         self._stepping = False
+        self._idle = Idle(self._rest)
+        self._rested = False
 
     def submit(self, request: Request) -> Stream:
         """Queues a request; it begins with the next step in which there is room for it."""
@@ -49,6 +54,7 @@ class Turns(ABC):
     def close(self) -> None:
         """Ends all streams, after the step that is running, and lets go of all memory."""
         with self._changed:
+            self._idle.end()
             self._changed.wait_for(lambda: not self._stepping)
             for stream in (*self._active, *self._waiting):
                 stream.finish("cancelled")
@@ -87,15 +93,38 @@ class Turns(ABC):
     def _release(self) -> None:
         """Lets go of what streams are computed with."""
 
+    def _give_back(self) -> None:
+        """Gives memory back that is of no use while nothing is computed."""
+        if not self._rested:  # opening and a first answer run code that nothing needs afterwards
+            process.drop_code()
+            self._rested = True
+        process.trim()
+
+    def _rest(self) -> None:
+        """Gives memory back in the place of a step, unless there is something to do."""
+        with self._changed:
+            if self._stepping or self._active or self._waiting:
+                return
+            self._stepping = True
+        try:
+            self._give_back()
+        finally:
+            with self._changed:
+                self._stepping = False
+                self._changed.notify_all()
+
     def _run_step(self) -> None:
         try:
             with self._changed:
+                self._idle.end()
                 self._retire()
             self._compute()
         finally:
             with self._changed:
                 self._retire()
                 self._stepping = False
+                if not (self._active or self._waiting):
+                    self._idle.begin()
                 self._changed.notify_all()
 
     def _next(self) -> Stream | None:

@@ -158,7 +158,8 @@ def _open_checked(
     session.shares_weights = True
     process.trim()
     # What is still mapped as it is, is the embedding table.
-    process.read_no_more_than_asked({hex_of(blob.digest) for blob in place.graph.weights})
+    raw = {hex_of(blob.digest) for blob in place.graph.weights}
+    session.tables = process.read_no_more_than_asked(raw)
     cases = [case for case in variant.record.golden if case.graph == place.graph.name]
     if index.witness:
         witness.compare(witness.testify(session, cases[0], place.blobs), index.witness)
