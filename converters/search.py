@@ -29,6 +29,7 @@ from converters.choose import (
 )
 from converters.costs import node_costs
 from converters.outcome import Outcome, Setbacks, row
+from converters.passes.base import is_rewrite
 from converters.recipes import SOURCE, families, family_of, prepare, split_steps
 from converters.share import quantized_share, with_steps
 from converters.stopwatch import Stopwatch
@@ -187,7 +188,8 @@ class Search:
     def _twin(self, built: Built) -> str | None:
         """Says so if this recipe comes down to one that was built before."""
         prepared = self.prepared[built.recipe.engine]
-        if not built.effective and len(built.recipe.steps) > len(prepared):
+        rest = built.recipe.steps[len(prepared) :]
+        if not built.effective and not all(is_rewrite(step.op) for step in rest):
             return "nothing in this model that it would change"
         key = built.format, msgspec.json.encode(built.effective, order="deterministic")
         first = self.graphs.setdefault(key, built.recipe.name)
