@@ -5,13 +5,16 @@ A full run writes ``converters/spread.json``, from which ``fit`` takes its range
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import msgspec
 import numpy as np
 
-from benchmarks.candidates import measure_all
+from benchmarks.candidates import Measured, measure_all
 from benchmarks.result import Outcome, Row
 from converters.fit import family_fit, gather
-from converters.fit_report import SPREAD, Ratios, Spread, load_spread
+from converters.fit_report import SPREAD, Ratios, Spread, store_spreads
 from converters.measure import machine
 from converters.predict import treatment
 from converters.recipes import families
@@ -20,53 +23,89 @@ from device_profiles.detect import detect
 from device_profiles.schema import Profile
 
 FIELDS = ("size", "peak", "latency")
+SURE = Ratios(p10=1.0, p90=1.0)
+# For predictions without a range.
+EXACT = Spread(
+    size=SURE, peak=SURE, latency=SURE, ttft=SURE, samples=0, models=(), machine="", engine=""
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One variant: measured over predicted.
+
+    Attributes:
+        model: What it was made of.
+        engine: What ran it.
+        size: As it ships.
+        peak: Memory of a fresh process, against ``fit``.
+        latency: One call.
+        plan: That memory against the variant's own plan.
+    """
+
+    model: str
+    engine: str
+    size: float
+    peak: float
+    latency: float
+    plan: float
 
 
 def run(quick: bool) -> Outcome:
-    """Predicts and measures every candidate of every benchmark model."""
+    """Predicts and measures every candidate of every benchmark model, on every engine."""
     profile = one_thread(detect())
-    ratios: dict[str, list[float]] = {field: [] for field in (*FIELDS, "plan")}
-    models: dict[str, None] = {}
-    for found in measure_all(profile, 0.2 if quick else 1.0):
-        rules = profile.quantization[found.source.kind]
-        recipe = families(profile, rules, found.target, ())[found.family][0]
-        facts = gather(found.source, found.dimensions)
-        predicted = family_fit(
-            facts, profile, found.target, found.family, treatment(recipe), load_spread()
-        )
-        ratios["size"].append(found.size_bytes / predicted.size_bytes.value)
-        ratios["peak"].append(found.peak_bytes / predicted.peak_bytes.value)
-        ratios["latency"].append(found.latency_ms / predicted.latency_ms.value)
-        ratios["plan"].append(found.peak_bytes / found.planned_bytes)
-        models[found.source.name] = None
-    here = machine()
-    spread = Spread(
-        **{field: _percentiles(ratios[field]) for field in FIELDS},
-        samples=len(ratios["size"]),
-        models=tuple(models),
-        machine=here.cpu,
-        engine=" and ".join(here.engines[name] for name in sorted(HOST_ENGINES.values())),
-    )
+    found = [compared(one, profile) for one in measure_all(profile, 0.2 if quick else 1.0)]
+    engines = {engine: [one for one in found if one.engine == engine]
+               for engine in HOST_ENGINES.values()}  # fmt: skip
     if not quick:
-        SPREAD.write_bytes(msgspec.json.format(msgspec.json.encode(spread), indent=2) + b"\n")
-    return Outcome(
-        rows=(
-            Row(
-                f"`fit` on {spread.samples} variants of {len(models)} models: measured / predicted,"
-                " tenth to ninetieth percentile",
-                "; ".join(f"{field} {_text(_percentiles(ratios[field]))}" for field in FIELDS),
-            ),
-            Row(
-                "memory plan of the same variants: measured / planned peak",
-                f"{_text(_percentiles(ratios['plan']))}; "
-                f"{np.mean(np.abs(np.array(ratios['plan']) - 1) <= 0.15):.0%} within 15 %",
-            ),
-        ),
-        figures={
-            f"{field}_p{percent}": round(float(np.percentile(values, percent)), 3)
-            for field, values in ratios.items()
+        store_spreads(SPREAD, {engine: spread_of(engine, own) for engine, own in engines.items()})
+    rows: list[Row] = []
+    figures: dict[str, float] = {}
+    for engine, own in engines.items():
+        rows += _rows(machine().engines[engine], own)
+        figures |= {
+            f"{engine}_{field}_p{percent}": round(float(np.percentile(_of(own, field), percent)), 3)
+            for field in (*FIELDS, "plan")
             for percent in (0, 10, 50, 90, 100)
-        },
+        }
+    return Outcome(rows=tuple(rows), figures=figures)
+
+
+def compared(found: Measured, profile: Profile) -> Compared:
+    """What was measured of a variant over what ``fit`` says of it."""
+    recipe = families(profile, profile.quantization[found.source.kind], found.target, ())[
+        found.family
+    ][0]
+    engine = HOST_ENGINES[found.target.format]
+    predicted = family_fit(
+        gather(found.source, found.dimensions),
+        profile,
+        found.target,
+        found.family,
+        treatment(recipe),
+        EXACT,
+    )
+    return Compared(
+        model=found.source.name,
+        engine=engine,
+        size=found.size_bytes / predicted.size_bytes.value,
+        peak=found.peak_bytes / predicted.peak_bytes.value,
+        latency=found.latency_ms / predicted.latency_ms.value,
+        plan=found.peak_bytes / found.planned_bytes,
+    )
+
+
+def spread_of(engine: str, found: Sequence[Compared]) -> Spread:
+    """The range that predictions for one engine have shown."""
+    here = machine()
+    return Spread(
+        size=_percentiles(_of(found, "size")),
+        peak=_percentiles(_of(found, "peak")),
+        latency=_percentiles(_of(found, "latency")),
+        samples=len(found),
+        models=tuple(dict.fromkeys(one.model for one in found)),
+        machine=here.cpu,
+        engine=here.engines[engine],
     )
 
 
@@ -75,10 +114,32 @@ def one_thread(profile: Profile) -> Profile:
     return msgspec.structs.replace(profile, cpu=msgspec.structs.replace(profile.cpu, threads=1))
 
 
-def _percentiles(values: list[float]) -> Ratios:
+def _rows(engine: str, found: Sequence[Compared]) -> list[Row]:
+    models = {one.model for one in found}
+    plan = _of(found, "plan")
+    within = np.mean(np.abs(np.array(plan) - 1) <= 0.15)
+    return [
+        Row(
+            f"`fit` on {len(found)} variants of {len(models)} models with {engine}: "
+            "measured / predicted, tenth to ninetieth percentile",
+            "; ".join(f"{field} {_text(_of(found, field))}" for field in FIELDS),
+        ),
+        Row(
+            "memory plan of the same variants: measured / planned peak",
+            f"{_text(plan)}; {within:.0%} within 15 %",
+        ),
+    ]
+
+
+def _of(found: Sequence[Compared], field: str) -> list[float]:
+    return [getattr(one, field) for one in found]
+
+
+def _percentiles(values: Sequence[float]) -> Ratios:
     p10, p90 = (round(float(value), 3) for value in np.percentile(values, (10, 90)))
     return Ratios(p10=p10, p90=p90)
 
 
-def _text(ratios: Ratios) -> str:
+def _text(values: Sequence[float]) -> str:
+    ratios = _percentiles(values)
     return f"{ratios.p10:.2f} to {ratios.p90:.2f}"

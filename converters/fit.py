@@ -25,7 +25,7 @@ from converters.fit_report import (
     Spread,
     family_verdict,
     known_targets,
-    load_spread,
+    load_spreads,
     profile_summary,
     ranged,
     uncovered,
@@ -38,7 +38,7 @@ from converters.seq2seq.source import Seq2SeqSource
 from converters.shapes import bind
 from converters.share import with_steps
 from converters.source import Source, open_source, quiet
-from converters.target import Target
+from converters.target import HOST_ENGINES, Target
 from device_profiles.loader import load_profile
 from device_profiles.schema import Profile, RecipeFamily
 from edge_sdk.bundle.record import MemoryPlan, NodeCost, TensorSpec
@@ -99,7 +99,7 @@ def fit(
         )
     sizes = {**default_dimensions(source.inputs), **(dimensions or {})}
     _check_dimensions(source, sizes)
-    facts, spread = gather(source, sizes), load_spread()
+    facts, spreads = gather(source, sizes), load_spreads()
     return FitReport(
         source=str(path),
         kind=source.kind,
@@ -107,8 +107,8 @@ def fit(
         gflops=round(sum(cost.flops for cost in facts.costs) / 1e9, 9),
         dimensions=sizes,
         unknown_nodes=facts.unknown,
-        profiles=tuple(profile_fit(facts, profile, spread) for profile in known),
-        spread=spread,
+        profiles=tuple(profile_fit(facts, profile, spreads) for profile in known),
+        spreads=spreads,
         seconds=round(time.monotonic() - started, 2),
     )
 
@@ -127,11 +127,18 @@ def gather(source: Source, dimensions: Mapping[str, int]) -> Facts:
     )
 
 
-def profile_fit(facts: Facts, profile: Profile, spread: Spread) -> ProfileFit:
-    """The predictions for one profile."""
+def profile_fit(facts: Facts, profile: Profile, spreads: Mapping[str, Spread]) -> ProfileFit:
+    """The predictions for one profile, each with the range of the engine that reads its format."""
     rules = profile.quantization[facts.source.kind]
     found = tuple(
-        family_fit(facts, profile, target, name, predict.treatment(variants[0]), spread)
+        family_fit(
+            facts,
+            profile,
+            target,
+            name,
+            predict.treatment(variants[0]),
+            spreads[HOST_ENGINES[target.format]],
+        )
         for target in known_targets(profile)
         for name, variants in families(profile, rules, target, prepare(profile, target)).items()
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +43,7 @@ class Spread(Frozen, frozen=True, kw_only=True):
         samples: Number of variants measured.
         models: The models they were made of.
         machine: Where they were measured.
-        engine: Engines and versions.
+        engine: Engine and version.
         ttft: For decoders, of the time to the first token.
     """
 
@@ -131,7 +131,7 @@ class FitReport(Frozen, frozen=True, kw_only=True):
             ``context`` and ``prompt``, in tokens.
         unknown_nodes: Nodes whose cost could not be computed; the prediction is too low by them.
         profiles: One entry per profile.
-        spread: Where the ranges come from.
+        spreads: Engine -> where the ranges of its predictions come from.
         seconds: Time taken.
     """
 
@@ -142,7 +142,7 @@ class FitReport(Frozen, frozen=True, kw_only=True):
     dimensions: dict[str, int]
     unknown_nodes: int
     profiles: tuple[ProfileFit, ...]
-    spread: Spread
+    spreads: dict[str, Spread]
     seconds: float
     schema: str = "org.edge-sdk.fit/1"
 
@@ -218,6 +218,11 @@ def uncovered(profile: Profile) -> str:
     return f"predicted for the CPU, without {accelerator}" if accelerator else ""
 
 
-def load_spread(file: Path = SPREAD) -> Spread:
-    """How far predictions were off on the benchmark models."""
-    return msgspec.json.decode(file.read_bytes(), type=Spread)
+def load_spreads(file: Path = SPREAD) -> dict[str, Spread]:
+    """Engine -> how far predictions were off on the benchmark models."""
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Spread])
+
+
+def store_spreads(file: Path, spreads: Mapping[str, Spread]) -> None:
+    """Writes what :func:`load_spreads` reads."""
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(spreads), indent=2) + b"\n")

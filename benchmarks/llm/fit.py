@@ -10,14 +10,15 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from benchmarks.fit import EXACT
 from benchmarks.llm import assets, speed
-from benchmarks.llm.contest import Contestant, contest, prompt_of, running
+from benchmarks.llm.contest import contest, prompt_of, running
 from benchmarks.llm.model import SHAPES
 from benchmarks.result import Outcome, Row
 from converters.decoder.candidates import spec_from
-from converters.decoder.fit import SPREAD, ask, family_fit
+from converters.decoder.fit import ENGINE, SPREAD, ask, family_fit
 from converters.decoder.source import DecoderSource
-from converters.fit_report import FamilyFit, Ratios, Spread
+from converters.fit_report import FamilyFit, Ratios, Spread, store_spreads
 from converters.measure import machine
 from converters.source import open_source
 from device_profiles.detect import detect
@@ -29,7 +30,6 @@ from edge_sdk.bundle.record import Recipe
 RECIPES = ("int4-b32", "int4-b128", "int4-b256", "int8-b128")
 SHAPES_OF = {True: ("135m",), False: ("135m", "360m")}
 FIELDS = ("size", "peak", "latency", "ttft")
-EXACT = Ratios(p10=1.0, p90=1.0)
 
 
 def run(quick: bool) -> Outcome:
@@ -49,7 +49,7 @@ def run(quick: bool) -> Outcome:
         engine=here.engines["onnx"],
     )
     if not quick:
-        SPREAD.write_bytes(msgspec.json.format(msgspec.json.encode(spread), indent=2) + b"\n")
+        store_spreads(SPREAD, {ENGINE: spread})
     within = np.mean(np.abs(np.array(ratios["latency"] + ratios["ttft"]) - 1) <= 0.25)
     return Outcome(
         rows=(
@@ -100,7 +100,7 @@ def compare(shape: str, profile: Profile, rounds: int) -> Iterator[tuple[float, 
         weights = sum(blob.size for graph in variant.record.graphs[:1] for blob in graph.weights)
         yield (
             weights / fit.size_bytes.value,
-            peak(everyone[RECIPES.index(recipe)], shape) / fit.peak_bytes.value,
+            peak(shape, recipe) / fit.peak_bytes.value,
             1e3 / series.tokens_per_second[0] / fit.latency_ms.value,
             series.ttft_ms[0] / fit.decoder.ttft_ms.value,
         )
@@ -110,15 +110,18 @@ def predict(shape: str, recipe: str, profile: Profile) -> FamilyFit:
     """What ``fit`` says of one candidate, with the context and prompt of the measurement."""
     source = open_source(assets.source(shape))
     assert isinstance(source, DecoderSource)
-    exact = Spread(size=EXACT, peak=EXACT, latency=EXACT, ttft=EXACT, samples=0, models=(),
-                   machine="", engine="")  # fmt: skip
-    question = ask(source, {"context": speed.CONTEXT, "prompt": speed.PROMPT}, exact)
+    question = ask(source, {"context": speed.CONTEXT, "prompt": speed.PROMPT}, EXACT)
     spec = spec_from(Recipe(name=recipe), source.architecture, source.weights)
     return family_fit(question, profile, spec)
 
 
-def peak(contestant: Contestant, shape: str) -> int:
-    """Peak memory of a fresh process that fills its context."""
+def peak(shape: str, recipe: str) -> int:
+    """Peak memory of a fresh process that fills its context.
+
+    With one thread: beside a busy core others would be tried, by a second session that maps the
+    same weights, and such pages are counted twice.
+    """
+    contestant = assets.edge(recipe, assets.bundle(shape, recipe), threads=1, context=speed.CONTEXT)
     with running([contestant]) as workers:
         [worker] = workers.values()
         worker.turn(prompt_of(speed.CONTEXT - 8, SHAPES[shape].vocab), 8)

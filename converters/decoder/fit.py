@@ -25,7 +25,7 @@ from converters.fit_report import (
     Ratios,
     Spread,
     family_verdict,
-    load_spread,
+    load_spreads,
     profile_summary,
     ranged,
     uncovered,
@@ -35,6 +35,7 @@ from edge_sdk.errors import InputError
 from edge_sdk.runtime.generation.memory import KvType, kv_per_token
 
 SPREAD = Path(__file__).with_name("spread.json")
+ENGINE = "onnx"  # no other runs decoders
 CONTEXT, PROMPT = 2048, 128
 KV_TYPES: tuple[KvType, ...] = ("float32", "int8")
 
@@ -74,7 +75,7 @@ def fit_decoder(
     Raises:
         InputError: A dimension is unknown or out of range.
     """
-    question = ask(source, dimensions, load_spread(SPREAD))
+    question = ask(source, dimensions, load_spreads(SPREAD)[ENGINE])
     matrices = costs.matrices(source.architecture, WeightPlan(WeightFormat(32)))
     return FitReport(
         source=str(source.path),
@@ -84,7 +85,7 @@ def fit_decoder(
         dimensions={"context": question.context, "prompt": question.prompt},
         unknown_nodes=0,
         profiles=tuple(profile_fit(question, profile) for profile in profiles),
-        spread=question.spread,
+        spreads={ENGINE: question.spread},
         seconds=round(time.monotonic() - started, 2),
     )
 

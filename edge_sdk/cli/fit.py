@@ -72,12 +72,12 @@ def render(report: FitReport) -> str:
         lines += ["", _headline(profile), table(header, rows)]
         if profile.note:
             lines.append(f"note: {profile.note}")
-    spread = report.spread
-    lines += [
-        "",
+    lines.append("")
+    lines += (
         f"Ranges: what {spread.samples} variants of {len(spread.models)} benchmark models showed "
-        f"on {spread.machine} with {spread.engine}.",
-    ]
+        f"on {spread.machine} with {spread.engine}."
+        for spread in report.spreads.values()
+    )
     return "\n".join(lines)
 
 

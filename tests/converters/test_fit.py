@@ -10,12 +10,12 @@ import pytest
 from benchmarks.models import encoder, resnet8, visual_wake_words
 from converters import predict
 from converters.fit import default_dimensions, fit, gather, profile_fit
-from converters.fit_report import FitReport, Range, Ratios, judge, load_spread
+from converters.fit_report import FitReport, Range, Ratios, judge, load_spreads
 from converters.materialize import save
 from converters.passes.base import Context, build
 from converters.recipes import families
 from converters.source import open_source
-from converters.target import targets
+from converters.target import HOST_ENGINES, targets
 from converters.workshop import shipped_bytes
 from device_profiles.loader import load_profile
 from edge_sdk.bundle.record import Recipe, TensorSpec
@@ -90,7 +90,7 @@ def test_nothing_is_likely_where_nothing_fits(model):
         profile, memory=msgspec.structs.replace(profile.memory, model_budget_mib=32)
     )
     source = open_source(model)
-    found = profile_fit(gather(source, default_dimensions(source.inputs)), tiny, load_spread())
+    found = profile_fit(gather(source, default_dimensions(source.inputs)), tiny, load_spreads())
     assert found.likely is None
     assert {family.verdict for family in found.families} == {"no"}
     assert "MiB of memory short" in found.families[0].reason
@@ -178,12 +178,28 @@ def test_an_unknown_dimension_names_those_there_are(model):
 
 
 def test_the_committed_spread_comes_from_measurements():
-    spread = load_spread()
-    assert spread.samples > 20
-    assert len(spread.models) > 5
-    for ratios in (spread.size, spread.peak, spread.latency):
-        assert isinstance(ratios, Ratios)
-        assert 0 < ratios.p10 < ratios.p90 < 5
+    spreads = load_spreads()
+    assert spreads.keys() == set(HOST_ENGINES.values())
+    for spread in spreads.values():
+        assert spread.samples > 20
+        assert len(spread.models) > 5
+        for ratios in (spread.size, spread.peak, spread.latency):
+            assert isinstance(ratios, Ratios)
+            assert 0 < ratios.p10 < ratios.p90 < 5
+
+
+def test_every_engines_predictions_have_its_own_range(model):
+    source, wide = open_source(model), Ratios(p10=0.5, p90=3.0)
+    spreads = load_spreads()
+    spreads["litert"] = msgspec.structs.replace(spreads["litert"], size=wide, latency=wide)
+    facts = gather(source, default_dimensions(source.inputs))
+    found = profile_fit(facts, load_profile("x86-64"), spreads).families
+    on_litert = {family.recipe for family in found if family.recipe.endswith("@litert")}
+    assert on_litert
+    for family in found:
+        for figure in (family.size_bytes, family.latency_ms):
+            is_wide = figure.high / figure.value == pytest.approx(3.0)
+            assert is_wide == (family.recipe in on_litert)
 
 
 def test_json_is_one_documented_object(model, capsys):
@@ -202,7 +218,7 @@ def test_the_table_names_ranges_and_where_they_come_from(model, capsys):
     text = capsys.readouterr().out
     assert "likely" in text and "MiB" in text
     assert "without TensorrtExecutionProvider" in text
-    assert load_spread().machine in text
+    assert all(spread.engine in text for spread in load_spreads().values())
 
 
 def test_a_wrong_dimension_option_is_refused(model, capsys):

@@ -14,7 +14,7 @@ from converters.decoder.memory import memory_plan
 from converters.decoder.weights import WeightFormat, WeightPlan
 from converters.decoder.workshop import shipped_bytes
 from converters.fit import fit
-from converters.fit_report import FitReport, load_spread
+from converters.fit_report import FitReport, load_spreads
 from converters.source import open_source
 from device_profiles.loader import load_profile
 from edge_sdk.cli.main import main
@@ -83,7 +83,7 @@ def test_long_prompts_take_longer_and_half_of_a_profile_too(source):
 
 def test_the_cache_is_int8_where_float_exceeds_the_budget(source):
     profile = load_profile("x86-64")
-    question = ask(source, {"context": 1024}, load_spread(SPREAD))
+    question = ask(source, {"context": 1024}, load_spreads(SPREAD)["onnx"])
     (spec,) = specs_of("fp32", source.architecture, source.weights)
     kv, roomy = cache(question, profile, spec)
     assert kv == "float32"
@@ -98,7 +98,7 @@ def test_the_cache_is_int8_where_float_exceeds_the_budget(source):
 
 def test_a_family_is_shown_by_its_quickest_candidate(source):
     profile = load_profile("x86-64")
-    question = ask(source, {}, load_spread(SPREAD))
+    question = ask(source, {}, load_spreads(SPREAD)["onnx"])
     found = profile_fit(question, profile)
     assert [family.recipe for family in found.families] == ["int4-block", "int8-block", "fp32"]
     shown = found.families[0]
@@ -125,7 +125,7 @@ def test_weights_are_not_read(folder, tmp_path):
 )
 def test_dimensions_out_of_range_are_refused(source, dimensions):
     with pytest.raises(InputError, match="prompt < context <= 2048"):
-        ask(source, dimensions, load_spread(SPREAD))
+        ask(source, dimensions, load_spreads(SPREAD)["onnx"])
 
 
 def test_json_is_one_documented_object(folder, capsys):
@@ -165,7 +165,7 @@ def test_a_360m_model_fits_a_board_of_512_mb_with_a_context_of_2048(source):
         source.generation, layers=shape.layers, kv_heads=shape.kv_heads, head_dim=shape.head_dim
     )
     large = replace(source, architecture=architecture, generation=generation)
-    question = ask(large, {"context": 2048}, load_spread(SPREAD))
+    question = ask(large, {"context": 2048}, load_spreads(SPREAD)["onnx"])
     found = profile_fit(question, load_profile("board-512mb"))
     assert found.likely == "int4-block"
     assert found.families[0].decoder is not None
