@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from converters.toolchains import Pythons, Toolchain
+from converters.toolchains import Environment, Pythons, Toolchain
 
 SCRIPT = Path(__file__).with_name("tools.py")
 PYTHONS = Pythons((3, 11), (3, 15))
@@ -55,6 +56,23 @@ def offline(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     return cache
+
+
+@pytest.fixture(scope="session")
+def built(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the one toolchain in it."""
+    cache = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_SDK_CACHE", str(cache))
+        Environment(TINY).install(lambda message: None, wheels)
+    return cache
+
+
+@pytest.fixture
+def installed(built: Path, offline: Path) -> Environment:
+    """The tiny toolchain, there already: a copy, because building one takes seconds."""
+    shutil.copytree(built, offline, symlinks=True)
+    return Environment(TINY)
 
 
 def changed(**fields: object) -> Toolchain:

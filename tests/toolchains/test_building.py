@@ -90,29 +90,28 @@ def test_a_missing_python_is_named_with_what_to_install(offline: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["marker", "python"])
-def test_a_torn_environment_is_built_anew(offline: Path, damage: str) -> None:
-    environment = Environment(TINY)
-    environment.install(quiet)
-    (environment.folder / "rest").touch()
+def test_a_torn_environment_is_built_anew(installed: Environment, damage: str) -> None:
+    assert installed.state == "installed"
+    (installed.folder / "rest").touch()
     if damage == "marker":
-        (environment.folder / MARKER).write_text("{")
+        (installed.folder / MARKER).write_text("{")
     else:  # uninstalled by the system
-        environment.python.unlink()
-    assert environment.state == "torn"
-    assert environment.call("look", {}, quiet)["answer"] == 42
-    assert not (environment.folder / "rest").exists()
+        installed.python.unlink()
+    assert installed.state == "torn"
+    assert installed.call("look", {}, quiet)["answer"] == 42
+    assert not (installed.folder / "rest").exists()
 
 
-@pytest.mark.parametrize("moment", ["building", "unpacking", "checking"])
-def test_a_build_that_was_killed_is_built_anew(offline: Path, moment: str) -> None:
+def test_a_build_that_was_killed_is_built_anew(offline: Path) -> None:
     environment = Environment(TINY)
-    with start("look", {}) as caller:
-        assert caller.stdout is not None
-        while moment not in (line := caller.stdout.readline()):
-            assert line, f"it never came to {moment}"
-        os.kill(caller.pid, signal.SIGKILL)
-    assert caller.returncode == -signal.SIGKILL
-    assert environment.state != "installed"
+    for moment in ("building", "unpacking", "checking"):
+        with start("look", {}) as caller:
+            assert caller.stdout is not None
+            while moment not in (line := caller.stdout.readline()):
+                assert line, f"it never came to {moment}"
+            os.kill(caller.pid, signal.SIGKILL)
+        assert caller.returncode == -signal.SIGKILL
+        assert environment.state != "installed"
     assert environment.call("look", {}, quiet)["answer"] == 42
 
 
@@ -129,50 +128,46 @@ def test_two_processes_build_one_environment(offline: Path) -> None:
     assert BUILDING not in other
 
 
-def test_what_is_in_use_is_not_removed(offline: Path, tmp_path: Path) -> None:
-    environment = Environment(TINY)
+def test_what_is_in_use_is_not_removed(installed: Environment, tmp_path: Path) -> None:
     file = tmp_path / "ids"
     with start("sleep", {"file": str(file)}) as caller:
         assert caller.stdout is not None
         while caller.stdout.readline() != "asleep\n":
             assert caller.poll() is None
         with pytest.raises(ToolchainError, match="is in use"):
-            remove(environment.folder)
+            remove(installed.folder)
         caller.terminate()
     until(lambda: not any(map(alive, processes(file))))  # they hold the lock a moment longer
-    assert environment.state == "installed"
-    assert remove(environment.folder) > 0
-    assert environment.state == "absent"
+    assert installed.state == "installed"
+    assert remove(installed.folder) > 0
+    assert installed.state == "absent"
 
 
-def test_environments_of_other_pins_are_found_as_leftovers(offline: Path) -> None:
-    old, new = Environment(changed(constraints=("x==1",))), Environment(TINY)
-    old.install(quiet)
-    assert leftovers([new]) == (old.folder,)
-    assert leftovers([new, old]) == ()
+def test_environments_of_other_pins_are_found_as_leftovers(installed: Environment) -> None:
+    new = Environment(changed(constraints=("x==1",)))
+    assert leftovers([new]) == (installed.folder,)
+    assert leftovers([new, installed]) == ()
 
 
-def test_what_a_tool_made_is_made_once(offline: Path) -> None:
-    environment, calls = Environment(TINY), []
+def test_what_a_tool_made_is_made_once(installed: Environment) -> None:
+    calls = []
 
     def make(folder: Path) -> None:
         calls.append(folder)
         (folder / "result").write_text("made")
 
-    first, second = (environment.cached("key", make, quiet) for _ in range(2))
+    first, second = (installed.cached("key", make, quiet) for _ in range(2))
     assert first == second
     assert (first / "result").read_text() == "made"
     assert len(calls) == 1
-    assert environment.cached("other", make, quiet) != first
+    assert installed.cached("other", make, quiet) != first
 
 
-def test_what_failed_to_be_made_leaves_nothing(offline: Path) -> None:
-    environment = Environment(TINY)
-
+def test_what_failed_to_be_made_leaves_nothing(installed: Environment) -> None:
     def fail(folder: Path) -> None:
         (folder / "half").touch()
         raise EdgeSdkError("no")
 
     with pytest.raises(EdgeSdkError):
-        environment.cached("key", fail, quiet)
-    assert [path.suffix for path in (environment.folder / "cache").iterdir()] == [".lock"]
+        installed.cached("key", fail, quiet)
+    assert [path.suffix for path in (installed.folder / "cache").iterdir()] == [".lock"]

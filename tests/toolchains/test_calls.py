@@ -14,7 +14,6 @@ import pytest
 
 from converters.toolchains import Environment
 from edge_sdk.errors import ToolchainError
-from tests.toolchains.conftest import TINY
 from tests.transport.waiting import until
 
 pytestmark = pytest.mark.converts
@@ -24,24 +23,8 @@ def quiet(message: str) -> None:
     pass
 
 
-@pytest.fixture(scope="module")
-def cache(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def environment(
-    cache: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch, offline: Path
-) -> Environment:
-    """One environment for all tests of this file."""
-    monkeypatch.setenv("EDGE_SDK_CACHE", str(cache))
-    found = Environment(TINY)
-    found.install(quiet)
-    return found
-
-
 def test_a_tool_sees_its_own_packages_and_nothing_of_the_callers(
-    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
@@ -50,27 +33,27 @@ def test_a_tool_sees_its_own_packages_and_nothing_of_the_callers(
         monkeypatch.setenv(name, str(foreign))
     monkeypatch.chdir(foreign)
     said: list[str] = []
-    found = environment.call("look", {"α": [1, None]}, said.append)
+    found = installed.call("look", {"α": [1, None]}, said.append)
     assert (found["given"], found["answer"], said) == ({"α": [1, None]}, 42, ["half way"])
-    assert found["prefix"] == str(environment.folder)
+    assert found["prefix"] == str(installed.folder)
     ours = [p for p in sys.path if p.endswith("site-packages")]
     assert ours
     assert not {str(foreign), "", *ours} & set(found["path"])
     assert not {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"} & set(found["variables"])
 
 
-def test_what_a_tool_raises_is_in_the_error(environment: Environment) -> None:
+def test_what_a_tool_raises_is_in_the_error(installed: Environment) -> None:
     with pytest.raises(ToolchainError, match="RuntimeError: the layer is missing") as caught:
-        environment.call("fail", {}, quiet)
+        installed.call("fail", {}, quiet)
     assert caught.value.where == "toolchain 'tiny'"
 
 
 @pytest.mark.parametrize(("tool", "said"), [("disappear", "gave no result"), ("no", "'no'")])
 def test_a_tool_that_does_not_answer_is_an_error(
-    environment: Environment, tool: str, said: str
+    installed: Environment, tool: str, said: str
 ) -> None:
     with pytest.raises(ToolchainError, match=said):
-        environment.call(tool, {}, quiet)
+        installed.call(tool, {}, quiet)
 
 
 def processes(file: Path) -> list[int]:
@@ -86,17 +69,17 @@ def alive(process: int) -> bool:
 
 
 def test_a_tool_that_takes_too_long_is_killed_with_its_children(
-    environment: Environment, tmp_path: Path
+    installed: Environment, tmp_path: Path
 ) -> None:
     file = tmp_path / "ids"
     with pytest.raises(ToolchainError, match=r"it may take 2 s"):
-        environment.call("sleep", {"file": str(file)}, quiet, timeout=2)
+        installed.call("sleep", {"file": str(file)}, quiet, timeout=2)
     until(lambda: not any(map(alive, processes(file))))
 
 
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_caller_ends_the_tool_and_its_children(
-    environment: Environment, tmp_path: Path, exception: type[BaseException]
+    installed: Environment, tmp_path: Path, exception: type[BaseException]
 ) -> None:
     file = tmp_path / "ids"
 
@@ -105,7 +88,7 @@ def test_an_interrupted_caller_ends_the_tool_and_its_children(
         raise exception
 
     with pytest.raises(exception):
-        environment.call("sleep", {"file": str(file)}, interrupt)
+        installed.call("sleep", {"file": str(file)}, interrupt)
     until(lambda: not any(map(alive, processes(file))))
 
 
@@ -121,7 +104,7 @@ def start(tool: str, request: object) -> subprocess.Popen[str]:
     )
 
 
-def test_a_killed_caller_takes_the_tool_along(environment: Environment, tmp_path: Path) -> None:
+def test_a_killed_caller_takes_the_tool_along(installed: Environment, tmp_path: Path) -> None:
     file = tmp_path / "ids"
     with start("sleep", {"file": str(file)}) as caller:
         assert caller.stdout is not None
