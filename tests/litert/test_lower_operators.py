@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from tests.litert.agreement import assert_agrees, network
+from converters.litert import lower
+from edge_sdk.errors import UnsupportedOperatorError
+from edge_sdk.runtime.engine import SessionOptions
+from edge_sdk.runtime.engines.litert import LiteRtEngine
+from tests.litert.agreement import assert_agrees, error, expected, network
 
 pytestmark = pytest.mark.converts
 
@@ -413,3 +419,38 @@ def test_operator_of_fixed_sizes_agrees(name: str) -> None:
 def test_operator_with_an_open_batch_agrees(name: str) -> None:
     body, feeds, options = CASES[name]
     assert_agrees(network(body, feeds, free="0", **options), feeds)
+
+
+@pytest.mark.parametrize(
+    ("rank", "shape", "free"),
+    [(0, (1, 1), "0"), (1, (5, 1), "0"), (1, (1, 1, 3), "0"), (2, (5, 1, 2), "0")],
+)
+def test_squeeze_without_axes_drops_as_many_as_the_model_says(
+    tmp_path: Path, rank: int, shape: tuple[int, ...], free: str
+) -> None:
+    feeds = {"x": f(*shape)}
+    body = "s = Squeeze(x) n = Neg(s) y = Mul(n, two)"
+    model = network(body, feeds, free=free, two=np.float32(2))
+    model.graph[0].outputs[0].shape = model.graph[1].outputs[0].shape = None
+    model.graph.outputs[0].shape = ir.Shape([None] * rank)
+    file = tmp_path / "squeeze.tflite"
+    file.write_bytes(lower(model))
+    got = LiteRtEngine().open(file, SessionOptions()).run(feeds)
+    assert error(got, expected(model, feeds)) == 0
+
+
+def test_squeeze_without_axes_that_could_drop_either_of_two_is_refused() -> None:
+    model = network("y = Squeeze(x)", {"x": f(1, 3, 2)}, free="01")
+    model.graph.outputs[0].shape = ir.Shape([None, 2])
+    with pytest.raises(UnsupportedOperatorError, match="which axes it drops"):
+        lower(model)
+
+
+def test_slice_to_the_end_of_one_axis_and_the_size_of_another_agrees() -> None:
+    """As a ``.tflite`` file's mask comes: the end beyond all sizes, joined to one known later."""
+    body = """n = Shape<start = 1>(x) e = Concat<axis = 0>(all, n) t = Slice(table, zeros, e, axes)
+              r = Reshape(t, s) y = Add(x, r)"""
+    constants = {"table": f(1, 32), "all": i(2**31 - 1), "zeros": i(0, 0), "axes": i(0, 1)}
+    feeds, longer = {"x": f(3, 7)}, {"x": f(3, 20)}
+    model = network(body, feeds, free="1", s=i(1, -1), **constants)
+    assert_agrees(model, feeds, longer)

@@ -20,6 +20,10 @@ from converters.litert.tensors import (
     size_of,
 )
 from converters.litert.values import Held, computed
+from converters.passes.graph_tools import static_shape
+
+# What keeps the shape of its one operand, or of the one that is no scalar.
+ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Relu", "Exp", "Log", "Neg", "Cast"}
 
 
 @lowers("Transpose", codes="moving")
@@ -89,11 +93,35 @@ def _squeeze(call: Call) -> None:
     shape, perm = call.shape(), call.held(0).perm
     axes = call.known("axes", 1)
     if axes is None:
-        axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+        axes = _axes_of_one(call, shape)
     dropped = {axis % len(shape) for axis in axes}
     left = [axis for axis in range(len(shape)) if axis not in dropped]
     tensor = call.squeeze(call.tensor(0, perm), [perm.index(axis) for axis in dropped])
     call.give(tensor, tuple(left.index(axis) for axis in perm if axis not in dropped))
+
+
+def _declared_rank(value: ir.Value) -> int | None:
+    """The rank of a value, or of the output that it becomes by numbers alone."""
+    while value.shape is None and len(value.uses()) == 1:
+        node = next(iter(value.uses())).node
+        others = [other for other in node.inputs if other is not value]
+        scalars = all(other is not None and static_shape(other) == () for other in others)
+        if node.op_type not in ELEMENTWISE or not scalars:
+            return None
+        value = node.outputs[0]
+    return None if value.shape is None else len(value.shape)
+
+
+def _axes_of_one(call: Call, shape: Shape) -> tuple[int, ...]:
+    """The axes that are 1; the rank of the result says whether free ones are among them."""
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    rank = _declared_rank(call.node.outputs[0])
+    if rank is None or rank == len(shape) - len(axes):
+        return axes
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1 or not isinstance(size, int))
+    if rank == len(shape) - len(axes):
+        return axes
+    raise call.unsupported("which axes it drops is known only at run time")
 
 
 @lowers("Unsqueeze", codes="moving")
