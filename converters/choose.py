@@ -159,7 +159,9 @@ def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str
     if allowed:
         best = max(allowed, key=lambda c: value(c, limits))
         return best, "slower than the source, but nothing quicker holds the limits"
-    closest = min(candidates, key=lambda c: c.agreement.drop, default=None)
+    engines = limits.engines
+    able = [c for c in candidates if not engines or c.built.recipe.engine in engines]
+    closest = min(able or candidates, key=lambda c: c.agreement.drop, default=None)
     if closest is None:
         return None, "no candidate could be built"
     return None, f"closest is {closest.name}: {objection(closest, limits)}"

@@ -52,6 +52,15 @@ def test_nan_drop_is_an_objection():
     assert objection(judged("nan", drop=float("nan")), LIMITS)
 
 
+def test_what_is_closest_runs_on_an_engine_of_the_profile():
+    limits = replace(LIMITS, engines=frozenset({"litert"}))
+    wrong = judged("fp32@litert", drop=0.5)
+    wrong = replace(wrong, built=replace(wrong.built, recipe=Recipe(name="fp32", engine="litert")))
+    best, reason = choose([judged("source"), wrong], limits)
+    assert best is None
+    assert "closest is fp32" in reason and "exceeds --max-drop" in reason
+
+
 def test_slower_than_source_is_chosen_only_if_nothing_else_fits_memory():
     slow = judged("slow", speedup=0.5, size=10)
     best, _ = choose([judged("source"), slow], LIMITS)
