@@ -91,6 +91,7 @@ CASES = (
     Case(Step(op="fuse-gelu"), encoder),
     Case(Step(op="fold-attention-scale"), scaled_convolutions),
     Case(Step(op="residual-sum"), encoder, ATTENTION),
+    Case(Step(op="fuse-attention"), encoder, ATTENTION),
     Case(Step(op="merge-projections"), encoder, ATTENTION, then=("dynamic-int8",)),
     Case(Step(op="store-small"), encoder, ATTENTION),
 )

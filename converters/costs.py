@@ -193,6 +193,25 @@ def _einsum(node: ir.Node, shapes: list[Shape | None], output: Shape) -> int:
     return 2 * prod(sizes.values())
 
 
+def _attention(node: ir.Node, shapes: list[Shape | None], output: Shape) -> int:
+    """Scores and the mixture of values; the softmax between them."""
+    query, scores = shapes[0], _scores(node)
+    if query is None or scores is None:
+        return 0
+    heads = scores[1]
+    width = query[-1] + output[-1] if len(query) == 3 else heads * (query[-1] + output[-1])
+    return prod(scores) * (2 * width // heads + PER_ELEMENT["Softmax"])
+
+
+def _scores(node: ir.Node) -> Shape | None:
+    """Shape of what an ``Attention`` computes inside: [batch, head, query, key]."""
+    query, key = (static_shape(value) for value in node.inputs[:2])
+    if query is None or key is None or node.op_type != "Attention" or node.domain:
+        return None
+    heads = node.attributes.get_int("q_num_heads", 0) if len(query) == 3 else query[1]
+    return (query[0], heads, query[-2], key[-2]) if heads else None
+
+
 def _pool(node: ir.Node, shapes: list[Shape | None], output: Shape) -> int:
     kernel: Sequence[int] = node.attributes.get_ints("kernel_shape") or ()
     return prod(output) * prod(kernel)
@@ -203,6 +222,7 @@ _RULES = {
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"), _product),
     **dict.fromkeys(GATES, _recurrence),
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), _pool),
+    "Attention": _attention,
     "Einsum": _einsum,
 }
 
@@ -242,7 +262,7 @@ class _Liveness:
             new = sum(self._bytes(value) for value in node.outputs if self._root(value) is value)
             reused = new if new in ending and node.op_type not in _RULES else 0
             inner = [_Liveness(graph).peak() for graph in subgraphs(node)]
-            peak = max(peak, alive + new - reused + max(inner, default=0))
+            peak = max(peak, alive + new - reused + max(inner, default=_scratch(node)))
             alive += new - sum(ending)
         return peak
 
@@ -272,6 +292,15 @@ def _is_quantized(node: ir.Node) -> bool:
         and not node.outputs[0].is_graph_output()
         and any(producer(value, "DequantizeLinear") for value in node.inputs)
     )
+
+
+def _scratch(node: ir.Node) -> int:
+    """Bytes that a kernel needs while it runs: ``Attention`` its scores, and heads apart."""
+    scores = _scores(node) if node.op_type == "Attention" else None
+    if scores is None:
+        return 0
+    heads_apart = sum(nbytes(value) or 0 for value in node.inputs[:3] if value is not None)
+    return 4 * prod(scores) + heads_apart
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:

@@ -109,17 +109,19 @@ def _for_onnx(profile: Profile, rules: Rules) -> Variants:
         "reduce_range": rules.reduce_range,
     }
     reduce = {"reduce_range": rules.reduce_range} if rules.reduce_range else {}
-    dynamic = (step("merge-projections"), step("dynamic-int8", **reduce), *small)
+    # After smoothing, which has to see the products that it fuses.
+    fused = () if profile.standard_ops_only else (step("fuse-attention"),)
+    dynamic = (*fused, step("merge-projections"), step("dynamic-int8", **reduce), *small)
     return {
-        "fp32": (("", ()),),
+        "fp32": (("", fused),),
         "fp16": (("", (step("float16"),)),),
-        "int8-stored": (("", small),),
-        "fp16-stored": (("", (step("store-small", storage="float16"),)),),
+        "int8-stored": (("", (*fused, *small)),),
+        "fp16-stored": (("", (*fused, step("store-small", storage="float16"))),),
         "int8-static": (*_static(qdq, stored), *_smoothed_static(rules, qdq, stored)),
         "int8-dynamic": (("", dynamic),),
         "int8-smooth": _smooth(dynamic),
-        "int8-block": (("", (step("block-weights", bits=8), *small)),),
-        "int4-block": (("", (step("block-weights", bits=4), *small)),),
+        "int8-block": (("", (*fused, step("block-weights", bits=8), *small)),),
+        "int4-block": (("", (*fused, step("block-weights", bits=4), *small)),),
     }
 
 

@@ -20,6 +20,7 @@ from converters.passes.graph_tools import (
     is_op,
     only_consumer,
     other_input,
+    producer,
     tensor_of,
 )
 from converters.quantize import Float
@@ -113,6 +114,17 @@ def _following_bias(node: ir.Node, columns: int) -> tuple[Float | None, ir.Value
     if bias.ndim > 1 and (rank is None or bias.ndim > rank):
         return None, output
     return bias.reshape(-1), follower.outputs[0]
+
+
+def layer_of(result: ir.Value | None) -> Dense | None:
+    """The dense layer whose result, bias included, is this value."""
+    add = producer(result, "Add")
+    for product in add.inputs if add else [result]:
+        node = producer(product, "MatMul", "Gemm")
+        layer = match(node) if node is not None else None
+        if isinstance(layer, Dense) and layer.output is result:
+            return layer
+    return None
 
 
 class DenseOptions(Options, frozen=True, kw_only=True):

@@ -55,6 +55,27 @@ class Dim:
                 pending.extend(_sources(*place))
         return False
 
+    def fits(self, value: ir.Value, axis: int) -> bool:
+        """Whether it provably is 1 or dimension ``axis`` of ``value``: broadcasts to that."""
+        seen: set[tuple[ir.Value, int]] = set()
+        pending = [(self.value, self.axis)]
+        while pending:
+            place = pending.pop()
+            size = _static(*place)
+            if size == 1 or place in seen:
+                continue
+            if size is not None and size == _static(value, axis):
+                continue
+            if size is None and Dim(*place).reaches(value, axis):
+                continue
+            seen.add(place)
+            node, sources = place[0].producer(), _sources(*place)
+            # A source of unknown rank could have the dimension too.
+            if not sources or node is None or any(v and v.shape is None for v in node.inputs):
+                return False
+            pending.extend(sources)
+        return True
+
 
 # Entries are an ``int``, a :class:`Dim`, or ``None`` for a number of unknown origin.
 Entries = NDArray[np.object_]
@@ -95,6 +116,11 @@ def _symbol(value: ir.Value, axis: int) -> str | None:
     return dim.value if isinstance(dim, ir.SymbolicDim) else None
 
 
+def _static(value: ir.Value, axis: int) -> int | None:
+    dim = value.shape[axis] if value.shape is not None and axis < len(value.shape) else None
+    return dim if isinstance(dim, int) else None
+
+
 def _sources(value: ir.Value, axis: int) -> list[tuple[ir.Value, int]]:
     """Values with the dimension that ``value`` takes its own from, each with the axis there."""
     node = value.producer()
@@ -108,6 +134,8 @@ def _sources(value: ir.Value, axis: int) -> list[tuple[ir.Value, int]]:
         return [(first, perm[axis])] if axis < len(perm) else []
     if node.op_type == "Reshape":
         return _reshaped(node, axis)
+    if node.op_type == "Expand":
+        return _expanded(node, axis - rank)
     operands = [operand for operand in node.inputs if operand is not None]
     if node.op_type == "MatMul" and axis >= rank - 2:
         operands = [operands[axis - (rank - 2)]]
@@ -132,6 +160,19 @@ def _reshaped(node: ir.Node, axis: int) -> list[tuple[ir.Value, int]]:
     static = math.prod(size for at in left if isinstance(size := data.shape[at], int))
     exact = len(free) == 1 and static == math.prod(int(size) for size in shape if size > 0)
     return [(data, free[0])] if exact else []
+
+
+def _expanded(node: ir.Node, from_end: int) -> list[tuple[ir.Value, int]]:
+    """Where ``Expand`` takes a dimension from: its input, and the shape where it says more."""
+    data, entries = node.inputs[0], trace(node.inputs[1])
+    if data is None or data.shape is None or entries is None or entries.ndim != 1:
+        return []
+    entry = entries[from_end] if -from_end <= len(entries) else 1
+    if entry != 1 and not isinstance(entry, Dim):
+        return []
+    wanted = [(entry.value, entry.axis)] if isinstance(entry, Dim) else []
+    at = _rank(data) + from_end
+    return [*wanted, (data, at)] if at >= 0 else wanted
 
 
 def _rank(value: ir.Value) -> int:
@@ -178,6 +219,40 @@ def _concat(node: ir.Node) -> Entries | None:
     return np.concatenate([part for part in parts if part is not None])
 
 
+def _flattened(node: ir.Node) -> Entries | None:
+    entries, shape = trace(node.inputs[0]), constant(node.inputs[1])
+    return (
+        entries.reshape(-1)
+        if entries is not None and shape is not None and shape.tolist() == [-1]
+        else None
+    )
+
+
+def _where(node: ir.Node) -> Entries | None:
+    """Exporters guard target shapes: what is -1 becomes 1, and no dimension ever is -1."""
+    equal = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if equal is None or not is_op(equal, "Equal"):
+        return None
+    parts = [trace(value) for value in (*equal.inputs, *node.inputs[1:])]
+    if any(part is None for part in parts):
+        return None
+    left, right, yes, no = np.broadcast_arrays(*[part for part in parts if part is not None])
+    chosen = np.empty(left.shape, dtype=object)
+    for place in np.ndindex(left.shape):
+        same = _same(left.item(place), right.item(place))
+        chosen[place] = None if same is None else (yes if same else no)[place]
+    return chosen
+
+
+def _same(first: int | Dim | None, second: int | Dim | None) -> bool | None:
+    """Whether two entries are equal, where that is known."""
+    if isinstance(first, int) and isinstance(second, int):
+        return first == second
+    numbers = [entry for entry in (first, second) if isinstance(entry, int)]
+    has_size = isinstance(first, Dim) or isinstance(second, Dim)
+    return False if has_size and numbers and numbers[0] < 0 else None
+
+
 def _vector(node: ir.Node) -> Entries | None:
     entries = trace(node.inputs[0])
     return None if entries is None or entries.size != 1 else entries.reshape(1)
@@ -201,5 +276,7 @@ RULES: dict[str, Callable[[ir.Node], Entries | None]] = {
     "Unsqueeze": _vector,
     "Squeeze": _number,
     "Cast": _cast,
+    "Reshape": _flattened,
+    "Where": _where,
     "Identity": lambda node: trace(node.inputs[0]),
 }

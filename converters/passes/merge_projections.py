@@ -1,6 +1,7 @@
 """One product for the queries, keys and values of attention, which share their input.
 
-Three dense layers, each with its own reshape and transpose, become one dense
+Before an ``Attention`` node three dense layers become one and a split. Where attention
+is written out, each with its own reshape and transpose, they become one dense
 layer, reshape and transpose over three times as many heads, and a split of
 whole heads. Dynamic int8 then quantizes the shared input once and not three times.
 """
@@ -13,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.passes.base import GraphPass
-from converters.passes.dense import Dense, match
+from converters.passes.dense import Dense, layer_of, match
 from converters.passes.graph_tools import Editor, constant, is_op, only_consumer
 
 BY_HEAD = (0, 2, 1, 3)  # [batch, position, head, channel] -> [batch, head, position, channel]
@@ -48,12 +49,28 @@ class MergeProjections(GraphPass):
             projection = _projection(node) if is_op(node, "MatMul") else None
             if projection is not None:
                 groups.setdefault(projection.kind, []).append(projection)
-        found = [group for group in groups.values() if len(group) > 1]
-        for group in found:
-            _merge(group, editor)
-        if found:
+        written_out = [group for group in groups.values() if len(group) > 1]
+        for group in written_out:
+            _merge_heads(group, editor)
+        fused = [group for node in graph for group in _feeding(node)]
+        for layers in fused:
+            _merge_layers(layers, editor)
+        if written_out or fused:
             editor.prune()
-        return sum(len(group) - 1 for group in found)
+        return sum(len(group) - 1 for group in written_out) + sum(len(group) - 1 for group in fused)
+
+
+def _feeding(node: ir.Node) -> list[list[Dense]]:
+    """Dense layers that share their input, and whose results only this ``Attention`` reads."""
+    groups: dict[tuple[object, ...], list[Dense]] = {}
+    for value in node.inputs[:3] if is_op(node, "Attention") else ():
+        layer = layer_of(value)
+        if layer is None or not is_op(layer.node, "MatMul") or layer.node.graph is not node.graph:
+            continue
+        shape, alone = layer.output.shape, only_consumer(layer.output) is node
+        if alone and len(layer.weight.uses()) == 1 and shape is not None and len(shape) == 3:
+            groups.setdefault((layer.data, layer.bias is None), []).append(layer)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _projection(node: ir.Node) -> _Projection | None:
@@ -84,25 +101,19 @@ def _projection(node: ir.Node) -> _Projection | None:
     return _Projection(layer, (int(shape[2]), int(shape[3])), transpose, order == TRANSPOSED)
 
 
-def _merge(group: list[_Projection], editor: Editor) -> None:
-    first = group[0].layer
-    before, name = first.node, first.node.name or "projection"
+def _merge_layers(layers: list[Dense], editor: Editor) -> None:
+    name = layers[0].node.name or "projection"
+    widths = [layer.array().shape[1] for layer in layers]
+    parts = _split(_product(layers, editor), widths, layers[0].node, name, editor, axis=2)
+    for layer, part in zip(layers, parts, strict=True):
+        editor.redirect(layer.output, part)
+
+
+def _merge_heads(group: list[_Projection], editor: Editor) -> None:
+    before = group[0].layer.node
+    name = before.name or "projection"
+    merged = _product([projection.layer for projection in group], editor)
     heads, channels = group[0].heads
-    weight = np.concatenate([projection.layer.array() for projection in group], axis=1)
-    merged = editor.node(
-        "MatMul",
-        [first.data, editor.initializer(f"{name}_merged", weight)],
-        before=before,
-        name=name,
-    )
-    # The merged node goes by the first one's name, by which recipes exclude it.
-    product, first.node.name = merged.producer(), editor.fresh(f"{name}_replaced")
-    assert product is not None
-    product.name = name
-    biases = [p.layer.bias for p in group if p.layer.bias is not None]
-    if biases:
-        bias = editor.initializer(f"{name}_merged_bias", np.concatenate(biases))
-        merged = editor.node("Add", [merged, bias], before=before, name=f"{name}_add")
     shape = np.array([0, 0, len(group) * heads, channels], np.int64)
     cut = editor.node(
         "Reshape",
@@ -113,16 +124,44 @@ def _merge(group: list[_Projection], editor: Editor) -> None:
     by_head = editor.node(
         "Transpose", [cut], before=before, name=f"{name}_by_head", perm=list(BY_HEAD)
     )
-    sizes = editor.initializer(f"{name}_sizes", np.full(len(group), heads, np.int64))
-    parts = [ir.Value(name=editor.fresh(f"{name}_part")) for _ in group]
-    split = ir.node(
-        "Split", [by_head, sizes], {"axis": 1}, name=editor.fresh(f"{name}_split"), outputs=parts
-    )
-    editor.graph.insert_before(before, split)
-    for projection, part in zip(group, parts, strict=True):
-        value = part
+    parts = _split(by_head, [heads] * len(group), before, name, editor, axis=1)
+    for projection, value in zip(group, parts, strict=True):
         if projection.is_transposed:
             value = editor.node(
-                "Transpose", [part], before=before, name=f"{name}_keys", perm=[0, 1, 3, 2]
+                "Transpose", [value], before=before, name=f"{name}_keys", perm=[0, 1, 3, 2]
             )
         editor.redirect(projection.transpose.outputs[0], value)
+
+
+def _product(layers: list[Dense], editor: Editor) -> ir.Value:
+    """One dense layer with the columns of all; it goes by the first one's name."""
+    first = layers[0]
+    before, name = first.node, first.node.name or "projection"
+    weight = np.concatenate([layer.array() for layer in layers], axis=1)
+    merged = editor.node(
+        "MatMul",
+        [first.data, editor.initializer(f"{name}_merged", weight)],
+        before=before,
+        name=name,
+    )
+    # Recipes exclude it by that name.
+    product, first.node.name = merged.producer(), editor.fresh(f"{name}_replaced")
+    assert product is not None
+    product.name = name
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    if biases:
+        bias = editor.initializer(f"{name}_merged_bias", np.concatenate(biases))
+        merged = editor.node("Add", [merged, bias], before=before, name=f"{name}_add")
+    return merged
+
+
+def _split(
+    value: ir.Value, sizes: list[int], before: ir.Node, name: str, editor: Editor, *, axis: int
+) -> list[ir.Value]:
+    parts = [ir.Value(name=editor.fresh(f"{name}_part")) for _ in sizes]
+    split = editor.initializer(f"{name}_sizes", np.array(sizes, np.int64))
+    node = ir.node(
+        "Split", [value, split], {"axis": axis}, name=editor.fresh(f"{name}_split"), outputs=parts
+    )
+    editor.graph.insert_before(before, node)
+    return parts

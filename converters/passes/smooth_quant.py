@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from converters.calibration.statistics import TensorStatistics
 from converters.passes.base import GraphPass, Options
-from converters.passes.dense import Dense, match
+from converters.passes.dense import Dense, layer_of, match
 from converters.passes.graph_tools import (
     Editor,
     constant,
@@ -170,23 +170,12 @@ def _linear_source(data: ir.Value) -> Dense | None:
     """
     relu = producer(data, "Relu")
     if relu is not None:
-        return _layer_of(relu.inputs[0]) if _has_one_user(relu.inputs[0]) else None
-    return _layer_of(data) or _attention_values(data)
+        return layer_of(relu.inputs[0]) if _has_one_user(relu.inputs[0]) else None
+    return layer_of(data) or _attention_values(data)
 
 
 def _has_one_user(value: ir.Value | None) -> bool:
     return value is not None and only_consumer(value) is not None
-
-
-def _layer_of(result: ir.Value | None) -> Dense | None:
-    """The dense layer whose result, bias included, is this value."""
-    add = producer(result, "Add")
-    for product in add.inputs if add else [result]:
-        node = producer(product, "MatMul", "Gemm")
-        layer = match(node) if node is not None else None
-        if isinstance(layer, Dense) and layer.output is result:
-            return layer
-    return None
 
 
 def _attention_values(data: ir.Value) -> Dense | None:
@@ -204,7 +193,7 @@ def _attention_values(data: ir.Value) -> Dense | None:
     perms = [tuple(node.attributes.get_ints("perm", ())) for node in (swap, split)]
     if perms != [(0, 2, 1, 3)] * 2:
         return None
-    layer = _layer_of(heads.inputs[0])
+    layer = layer_of(heads.inputs[0])
     if layer is None:
         return None
     sizes, merged = _last_sizes(heads, 2), _last_sizes(merge, 1)

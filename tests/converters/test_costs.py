@@ -202,3 +202,24 @@ def test_reference_dimensions_are_the_largest_seen():
     )
     calls = [{"ids": np.zeros((1, n), np.int64)} for n in (3, 9, 5)]
     assert reference_dimensions(inputs, calls) == {"batch": 1, "tokens": 9}
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_attention_costs_its_products_and_holds_its_scores(cut: bool):
+    # [batch, query, 2 heads of 4] and [batch, key, …], cut into heads before it or by it.
+    inputs = [
+        f"float[n, {at}8] {name}" for name, at in zip("qkv", ("6, ", "10, ", "10, "), strict=True)
+    ]
+    if cut:
+        inputs = [
+            f"float[n, 2, {at}, 4] {name}" for name, at in zip("qkv", (6, 10, 10), strict=True)
+        ]
+    heads = "" if cut else "<q_num_heads = 2, kv_num_heads = 2>"
+    text = f"g ({', '.join(inputs)}) => (y) {{ y = Attention {heads} (q, k, v) }}"
+    graph = model(text)
+    graph.opset_imports[""] = 23
+    found = graph_costs(graph, {"n": 3})
+    scores = 3 * 2 * 6 * 10
+    assert found.nodes[0].flops == scores * (2 * 4 + 2 * 4 + 10)
+    held = 2 * (6 + 10 + 10) * 8 * 3 * 4 + 6 * 8 * 3 * 4 + 4 * scores
+    assert found.peak_activations == held
