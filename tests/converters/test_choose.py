@@ -53,7 +53,7 @@ def test_nan_drop_is_an_objection():
 
 
 def test_what_is_closest_runs_on_an_engine_of_the_profile():
-    limits = replace(LIMITS, engines=frozenset({"litert"}))
+    limits = replace(LIMITS, engines=("litert",))
     wrong = judged("fp32@litert", drop=0.5)
     wrong = replace(wrong, built=replace(wrong.built, recipe=Recipe(name="fp32", engine="litert")))
     best, reason = choose([judged("source"), wrong], limits)
