@@ -10,7 +10,6 @@ from importlib import import_module
 from benchmarks.result import write
 
 NAMES = ("footprint", "passes", "fit", "digits", "encoder")
-PEERS = ("peers",)  # on request: it builds environments of two gigabytes each
 # On request (``llm`` means all): they take half an hour, and build environments for the peers.
 LLM = tuple(
     f"llm.{name}"
