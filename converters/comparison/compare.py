@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.comparison import arrays, dialogue
+from converters.comparison import arrays, dialogue, writing
 from converters.comparison.model import Comparison, Row
-from converters.comparison.subject import Subject, open_subject
+from converters.comparison.subject import ARRAYS, WRITING, Subject, open_subject
 from converters.measure import machine
 from converters.metrics import find_metric
 from device_profiles.machine import detect_machine
@@ -85,7 +85,7 @@ def _check_memory(subjects: Sequence[Subject]) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """What either kind of comparison gives.
+    """What any kind of comparison gives.
 
     Attributes:
         rows: The models.
@@ -101,22 +101,26 @@ class Found:
 def _found(
     request: Request, subjects: Sequence[Subject], threads: Sequence[int], say: Say
 ) -> Found:
-    talking = [subject.given for subject in subjects if subject.is_dialogue]
-    if not talking:
-        metric = find_metric(request.metric) if request.metric else None
-        return Found(*arrays.compare(subjects, request.data, metric, threads, request.seconds, say))
-    if len(talking) < len(subjects):
-        other = next(s.given for s in subjects if not s.is_dialogue)
+    first, data, seconds = subjects[0], request.data, request.seconds
+    for other in subjects:
+        if other.kind != first.kind:
+            raise InputError(
+                f"{first.given} is {first.kind} and {other.given} is {other.kind}",
+                remedy="compare models of one kind",
+            )
+    metric = find_metric(request.metric) if request.metric else None
+    if first.kind == ARRAYS:
+        return Found(*arrays.compare(subjects, data, metric, threads, seconds, say))
+    if data is None:
         raise InputError(
-            f"{talking[0]} is a dialogue model and {other} is none",
-            remedy="compare models of one kind",
+            "texts or sounds are needed to compare models that write",
+            where="--data",
+            remedy="give a .jsonl file",
         )
-    if request.metric:
+    if first.kind == WRITING:
+        return Found(*writing.compare(subjects, data, metric, threads[0], seconds, say))
+    if metric:
         raise InputError(
             "dialogue models are compared by perplexity", where="--metric", remedy="leave it out"
         )
-    if request.data is None:
-        raise InputError(
-            "text is needed to compare dialogue models", where="--data", remedy="give a .jsonl file"
-        )
-    return Found(*dialogue.compare(subjects, request.data, threads[0], request.seconds, say))
+    return Found(*dialogue.compare(subjects, data, threads[0], seconds, say))

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from converters.comparison.answers import ANSWER, Writes, answer_in_turns
 from converters.comparison.arrays import Result
-from converters.comparison.model import Dialogue, Row
+from converters.comparison.model import Row
 from converters.comparison.subject import Subject
 from converters.decoder.perplexity import Logits, Scores, score
 from converters.decoder.texts import WINDOW, Tokens, open_tokenizer, read_documents, windows
 from edge_sdk.bundle.record import Generation, VariantRecord
 from edge_sdk.errors import DataError, InputError
 from edge_sdk.runtime.bench import fresh_start
-from edge_sdk.runtime.model import Model
+from edge_sdk.runtime.generation.completion import Completion
 from edge_sdk.runtime.opening import load
 from edge_sdk.runtime.tokenizer import TOKENIZER
 
 # As many tokens tell models apart that differ by a percent.
 EVALUATED = 8192
-# The answer that stands for all: this long a prompt, this many new tokens.
-PROMPT, ANSWER = 128, 32
-MIN_TURNS = 3
+# Tokens of the prompt whose answer stands for all.
+PROMPT = 128
 
 
 @dataclass
-class _Talker:
-    """A loaded model with the times of its answers."""
+class _Talker(Writes):
+    """A loaded dialogue model."""
 
-    subject: Subject
-    model: Model
     windows: tuple[Tokens, ...]
-    ttft_ms: list[float] = field(default_factory=list)
-    step_ms: list[float] = field(default_factory=list)
 
     @property
     def prompt(self) -> list[int]:
@@ -49,25 +43,13 @@ class _Talker:
         """Logits after every token of a window, [tokens, vocab]."""
         return self.model.logits(window.tolist())
 
-    def turn(self) -> None:
-        """Answers once; the prompt differs from turn to turn, so that none of it is cached."""
+    def ask(self, turn: int) -> Completion:
+        """The prompt differs from turn to turn, so that none of it is cached."""
         prompt = self.prompt
-        shift = len(self.ttft_ms) % len(prompt)
-        completion = self.model.generate(
+        shift = turn % len(prompt)
+        return self.model.generate(
             [*prompt[shift:], *prompt[:shift]], max_new_tokens=ANSWER, temperature=0, raw=True
         )
-        completion.read()
-        stats = completion.stats
-        if stats.ttft_ms is None:
-            return
-        self.ttft_ms.append(stats.ttft_ms)
-        self.step_ms.append(1e3 / stats.tokens_per_second if stats.tokens_per_second else 0.0)
-
-    @property
-    def answer_ms(self) -> NDArray[np.float64]:
-        """Time of a whole answer, turn by turn."""
-        first, step = (np.asarray(ms, np.float64) for ms in (self.ttft_ms, self.step_ms))
-        return first + ANSWER * step
 
 
 def compare(
@@ -98,7 +80,7 @@ def compare(
         say(f"scoring {talker.subject.given}")
         scores.append(score(talker.windows, talker.logits))
     say(f"timing {len(talkers)} models in turn")
-    _answer_in_turns(talkers, seconds * len(talkers))
+    answer_in_turns(talkers, seconds * len(talkers))
     rows = []
     for talker, scored in zip(talkers, scores, strict=True):
         say(f"starting {talker.subject.given} in a fresh process")
@@ -129,30 +111,16 @@ def _parts(subject: Subject) -> tuple[Generation, bytes]:
     return record.generation, variant.blobs.read(blob, blob.size)
 
 
-def _answer_in_turns(talkers: Sequence[_Talker], seconds: float) -> None:
-    deadline = time.perf_counter() + seconds
-    number = 0
-    while number < MIN_TURNS or time.perf_counter() < deadline:
-        for talker in talkers if number % 2 else reversed(talkers):
-            talker.turn()
-        number += 1
-
-
 def _row(talker: _Talker, scored: Scores, baseline: _Talker, threads: int) -> Row:
     subject, prompt = talker.subject, talker.prompt
-    step = float(np.median(talker.step_ms))
     return Row(
         given=subject.given,
         what=subject.what,
         engine=subject.engine,
         precision=subject.precision,
         size_bytes=subject.size_bytes,
-        speedup=round(float(np.median(baseline.answer_ms / talker.answer_ms)), 3),
+        speedup=talker.speedup(baseline),
         metrics={"perplexity": float(f"{scored.perplexity:.6g}")},
-        dialogue=Dialogue(
-            ttft_ms=float(np.median(talker.ttft_ms)),
-            tokens_per_second=1e3 / step if step else 0.0,
-            prompt_tokens=len(prompt),
-        ),
+        dialogue=talker.figures(len(prompt)),
         start=fresh_start(subject.target, {"input_ids": np.array([prompt])}, threads),
     )

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from converters.describe import graph_inputs
 from converters.opaque.source import OpaqueSource
 from converters.passes.base import each_graph
-from converters.seq2seq.source import Seq2SeqSource
 from converters.source import Source, open_source
 from edge_sdk.bundle.reader import Variant, open_bundle
 from edge_sdk.bundle.record import State, TensorSpec
@@ -20,7 +19,9 @@ from edge_sdk.errors import BundleError, InputError
 from edge_sdk.runtime.bench import FILE_ENGINES, Target
 from edge_sdk.runtime.sessions import choose_variant
 from edge_sdk.runtime.steps import Labels, Tokenize, find_step, parse_steps
+from edge_sdk.runtime.tokenizer import TOKENIZER
 
+DIALOGUE, WRITING, ARRAYS = "a dialogue model", "an encoder-decoder model", "neither"
 STORED_AS = {"FLOAT": "fp32", "DOUBLE": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
@@ -40,6 +41,7 @@ class Subject:
         outputs: What it gives.
         states: Recurrences.
         tokenizer: ``tokenizer.json``, where it takes text.
+        writes_with: ``tokenizer.json`` of an encoder-decoder model.
         labels: Class names in order, where it has them.
         variant: The variant, where it is one.
         source: The source, where it is a file that has a graph.
@@ -56,6 +58,7 @@ class Subject:
     outputs: tuple[TensorSpec, ...]
     states: tuple[State, ...] = ()
     tokenizer: Path | None = None
+    writes_with: Path | None = None
     labels: tuple[str, ...] = ()
     variant: Variant | None = None
     source: Source | None = None
@@ -67,9 +70,12 @@ class Subject:
         return tuple(s for s in self.inputs if s.required and s.name not in states)
 
     @cached_property
-    def is_dialogue(self) -> bool:
-        """Whether it is a dialogue model."""
-        return self.variant is not None and self.variant.record.generation is not None
+    def kind(self) -> str:
+        """What it is compared as: models of one kind only."""
+        record = self.variant.record if self.variant else None
+        if record is not None and record.generation is not None:
+            return DIALOGUE
+        return WRITING if record is not None and record.decoding is not None else ARRAYS
 
 
 def open_subject(given: str, profile: str = "auto") -> Subject:
@@ -81,8 +87,7 @@ def open_subject(given: str, profile: str = "auto") -> Subject:
         profile: The variant where none is named.
 
     Raises:
-        InputError: It is a dialogue model that no engine can run as it is, or writes
-            texts from texts or sounds.
+        InputError: It is a model that no engine can run as it is.
         SourceError: It is no model.
         BundleError: It is no bundle, or has no such variant.
     """
@@ -101,8 +106,6 @@ def open_subject(given: str, profile: str = "auto") -> Subject:
 def _variant(given: str, path: Path, profile: str) -> Subject:
     variant = choose_variant(open_bundle(path), profile)
     record = variant.record
-    if record.decoding is not None:
-        raise _writes(given)
     before, after = parse_steps(record.preprocess), parse_steps(record.postprocess)
     tokens, labels = find_step(before, Tokenize), find_step(after, Labels)
     files = {file.path: variant.blob_path(file.blob.digest) for file in record.files}
@@ -118,6 +121,7 @@ def _variant(given: str, path: Path, profile: str) -> Subject:
         outputs=record.outputs,
         states=record.states,
         tokenizer=files.get(tokens.file) if tokens else None,
+        writes_with=files.get(TOKENIZER) if record.decoding else None,
         labels=labels.names if labels else (),
         variant=variant,
     )
@@ -127,11 +131,9 @@ def _file(given: str, path: Path) -> Subject:
     source = open_source(path)
     if isinstance(source, OpaqueSource):
         return _opaque(given, source)
-    if isinstance(source, Seq2SeqSource):
-        raise _writes(given)
     if not isinstance(source, Source):
         raise InputError(
-            "this model is built from its weights and has no graph to run yet",
+            "this model has no graphs yet that run as they are",
             where=given,
             remedy="convert it, and compare the bundle",
         )
@@ -164,14 +166,6 @@ def _opaque(given: str, source: OpaqueSource) -> Subject:
         task=source.task,
         inputs=source.inputs,
         outputs=source.outputs,
-    )
-
-
-def _writes(given: str) -> InputError:
-    return InputError(
-        "an encoder-decoder model is not compared: its outputs are texts",
-        where=given,
-        remedy="see its conversion's report for how well it agrees, edge-sdk bench for its speed",
     )
 
 

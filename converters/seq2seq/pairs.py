@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from converters.data import LABELS, content_digest, load_data
 from converters.dataset import Array, Feeds
 from converters.sampling import dataset_for
 from converters.seq2seq.source import SPEECH_TASK, Seq2SeqSource
+from edge_sdk.bundle.record import Step, TensorSpec
 from edge_sdk.errors import DataError, SourceError
 from edge_sdk.runtime.media.sound import clips
 from edge_sdk.runtime.media.spectrogram import prepare_spectrogram
@@ -70,6 +71,30 @@ class _Line(msgspec.Struct, frozen=True):
     target: str | None = None
 
 
+class Reads(Protocol):
+    """What a reader of pairs knows of a model, whether it is converted or not."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def task(self) -> str:
+        """Whether it reads text or sound."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The encoder's inputs."""
+
+    @property
+    def tokenizer(self) -> Path:
+        """Its ``tokenizer.json``."""
+
+    @property
+    def preprocess(self) -> tuple[Step, ...]:
+        """Steps before the encoder."""
+
+
 def read_pairs(source: Seq2SeqSource, data: Path | None) -> Pairs:
     """The user's data, or inputs generated for the encoder.
 
@@ -80,6 +105,15 @@ def read_pairs(source: Seq2SeqSource, data: Path | None) -> Pairs:
         found = dataset_for(source.encoder, None)
         items = tuple(Pair(sample[0]) for sample in found.samples[:GENERATED])
         return Pairs(items, found.origin, found.digest)
+    return pairs_in(data, source)
+
+
+def pairs_in(data: Path, source: Reads) -> Pairs:
+    """The user's data.
+
+    Raises:
+        DataError: It cannot be read or does not fit the model.
+    """
     if not data.exists():
         raise DataError("no such file or folder", where=str(data))
     if data.suffix == ".jsonl":
@@ -94,7 +128,7 @@ def read_pairs(source: Seq2SeqSource, data: Path | None) -> Pairs:
     return Pairs(items, "user", content_digest([(pair.feeds,) for pair in items], labels))
 
 
-def open_tokenizer(source: Seq2SeqSource) -> Any:
+def open_tokenizer(source: Reads) -> Any:
     """The source's tokenizer, which cuts what is longer than the encoder reads.
 
     Raises:
@@ -116,7 +150,7 @@ def open_tokenizer(source: Seq2SeqSource) -> Any:
     return tokenizer
 
 
-def _from_lines(source: Seq2SeqSource, path: Path) -> Iterable[Pair]:
+def _from_lines(source: Reads, path: Path) -> Iterable[Pair]:
     reads_sound = source.task == SPEECH_TASK
     wanted = "audio" if reads_sound else "text"
     tokenizer = open_tokenizer(source)
@@ -142,15 +176,15 @@ def _lines(path: Path) -> list[_Line]:
         raise DataError(f"cannot be read: {error}", where=str(path)) from error
 
 
-def _from_folder(source: Seq2SeqSource, folder: Path) -> Iterable[Pair]:
+def _from_folder(source: Reads, folder: Path) -> Iterable[Pair]:
     for file in sorted(folder.glob("*.wav")):
         said = file.with_suffix(".txt")
         target = said.read_text(encoding="utf-8").strip() if said.is_file() else None
         yield Pair(_heard(source, file), target)
 
 
-def _from_arrays(source: Seq2SeqSource, path: Path) -> Iterable[Pair]:
-    found = load_data(path, source.encoder.inputs)
+def _from_arrays(source: Reads, path: Path) -> Iterable[Pair]:
+    found = load_data(path, source.inputs)
     labels = [None] * len(found) if found.labels is None else found.labels.tolist()
     for sample, label in zip(found.samples, labels, strict=True):
         if label is not None and not isinstance(label, str):
@@ -158,7 +192,7 @@ def _from_arrays(source: Seq2SeqSource, path: Path) -> Iterable[Pair]:
         yield Pair(sample[0], None if label is None else str(label))
 
 
-def _tokens(source: Seq2SeqSource, encoding: Any) -> dict[str, Array]:
+def _tokens(source: Reads, encoding: Any) -> dict[str, Array]:
     step = find_step(parse_steps(source.preprocess), Tokenize)
     if step is None:
         raise DataError("this model's record does not say how it reads text", where=source.name)
@@ -166,7 +200,7 @@ def _tokens(source: Seq2SeqSource, encoding: Any) -> dict[str, Array]:
     return {name: np.array([arrays[kind]], np.int64) for name, kind in step.inputs.items()}
 
 
-def _heard(source: Seq2SeqSource, file: Path) -> Mapping[str, Array]:
+def _heard(source: Reads, file: Path) -> Mapping[str, Array]:
     step = find_step(parse_steps(source.preprocess), Spectrogram)
     if step is None:
         raise DataError(

@@ -18,7 +18,7 @@ from converters.seq2seq.settings import beams, read_decoding, undone
 from converters.source import Source, digest_files
 from converters.workshop import shipped_bytes
 from device_profiles.schema import Kind
-from edge_sdk.bundle.record import Decoding, State, Step
+from edge_sdk.bundle.record import Decoding, State, Step, TensorSpec
 from edge_sdk.errors import SourceError
 from edge_sdk.runtime import steps
 
@@ -59,6 +59,11 @@ class Seq2SeqSource:
     files: Mapping[str, Path] = field(default_factory=dict)
     licence: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The encoder's inputs."""
+        return self.encoder.inputs
 
     @property
     def size_bytes(self) -> int:

@@ -24,7 +24,8 @@ examples:
 
 The first one is the baseline: the outputs of the others are compared with its outputs on the
 same data, and speed is the median over pairs of turns of its time over theirs. With labels in
-the data each has its own figure of merit (--metric); dialogue models have a perplexity.
+the data each has its own figure of merit (--metric); dialogue models have a perplexity, and of
+encoder-decoder models what they write is compared, with targets in the data and with each other.
 """
 HEADER = (
     "", "engine", "precision", "size", "metric", "cosine", "top-1", "drop", "p50 ms", "p95 ms",

@@ -18,12 +18,14 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align:
 th:first-child, td:first-child { text-align: left }
 """
 MIB = 2**20
+SAME_TEXT = "same text"
 
 
 def render_html(found: Comparison) -> str:
     """The page; everything that comes from outside is escaped."""
     title = f"{len(found.rows)} models side by side"
-    talks = any(row.dialogue for row in found.rows)
+    talks = any("perplexity" in row.metrics for row in found.rows)
+    writes = any(SAME_TEXT in row.metrics for row in found.rows)
     plots: list[tuple[str, Callable[[Row], float]]] = [
         ("Speed against the first (more is better)", lambda row: row.speedup),
         ("Size, MiB (less is better)", lambda row: row.size_bytes / MIB),
@@ -31,6 +33,8 @@ def render_html(found: Comparison) -> str:
     ]
     if talks:
         plots.append(("Perplexity (less is better)", lambda row: row.metrics["perplexity"]))
+    elif writes:
+        plots.append(("Different texts (less is better)", lambda row: 1 - row.metrics[SAME_TEXT]))
     else:
         plots.append(("1 - cosine (less is better)", lambda row: _distance(row)))
     return f"""<!doctype html>

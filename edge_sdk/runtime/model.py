@@ -264,7 +264,7 @@ class Model:
         Args:
             prompt: What a user says, a conversation (each message with a role and a
                 content), or tokens as they are; for an encoder-decoder model the text
-                to translate, to sum up or the like.
+                to translate, to sum up or the like, or its encoder's inputs as arrays.
             max_new_tokens: Most tokens to draw; until the context is full by default.
             temperature: 0 takes the likeliest token. This and the following settings
                 replace the model's own (:class:`~edge_sdk.bundle.record.Sampling`).

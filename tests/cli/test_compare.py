@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +18,11 @@ from tests.seq2seq import devices
 
 pytestmark = pytest.mark.converts
 QUICK = ("--seconds", 0.05, "--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def writes(tmp_path_factory) -> Path:
+    return devices.bundle(tmp_path_factory.mktemp("writes"), "t5")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +136,26 @@ def test_dialogue_models_are_compared_by_perplexity_and_pace(dialogue, tmp_path)
     assert rows[1]["dialogue"]["tokens_per_second"] > 0
 
 
+def test_encoder_decoder_models_are_compared_by_what_they_write(writes, tmp_path):
+    """The other one may not write longer than three tokens."""
+    decoding = msgspec.structs.replace(devices.DECODING["t5"], context=4)
+    short = devices.bundle(tmp_path, "t5", decoding=decoding)
+    data = tmp_path / "pairs.jsonl"
+    lines = [("one two three four", "1 2 3 4"), ("four four zero", "4 4 0"), ("nine", "9")]
+    data.write_text("".join(json.dumps({"text": t, "target": w}) + "\n" for t, w in lines))
+    page = tmp_path / "compare.html"
+    found = answer("compare", writes, short, "--data", data, "--html", page, *QUICK)
+    first, second = found["rows"]
+    assert found["samples"] == 3
+    assert first["metrics"] == {"rouge-l": 1, "same text": 1, "wer to first": 0}
+    assert second["metrics"]["same text"] == pytest.approx(2 / 3)
+    assert second["metrics"]["wer to first"] == pytest.approx(1 / 8)
+    assert second["agreement"]["cosine"] == 1  # of the same tokens, whoever wrote them
+    assert second["dialogue"]["ttft_ms"] > 0
+    assert second["start"]["peak_rss_bytes"] > 2**20
+    assert "Different texts" in page.read_text()
+
+
 def test_the_page_names_every_model_and_escapes_it(classifier: Converted, tmp_path):
     odd = tmp_path / "<b>model.onnx"
     shutil.copy(classifier.source, odd)
@@ -150,16 +176,20 @@ def test_the_page_names_every_model_and_escapes_it(classifier: Converted, tmp_pa
         (["{source}", "{source}@x86-64"], "only a bundle has variants"),
         (["{source}", "{bundle}@jetson-orin-nano"], "no variant for profile 'jetson-orin-nano'"),
         (["{source}", "{two_inputs}"], "do not correspond to the baseline's"),
-        (["{source}", "{dialogue}"], "is a dialogue model and"),
-        (["{source}", "{writes}"], "an encoder-decoder model is not compared"),
-        (["{dialogue}", "{dialogue}"], "text is needed to compare dialogue models"),
+        (["{source}", "{dialogue}"], "is neither and {dialogue} is a dialogue model"),
+        (["{dialogue}", "{writes}"], "and {writes} is an encoder-decoder model"),
+        (["{writes}", "{writes}"], "texts or sounds are needed to compare models that write"),
+        (["{writes}", "{writes}", "--data", "{texts}", "--metric", "wer"], "needs a target for"),
+        (["{dialogue}", "{dialogue}"], "texts or sounds are needed"),
     ],
 )
 def test_what_cannot_be_compared_is_said(
-    arguments, message, classifier, two_inputs, dialogue, tmp_path
+    arguments, message, classifier, two_inputs, dialogue, writes, tmp_path
 ):
+    (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n')
     places = {
-        "writes": devices.bundle(tmp_path, "t5"),
+        "texts": tmp_path / "texts.jsonl",
+        "writes": writes,
         "source": classifier.source,
         "bundle": classifier.bundle,
         "two_inputs": two_inputs.source,
@@ -167,5 +197,5 @@ def test_what_cannot_be_compared_is_said(
     }
     done = edge_sdk("compare", *(argument.format(**places) for argument in arguments))
     assert done.returncode == 2, done.stderr
-    assert message in done.stderr
+    assert message.format(**places) in done.stderr
     assert "Traceback" not in done.stderr

@@ -20,7 +20,8 @@ from edge_sdk.runtime.generation.chat_template import PLAIN_STOP, Message, rende
 if TYPE_CHECKING:
     from edge_sdk.runtime.tokenizer import Tokenizer
 
-Prompt = str | Sequence[Message | Mapping[str, str]] | Sequence[int]
+# Arrays are for encoder-decoder models; others refuse them.
+Prompt = str | Sequence[Message | Mapping[str, str]] | Sequence[int] | Mapping[str, Any]
 # A private character that parts the letters of a special token's name until they are encoded.
 BREAK = "\ue000"
 
@@ -129,7 +130,7 @@ def check_tokens(tokens: Sequence[int], vocab: int) -> None:
             raise DataError(f"{token} is no token; they run from 0 to {vocab - 1}", where="tokens")
 
 
-def _messages(prompt: Sequence[Any]) -> list[Message]:
+def _messages(prompt: Iterable[Any]) -> list[Message]:
     try:
         return [
             item if isinstance(item, Message) else msgspec.convert(item, Message) for item in prompt
