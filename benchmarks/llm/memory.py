@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from edge_sdk.runtime.generation.memory import KvType, kv_per_token
 CONTEXT, LONG = 2048, 512
 MIB = 1 << 20
 RECIPE = "int4-b256"
+REST_SECONDS = 2  # after an answer, for everyone
 
 
 def run(quick: bool) -> Outcome:
@@ -27,7 +29,7 @@ def run(quick: bool) -> Outcome:
     return Outcome(
         rows=(
             Row(
-                f"SmolLM2-{shape.upper()} shape, {RECIPE}, after {PROMPT} + {ANSWER} tokens: "
+                f"SmolLM2-{shape.upper()} shape, {RECIPE}, at rest after {PROMPT} + {ANSWER} tokens: "
                 "resident, private",
                 f"{_mib(ours[0].rss)}, {_mib(ours[0].private)} MiB "
                 f"(llama.cpp without repacking {_mib(peer.rss)}, {_mib(peer.private)})",
@@ -75,6 +77,7 @@ def footprint(contestant: Contestant, shape: str) -> tuple[Memory, Memory, Memor
 
         def after(prompt: int, new_tokens: int) -> Memory:
             worker.turn(prompt_of(prompt, vocab, prompt), new_tokens)
+            time.sleep(REST_SECONDS)
             return worker.memory()
 
         return after(PROMPT, ANSWER), after(LONG, 2), after(CONTEXT - 8, 8)
