@@ -146,7 +146,8 @@ def choose(candidates: list[Judged], limits: Limits) -> tuple[Judged | None, str
     quick = [c for c in allowed if not is_slower(c)]
     if quick:
         best = max(quick, key=lambda c: value(c, limits))
-        source = next((c for c in quick if not c.built.recipe.steps), best)
+        originals = [c for c in quick if not c.built.recipe.steps]
+        source = max(originals, key=lambda c: value(c, limits), default=best)
         if value(best, limits) <= value(source, limits) * (1 + NOISE):
             best = source  # what differs by noise alone is no reason to change a model
         basis = "measured here" if best.measured else "predicted by the profile's rules"

@@ -28,6 +28,7 @@ from converters.choose import (
     value,
 )
 from converters.costs import node_costs
+from converters.hybrid import check_scales, hybrid_share
 from converters.outcome import Outcome, Setbacks, row
 from converters.passes.base import is_rewrite
 from converters.recipes import SOURCE, families, family_of, prepare, split_steps
@@ -144,8 +145,14 @@ class Search:
 
     def _opened_originals(self) -> Iterable[Built]:
         for name, built in self.originals.items():
-            if self.setbacks.attempt(name, self._drop, built) is not None:
+            if self.setbacks.attempt(name, self._opened, built):
                 yield built
+
+    def _opened(self, original: Built) -> Built:
+        if self.rules.scales_apart:
+            check_scales(original.path)
+        self._drop(original)
+        return original
 
     def _families(self) -> Iterable[list[Recipe]]:
         """Families, plainest first: of recipes that come to the same, the plainest name stays."""
@@ -233,13 +240,16 @@ class Search:
         """Speedup from the profile's rules, for the share of the work that is quantized."""
         family, engine = family_of(built.recipe), built.recipe.engine
         target = self.targets.get(engine)
-        if target is None or not built.recipe.steps:
+        if target is None or built is self.source:
             return 1.0
-        floats = self.profile.speedup(target.choice, "fp32")
-        expected = self.profile.speedup(target.choice, family) if family else floats
+        speedup = self.profile.speedup
+        floats = speedup(target.choice, "fp32")
+        expected = speedup(target.choice, family) if family else floats
         costs = self._costs(engine)
         flops = {cost.node: cost.flops for cost in costs}
         share = quantized_share(flops, built.graph) if built.effective else 0.0
+        if not built.recipe.steps:  # the user's own file, for another engine than its graph
+            share, expected = hybrid_share(built.path), speedup(target.choice, "int8-dynamic")
         gain = 1 / ((1 - share) / floats + share / expected)
         return with_steps(gain, costs) if target.format == "tflite" else gain
 

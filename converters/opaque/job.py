@@ -10,6 +10,7 @@ import numpy as np
 
 from converters.data import load_data
 from converters.dataset import Array
+from converters.hybrid import check_scales
 from converters.job import Say, tools
 from converters.litert_file import parts
 from converters.materialize import open_path
@@ -91,7 +92,8 @@ class OpaqueJob:
         """Packs the file for one profile; a base has nothing to say about it.
 
         Raises:
-            ConversionError: None of the profile's engines reads it, or it has too little memory.
+            ConversionError: None of the profile's engines reads it or computes it right, or it
+                has too little memory.
         """
         started = time.monotonic()
         target = next((t for t in targets(profile) if t.format == self._source.format), None)
@@ -102,6 +104,8 @@ class OpaqueJob:
                 where=f"profile {profile.name!r}",
                 remedy="choose a profile with the engine litert, or export the model to ONNX",
             )
+        if profile.quantization[self._source.kind].scales_apart:
+            check_scales(self._source.path)
         plan = self._memory()
         budget = profile.memory.model_budget_mib << 20
         if plan.peak > budget:

@@ -362,3 +362,37 @@ def test_sparse_weights_get_their_zeros_back(tmp_path):
     [found] = [value.const_value for value in model.graph.initializers.values()]
     assert found is not None
     assert np.array_equal(found.numpy(), dense_rows)
+
+
+def hybrid_network() -> bytes:
+    """A dense layer of floats with int8 weights, as dynamic quantization leaves it."""
+    file = File()
+    row, result = file.tensor("row", (1, 64)), file.tensor("result", (1, 128))
+    codes = np.random.default_rng(3).integers(-127, 128, (128, 64)).astype(np.int8)
+    scales = np.linspace(0.001, 0.002, 128)
+    weight = file.constant("weight", codes, scale=scales, zero=0, axis=0)
+    operands = [row, weight, file.constant("bias", f32(128))]
+    file.op("FULLY_CONNECTED", operands, [result], "FullyConnectedOptions")
+    return file.write({"row": row}, {"result": result})
+
+
+@pytest.mark.parametrize(
+    ("network", "profile"),
+    [
+        (quantized_network, "arm64"),
+        (quantized_network, "board-512mb"),
+        (hybrid_network, "arm64"),  # on the other, integers throughout are quicker
+    ],
+)
+def test_quantized_original_is_not_made_again(tmp_path, network, profile):
+    path = save(tmp_path, network())
+    [variant] = convert(path, [profile], out=tmp_path / "out.bundle").variants
+    assert variant.report.chosen == "source@litert"
+
+
+def test_scales_per_column_are_not_for_a_device_that_knows_one_per_weight(tmp_path):
+    report = convert(save(tmp_path, hybrid_network()), ["armv7-512mb"], tmp_path / "o").variants[0]
+    rows = {row.name: row for row in report.report.candidates}
+    assert rows["source@litert"].status == "failed"
+    assert "'weight': has a scale per column" in rows["source@litert"].reason
+    assert report.report.chosen.endswith("@litert")

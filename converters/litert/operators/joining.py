@@ -101,7 +101,9 @@ def _slice(call: Call) -> None:
         begin[place], end[place] = first or 0, last or 0
         shape[place] = _sliced(size, first, last, steps[index])
         if names is not None and (first, steps[index]) == (0, 1):
-            shape[place] = names[index]  # the beginning, as long as some other axis
+            named = names[index]  # the beginning, as long as some other axis; or a number
+            known = isinstance(named, int)
+            shape[place] = _sliced(size, 0, _clipped(named), 1) if known else named
     masks = [untouched, untouched]
     for bit in range(rank):
         # "To the front" while walking backwards has no number: a mask says it.
@@ -127,9 +129,11 @@ def _clipped(bound: int) -> int:
     return max(-END, min(END, bound))
 
 
-def _sliced(size: Size, first: int | None, last: int | None, step: int) -> int | None:
+def _sliced(size: Size, first: int | None, last: int | None, step: int) -> Size:
     if first is None or last is None:
         return None
+    if (first, last, step) == (0, END, 1):
+        return size
     if not isinstance(size, int):
         # Counted from the same side, the length does not depend on the size, if that suffices.
         backwards = first < 0 and last == END and step == 1
