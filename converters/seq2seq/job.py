@@ -35,14 +35,14 @@ from converters.request import Request
 from converters.seq2seq.examples import examples
 from converters.seq2seq.forced import network_of
 from converters.seq2seq.judge import Both, Judge
-from converters.seq2seq.package import Seq2SeqPacking, decoder_engine, memory_plan, pack
+from converters.seq2seq.package import Seq2SeqPacking, memory_plan, pack
 from converters.seq2seq.pairs import read_pairs
 from converters.seq2seq.source import Seq2SeqSource
+from converters.seq2seq.target import on_onnx, rules_of
 from converters.source import Source
-from converters.target import onnx_engine
 from converters.workshop import Built
 from device_profiles.machine import detect_machine
-from device_profiles.schema import Profile, Rules
+from device_profiles.schema import Profile
 from edge_sdk.bundle.measurements import Candidate, VariantReport
 from edge_sdk.bundle.reader import Bundle
 from edge_sdk.bundle.record import MemoryPlan, Provenance, Recipe, VariantRecord
@@ -105,7 +105,7 @@ class Seq2SeqJob:
     ) -> VariantSummary:
         """Searches, packs and adds one profile's variant."""
         started = time.monotonic()
-        search = PairSearch(self, _on_onnx(profile), forced, base)
+        search = PairSearch(self, on_onnx(profile), forced, base)
         both = search.run()
         if both is None:
             raise ConversionError(
@@ -253,7 +253,7 @@ class PairSearch:
         """The best candidate for each graph by itself."""
         found = []
         for graph, job in self.job.jobs.items():
-            forced, rules = self.forced or self.kept.get(graph), _rules(self.profile, graph)
+            forced, rules = self.forced or self.kept.get(graph), rules_of(self.profile, graph)
             self.job.say(f"{self.profile.name}: {graph}")
             if forced == SOURCE:  # as the base has it
                 only = msgspec.structs.replace(rules, recipes=())
@@ -365,36 +365,6 @@ def _source_of(job: Job, outcome: Outcome) -> Judged:
     return replace(
         chosen, built=built, agreement=job.workshop.agreement(built), speedup=1.0, latency_ms=None
     )
-
-
-def _on_onnx(profile: Profile) -> Profile:
-    """The profile with the engine that runs decoders alone, and the recipes that suit it.
-
-    TensorRT would build another engine for every length of the past; what runs on CUDA instead
-    gains nothing from quantized values around float kernels.
-
-    Raises:
-        ConversionError: It has none.
-    """
-    engine = decoder_engine(profile)
-    if engine == onnx_engine(profile):
-        return msgspec.structs.replace(profile, engines=(engine,))
-    rules = {
-        kind: msgspec.structs.replace(
-            rule, recipes=tuple(r for r in rule.recipes if r in ("fp16", "fp32"))
-        )
-        for kind, rule in profile.quantization.items()
-    }
-    return msgspec.structs.replace(profile, engines=(engine,), quantization=rules)
-
-
-def _rules(profile: Profile, graph: str) -> Rules:
-    """A decoder reads all its weights for one token, and may be an encoder otherwise."""
-    rules = profile.quantization["encoder"]
-    if graph == ENCODER:
-        return rules
-    recipes = (*profile.quantization["decoder"].recipes, *rules.recipes)
-    return msgspec.structs.replace(rules, recipes=tuple(dict.fromkeys(recipes)))
 
 
 def _recipes_of(base: Bundle | None, profile: Profile) -> dict[str, Recipe]:
