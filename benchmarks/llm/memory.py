@@ -29,8 +29,8 @@ def run(quick: bool) -> Outcome:
     return Outcome(
         rows=(
             Row(
-                f"SmolLM2-{shape.upper()} shape, {RECIPE}, at rest after {PROMPT} + {ANSWER} tokens: "
-                "resident, private",
+                f"SmolLM2-{shape.upper()} shape, {RECIPE}, at rest after {PROMPT} + {ANSWER} "
+                "tokens: resident, private",
                 f"{_mib(ours[0].rss)}, {_mib(ours[0].private)} MiB "
                 f"(llama.cpp without repacking {_mib(peer.rss)}, {_mib(peer.private)})",
             ),
