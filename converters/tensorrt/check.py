@@ -166,13 +166,22 @@ def _rejection(answer: Answer, nodes: int) -> UnsupportedOperatorError:
 
 
 def _unbuilt(answer: Answer, model: ir.Model) -> ConversionError:
+    missing = _without_kernel(answer.error, model)
+    if missing is not None:
+        return UnsupportedOperatorError(
+            missing.op_type,
+            missing.name or "",
+            engine=f"TensorRT (RTX {answer.version})",
+            reason="its parser takes the operator, but it has no kernel of it",
+            remedy=_REMEDY,
+        )
     branching = next((node for node in model.graph if subgraphs(node)), None)
     deciding = re.match("the value of input '(.+)' decides", answer.error)
     where, remedy = f"an engine for {GPU}", _REMEDY
     if deciding:
         remedy = f"fix it by --fix {deciding[1]}=VALUE; else {_OTHERWISE}"
     elif branching is not None:
-        where = f"node {branching.name!r}"
+        where = f"node {branching.name!r} ({branching.op_type})"
         remedy = (
             f"do without its {branching.op_type}: --fix the input that selects its branch, or "
             f"export the model without control flow; else {_OTHERWISE}"
@@ -183,6 +192,15 @@ def _unbuilt(answer: Answer, model: ir.Model) -> ConversionError:
         where=where,
         remedy=remedy,
     )
+
+
+def _without_kernel(error: str, model: ir.Model) -> ir.Node | None:
+    """The node of a layer without a kernel: layers are called after nodes or their results."""
+    layer = re.search(r"(\S+?)(?:_\d+)? has no runners", error)
+    if layer is None:
+        return None
+    names = {value.name: node for node in model.graph for value in node.outputs}
+    return names.get(layer[1]) or next((n for n in model.graph if n.name == layer[1]), None)
 
 
 def _plain(reason: str) -> str:

@@ -5,6 +5,7 @@ The table of kinds is also the table of docs/targets.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import pytest
 
 import edge_sdk
 from converters import convert
+from edge_sdk.bundle.reader import open_bundle
 from edge_sdk.errors import ConversionError
 from tests.passes.models import graph, normal
 from tests.targets.kinds import KINDS, Array, Kind
+from tests.tensorrt.conftest import parser  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.converts
 
@@ -128,11 +131,35 @@ def test_other_targets_take_every_kind(name: str, tmp_path: Path) -> None:
     assert_runs(bundle, tmp_path, KINDS[name], *OTHERS)
 
 
+def said_of(column: int) -> dict[str, str]:
+    """Kind of model -> what the page says in a column; "likewise" is what the row above says."""
+    rows: dict[str, str] = {}
+    above = ""
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("| "):
+            name, *cells = line.removeprefix("| ").split(" | ")
+            above = rows[name] = cells[column] if cells[column] != "likewise" else above
+    return rows
+
+
 def test_page_has_a_row_for_every_kind_and_says_whether_litert_takes_it() -> None:
-    lines = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    rows = {cells[0].removeprefix("| "): cells[1] for cells in lines}
+    rows = said_of(0)
     for name, kind in KINDS.items():
         assert rows[name].startswith("no: ") == bool(kind.blocked), name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize("name", KINDS)
+def test_page_says_whether_tensorrt_takes_it(name: str, tmp_path: Path) -> None:
+    bundle = converted(KINDS[name], tmp_path, "jetson-orin-nano")  # a recipe: it ships anyhow
+    report = open_bundle(bundle).variant("jetson-orin-nano").report
+    assert report is not None
+    [note] = report.notes
+    said = said_of(1)[name]
+    assert ("accepts every node" in note) == said.startswith("yes"), note
+    operators = re.findall(r"`(\w+)`", said.partition(":")[2])
+    assert not operators or any(operator in note for operator in operators), note
 
 
 def test_a_half_that_ends_its_process_does_not_end_the_conversion(tmp_path: Path) -> None:
