@@ -34,6 +34,7 @@ from converters.memory import memory_plan
 from converters.memory_litert import litert_plan
 from converters.opaque.source import OpaqueSource
 from converters.recipes import families, prepare
+from converters.seq2seq.fit import fit_seq2seq
 from converters.seq2seq.source import Seq2SeqSource
 from converters.shapes import bind
 from converters.share import with_steps
@@ -74,7 +75,8 @@ def fit(
         path: The model, in any format that ``edge-sdk convert`` reads.
         profiles: Profiles by name or file.
         dimensions: Values of symbolic input dimensions; usual ones by default. A decoder
-            has ``context`` and ``prompt``, in tokens.
+            has ``context`` and ``prompt``, an encoder-decoder model ``input`` and ``output``, in
+            tokens.
         progress: Told what happens, where reading the model takes long.
 
     Raises:
@@ -86,11 +88,7 @@ def fit(
     if isinstance(source, DecoderSource):
         return fit_decoder(source, known, dimensions or {}, started)
     if isinstance(source, Seq2SeqSource):
-        raise InputError(
-            "what an encoder-decoder model would need is not predicted",
-            where=str(path),
-            remedy="convert it: the report says what each of its graphs needs",
-        )
+        return fit_seq2seq(source, known, dimensions or {}, started)
     if isinstance(source, OpaqueSource):
         raise InputError(
             f"it has no graph to predict from: {source.why}",

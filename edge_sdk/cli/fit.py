@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dim", action="append", default=[], metavar="NAME=SIZE",
         help="value of a symbolic input dimension (default: batch 1, 224 pixels, 128 steps); "
-        "dialogue models have context (2048) and prompt (128), in tokens",
+        "dialogue models have context (2048) and prompt (128), encoder-decoder models "
+        "input (128) and output (128 or less), in tokens",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -60,7 +61,7 @@ def render(report: FitReport) -> str:
     dimensions = ", ".join(f"{name} = {size}" for name, size in report.dimensions.items())
     lines = [
         f"{report.source}: {report.kind}, {human_bytes(report.size_bytes)}, "
-        f"{report.gflops:.3g} GFLOP per {'token' if report.kind == 'decoder' else 'call'}"
+        f"{report.gflops:.3g} GFLOP per {'token' if 'decoder' in report.kind else 'call'}"
         + (f" with {dimensions}" if dimensions else "")
     ]
     if report.unknown_nodes:
