@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import (
     Annotated,
@@ -106,6 +105,8 @@ def _set(raw: dict[str, Any], key: list[str], value: object) -> None:
 
 def suggest(name: str, known: list[str]) -> str:
     """`` (did you mean 'x'?)`` when something known is close to ``name``, else nothing."""
+    from difflib import get_close_matches
+
     close = get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

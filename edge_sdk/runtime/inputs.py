@@ -14,7 +14,6 @@ Pure. What is accepted:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +88,8 @@ def _check_names(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> None:
     names = [spec.name for spec in specs]
     for name in given:
         if name not in names:
+            from difflib import get_close_matches
+
             close = get_close_matches(name, names, n=1)
             raise DataError(
                 f"the model has no input of this name; expected {_listed(specs)}",
