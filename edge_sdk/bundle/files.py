@@ -30,8 +30,12 @@ def writing(where: Path) -> Iterator[None]:
 def temporary(folder: Path) -> Iterator[IO[bytes]]:
     """A new file in ``folder`` that is gone after the block unless it was renamed."""
     path = folder / secrets.token_hex(8)
-    with writing(path):
-        file = path.open("xb")
+    with writing(folder):
+        try:
+            file = path.open("xb")
+        except OSError as error:
+            error.filename = None  # a name that nobody gave
+            raise
     try:
         with file:
             yield file
@@ -49,7 +53,7 @@ def commit(file: IO[bytes], target: Path) -> None:
 
 def replace(target: Path, data: bytes, folder: Path) -> None:
     """Replaces ``target`` atomically and durably, by way of a temporary file in ``folder``."""
-    with temporary(folder) as file:
+    with writing(target), temporary(folder) as file:
         file.write(data)
         commit(file, target)
     sync(target.parent)

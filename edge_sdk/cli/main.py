@@ -7,6 +7,8 @@ progress and errors to stderr.
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,6 +38,8 @@ COMMANDS = {
     "toolchain": "list, install or remove environments of exporters, apart from your own",
     "completion": "print a shell completion script",
 }
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -67,17 +71,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(command).parse_args(arguments)
     try:
         code: int = import_module(f"edge_sdk.cli.{args.command}").run(args)
+        sys.stdout.flush()  # while somebody can be told that it failed
     except EdgeSdkError as error:
         print(f"edge-sdk {args.command}: error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`): not an error of ours.
-        sys.stderr.close()
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        problem = f"error: standard output: cannot write: {error.strerror}"
+        print(f"edge-sdk {args.command}: {problem}", file=sys.stderr)
+        _drop_output()
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _drop_output() -> None:
+    """Sends what is left for stdout nowhere: Python writes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(number: int, _: object) -> NoReturn:

@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
+from edge_sdk.bundle import files
 from edge_sdk.bundle.blobs import BlobStore, hex_of
 from edge_sdk.bundle.record import Blob
 from edge_sdk.errors import BundleError, DigestError, WorkError
@@ -61,20 +63,37 @@ def test_put_stores_nothing_when_the_bytes_are_not_the_expected_blob(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_full_disk_is_an_error_with_a_remedy(tmp_path):
-    store = BlobStore(tmp_path)
-    store.prepare()
+@contextmanager
+def full_disk():
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(WorkError, match="cannot write") as caught:
-            store.put([bytes(1 << 20)])
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_an_error_with_a_remedy(tmp_path):
+    store = BlobStore(tmp_path)
+    store.prepare()
+    with full_disk(), pytest.raises(WorkError, match="cannot write") as caught:
+        store.put([bytes(1 << 20)])
     assert caught.value.remedy
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_that_cannot_be_replaced_is_named_and_stays(tmp_path):
+    target = tmp_path / "y.npz"
+    target.write_bytes(b"old")
+    with full_disk(), pytest.raises(WorkError, match="cannot write") as caught:
+        files.replace(target, bytes(1 << 20), tmp_path)
+    assert caught.value.where == str(target)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+    with pytest.raises(WorkError, match="cannot write") as caught:
+        files.replace(target, b"new", tmp_path / "nowhere")
+    assert caught.value.where == str(tmp_path / "nowhere"), "and not a name that nobody gave"
 
 
 def test_put_leaves_nothing_behind_when_the_source_fails(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +33,16 @@ def test_no_command_is_bad_input():
     done = edge_sdk()
     assert done.returncode == 2
     assert "usage: edge-sdk" in done.stderr
+
+
+@pytest.mark.parametrize("options", [("list",), ("list", "--json"), ("show", "x86-64")])
+def test_output_that_finds_no_space_is_one_clear_error(options):
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "edge_sdk.cli.main", "profiles", *options]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    message = "edge-sdk profiles: error: standard output: cannot write: No space left on device"
+    assert done.stderr == f"{message}\n"
 
 
 def test_inspect_shows_what_convert_reported(classifier: Converted):
