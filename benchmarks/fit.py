@@ -99,9 +99,9 @@ def spread_of(engine: str, found: Sequence[Compared]) -> Spread:
     """The range that predictions for one engine have shown."""
     here = machine()
     return Spread(
-        size=_percentiles(_of(found, "size")),
-        peak=_percentiles(_of(found, "peak")),
-        latency=_percentiles(_of(found, "latency")),
+        size=percentiles(_of(found, "size")),
+        peak=percentiles(_of(found, "peak")),
+        latency=percentiles(_of(found, "latency")),
         samples=len(found),
         models=tuple(dict.fromkeys(one.model for one in found)),
         machine=here.cpu,
@@ -122,11 +122,11 @@ def _rows(engine: str, found: Sequence[Compared]) -> list[Row]:
         Row(
             f"`fit` on {len(found)} variants of {len(models)} models with {engine}: "
             "measured / predicted, tenth to ninetieth percentile",
-            "; ".join(f"{field} {_text(_of(found, field))}" for field in FIELDS),
+            "; ".join(f"{field} {range_text(_of(found, field))}" for field in FIELDS),
         ),
         Row(
             "memory plan of the same variants: measured / planned peak",
-            f"{_text(plan)}; {within:.0%} within 15 %",
+            f"{range_text(plan)}; {within:.0%} within 15 %",
         ),
     ]
 
@@ -135,11 +135,13 @@ def _of(found: Sequence[Compared], field: str) -> list[float]:
     return [getattr(one, field) for one in found]
 
 
-def _percentiles(values: Sequence[float]) -> Ratios:
+def percentiles(values: Sequence[float]) -> Ratios:
+    """Tenth and ninetieth."""
     p10, p90 = (round(float(value), 3) for value in np.percentile(values, (10, 90)))
     return Ratios(p10=p10, p90=p90)
 
 
-def _text(values: Sequence[float]) -> str:
-    ratios = _percentiles(values)
+def range_text(values: Sequence[float]) -> str:
+    """From the tenth to the ninetieth percentile."""
+    ratios = percentiles(values)
     return f"{ratios.p10:.2f} to {ratios.p90:.2f}"
