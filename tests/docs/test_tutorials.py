@@ -41,6 +41,7 @@ def test_converting(here):
     run_page("docs/tutorial-convert.md", without="skopeo")
 
 
+@pytest.mark.slow  # the demo converts the same model in the default run
 def test_dialogue(here):
     shutil.copytree(EXAMPLES / "assistant", here / "assistant")
     run_page("docs/tutorial-dialogue.md")
