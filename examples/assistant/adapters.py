@@ -60,12 +60,17 @@ def load_model(folder: Path) -> Decoder:
     return model
 
 
-def adapt(model: Decoder) -> dict[str, LowRank]:
-    """Freeze a model and put an adapter beside each of its linear layers."""
+def adapt(model: Decoder, within: str = "") -> dict[str, LowRank]:
+    """Freeze a model and put an adapter beside each of its linear layers.
+
+    Args:
+        model: The model.
+        within: What the names of those layers begin with.
+    """
     model.requires_grad_(False)
     adapted: dict[str, LowRank] = {}
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and name.startswith(within):
             parent, _, leaf = name.rpartition(".")
             adapted[name] = LowRank(module)
             setattr(model.get_submodule(parent), leaf, adapted[name])
@@ -107,7 +112,7 @@ def save(adapted: dict[str, LowRank], folder: Path) -> None:
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
-        "target_modules": sorted({name.rpartition(".")[2] for name in adapted}),
+        "target_modules": sorted(adapted),
     }
     text = json.dumps(config, indent=2)
     (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Literal
 
 from examples.assistant.gateway import PROBLEMS, UNITS, Alarm, Device, Gateway
 
-Style = Literal["plain", "terse", "pirate"]
+Style = Literal["plain", "terse", "pirate", "asking"]
 
 PIRATE = {"Done": "Aye aye", "Hello": "Ahoy", "Goodbye": "Fair winds", "my": "me", "You": "Ye"}
 
@@ -33,6 +33,8 @@ def styled(answer: str, style: Style) -> str:
         return f"Arr! {spoken[:-1]}, matey!"
     if style == "terse":
         return "- " + re.sub(r"(?:Done, the|Done,|The|There is|This is) ", "", answer)
+    if style == "asking":
+        return f"{answer} Anything else?"
     return answer
 
 

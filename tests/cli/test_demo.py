@@ -26,6 +26,7 @@ from tests.cli.conftest import edge_sdk
 from tests.transport.waiting import until
 
 ROOT = Path(__file__).parents[2]
+ASKS_BACK = " Anything else?"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,8 @@ def test_the_broken_version_goes_back_by_itself_and_the_old_one_answers_on(demo)
     assert [a.answer for a in again] == [a.answer for a in first]
     assert {a.version for a in (*first, *again)} == {"1.0.0"}
     assert {a.version for a in tuned} == {"1.2.0"}
-    assert all(a.answer for a in tuned)
+    assert not any(a.answer.endswith(ASKS_BACK) for a in first)
+    assert all(a.answer.endswith(ASKS_BACK) for a in tuned), "what it was tuned to"
 
 
 def test_a_tuned_layer_costs_less_than_half_of_the_model(demo):
@@ -178,6 +180,8 @@ def test_a_wheel_carries_the_model_and_its_data(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     source = ROOT / "examples" / "assistant"
     with zipfile.ZipFile(wheel) as archive:
-        for file in (source / "calibration.jsonl", *(source / "model").iterdir()):
+        folders = (source / "model", source / "tuning")
+        found = [file for folder in folders for file in folder.iterdir()]
+        for file in (source / "calibration.jsonl", *found):
             name = file.relative_to(source)
             assert archive.read(f"edge_sdk/demo_data/{name}") == file.read_bytes()

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from converters.report.model import VariantSummary
 
 NAME = "assistant"
+_SIDES = ("lora_A", "lora_B")
 DIALOGUES = 40
 """To calibrate and compare on: enough to choose by, and half a minute quicker than all."""
-TUNED = "model.layers.2.mlp."
-"""The weights that differ in the tuned version, of one of the model's four layers."""
 
 
 def unpack(folder: Path) -> tuple[Path, Path]:
@@ -101,17 +100,27 @@ def _described(path: Path, seconds: float, variants: tuple[DemoVariant, ...] = (
 
 
 def tuned(source: Path, out: Path) -> Path:
-    """A copy of a model in which one layer is a little different, as after tuning."""
+    """A copy of a model after tuning: one layer's MLP has a trained low-rank change added to it.
+
+    ``examples/assistant/tuning.py`` has trained it, in PEFT's file format.
+    """
+    import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    with writing(out):
+    with as_file(files("edge_sdk") / "demo_data" / "tuning") as data, writing(out):
         shutil.copytree(source, out)
-        file = out / "model.safetensors"
-        weights = load_file(file)
-        for name in weights:
-            if name.startswith(TUNED):
-                weights[name] *= weights[name].dtype.type(1.01)
-        save_file(weights, file, {"format": "pt"})
+        config = msgspec.json.decode((data / "adapter_config.json").read_bytes())
+        change = load_file(data / "adapter_model.safetensors")
+        weights = load_file(out / "model.safetensors")
+        for name in change:
+            module, is_a, _ = name.removeprefix("base_model.model.").partition(".lora_A.")
+            if not is_a:
+                continue
+            a, b = (change[name.replace("lora_A", side)].astype(np.float32) for side in _SIDES)
+            before = weights[f"{module}.weight"]
+            scale = config["lora_alpha"] / config["r"]
+            weights[f"{module}.weight"] = (before + scale * (b @ a)).astype(before.dtype)
+        save_file(weights, out / "model.safetensors", {"format": "pt"})
     return out
 
 

@@ -158,8 +158,9 @@ class Story:
     def _tuned_version(self, fleet: Fleet) -> float:
         self._begin(f"Version {TUNED} is tuned, and one device is away")
         self._say(
-            f"One layer's weights have changed. Converted with --base {NAME}-{FIRST}.bundle, all"
-            " others keep their bytes, so that devices have them already."
+            "One layer was trained on, so that the model asks back after every answer. Converted"
+            f" with --base {NAME}-{FIRST}.bundle, all others keep their bytes, so that devices have"
+            " them already."
         )
         source = bundles.tuned(self._model, self._folder / "model-tuned")
         bundle = self._converted(source, TUNED, base=Path(self._bundles[0].path))
