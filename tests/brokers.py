@@ -69,7 +69,7 @@ class Certificates:
         )  # fmt: skip
         self.issue("server")
 
-    def issue(self, name: str) -> None:
+    def issue(self, name: str, days: int = 2) -> None:
         """Signs a certificate for clients and servers on this machine."""
         (self.folder / f"{name}.ext").write_text(
             "subjectAltName=DNS:localhost,IP:127.0.0.1\n"
@@ -81,7 +81,7 @@ class Certificates:
         )  # fmt: skip
         self._openssl(
             "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
-            "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.crt",
+            "-CAcreateserial", "-days", str(days), "-extfile", f"{name}.ext", "-out", f"{name}.crt",
         )  # fmt: skip
 
     def _openssl(self, *arguments: str) -> None:

@@ -22,7 +22,7 @@ from edge_sdk.agent.history import ROUTINE, Told, happened, started
 from edge_sdk.agent.journal import Entry, Journal
 from edge_sdk.bundle import files
 from edge_sdk.errors import WorkError
-from edge_sdk.shadow.events import LARGEST_BATCH, Accepted, Batch, DeviceEvent, Happening
+from edge_sdk.shadow.events import LARGEST_BATCH, LATEST, Accepted, Batch, DeviceEvent, Happening
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,8 @@ class Outbox:
             return True
 
     def _now(self) -> float:
-        return max(0.0, round(self._clock(), 3))
+        # A clock that is out of its mind must not make events that no service takes.
+        return min(max(0.0, round(self._clock(), 3)), LATEST)
 
     def _stamped(self, one: Happening) -> DeviceEvent:
         self._seq += 1

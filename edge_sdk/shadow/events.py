@@ -18,7 +18,9 @@ LARGEST_BATCH = 32 * 1024
 """Bytes of a message at most."""
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
-Moment = Annotated[float, msgspec.Meta(ge=0, lt=2**33)]
+LATEST = float(2**33 - 1)
+"""The last moment that can be told, in seconds since 1970: in the year 2242."""
+Moment = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
 
 
 class Happening(Wire, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -42,6 +43,7 @@ Body = Callable[[], "bytes | Iterable[bytes]"]
 ACCEPT = {"Accept": f"{oci.INDEX}, {oci.MANIFEST}"}
 """Header of requests for manifests; some registries know of none without it."""
 _REDIRECTS = 5
+_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
 _ANSWER_LIMIT = 1024 * 1024  # of errors and tokens, in bytes
 _SIGN_IN = f"run `docker login`, or set {USER} and {PASSWORD}"
@@ -338,12 +340,12 @@ def _translated(url: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError, zlib.error) as error:
-        remedy = _lasting_remedy(error)
+        lasting = _lasting_remedy(error)
         raise TransferError(
             f"is not reached, or broke off: {error}",
             where=url.partition("?")[0],
-            remedy=remedy or "check address, network and proxy, and try again",
-            passing=remedy is None,
+            remedy=lasting or _passing_remedy(error),
+            passing=lasting is None,
         ) from error
 
 
@@ -351,12 +353,24 @@ def _lasting_remedy(error: Exception) -> str | None:
     """What to do about an error that will be the same next time."""
     if isinstance(error, LocationParseError):
         return "correct the address"
-    cause = error.args[0] if isinstance(error, SSLError) and error.args else None
-    if isinstance(cause, ssl.SSLCertVerificationError):
+    cause = _tls_problem(error)
+    if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code not in _OF_TIME:
         return "name the certificates that it is signed by (--ca)"
     if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
         return "it does not speak TLS: --plain-http, or http:// before the reference"
     return None
+
+
+def _passing_remedy(error: Exception) -> str:
+    """What to do about an error that may be gone next time."""
+    if isinstance(_tls_problem(error), ssl.SSLCertVerificationError):
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        return f"renew its certificate, or set the clock of this machine, by which it is {today}"
+    return "check address, network and proxy, and try again"
+
+
+def _tls_problem(error: Exception) -> object:
+    return error.args[0] if isinstance(error, SSLError) and error.args else None
 
 
 def _refusal(response: urllib3.BaseHTTPResponse, reference: Reference, url: str) -> TransferError:

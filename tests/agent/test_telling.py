@@ -7,7 +7,7 @@ import pytest
 from edge_sdk.agent.config import ReportConfig
 from edge_sdk.agent.health_gate import Gate
 from edge_sdk.errors import EdgeSdkError
-from edge_sdk.shadow.events import accepted_topic
+from edge_sdk.shadow.events import LATEST, accepted_topic
 from edge_sdk.shadow.models import SHADOW, CanaryVersion
 from edge_sdk.shadow.topics import ROOTS, Address
 from edge_sdk.transport.link import Message
@@ -143,3 +143,20 @@ def test_an_answer_that_is_none_is_passed_over(device, cloud):
         cloud.broker.publish(Message(accepted_topic("gate-7"), payload))
     here.settle()
     assert cloud.told("gate-7") == [("started", "")]
+
+
+@pytest.mark.parametrize("begin", [-5.0, 0.0, 4_102_444_800.0, 1e12])
+def test_a_clock_that_is_wrong_changes_nothing_but_dates(device, cloud, bundles, begin):
+    """In 1970, in 2100, and out of its mind."""
+    here = device()
+    here.begin = begin
+    here.restart()
+    install(here, cloud, bundles["1"])
+    assert here.ask() == 4
+    assert ("installed", "1.0.0") in cloud.told("gate-7")
+    last = cloud.events["gate-7"][-1]
+    assert last.at == pytest.approx(min(begin + here.clock(), LATEST), abs=60)
+    here.begin = BEGIN  # the network has told it
+    install(here, cloud, bundles["2"])
+    assert cloud.told("gate-7")[-1] == ("installed", "2.0.0")
+    assert abs(cloud.events["gate-7"][-1].at - (BEGIN + here.clock())) < 60

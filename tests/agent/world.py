@@ -196,6 +196,7 @@ class Device:
 
     Attributes:
         clock: The time.
+        begin: The date at its beginning, in seconds since 1970, by the device.
         die_at: A step and its moment that the agent does not survive.
         on_death: Called just before.
         steps: (Step's name, moment) of all steps so far.
@@ -206,6 +207,7 @@ class Device:
     ) -> None:
         self.cloud, self.shelf = cloud, shelf
         self.clock = Clock()
+        self.begin = BEGIN
         self.steps: list[tuple[str, str]] = []
         self.die_at: tuple[str, str] | None = None
         self.on_death: Callable[[], None] = lambda: None
@@ -230,7 +232,7 @@ class Device:
             perform=lambda work: work(),
             wake=lambda: None,
             observer=self._observe,
-            time=lambda: BEGIN + self.clock(),
+            time=lambda: self.begin + self.clock(),
         )
         self.agent: Agent = assemble(self.config, around, self.router)
         self.agent.open()

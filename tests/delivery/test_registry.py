@@ -25,6 +25,7 @@ from edge_sdk.transport.registry import RegistrySource
 from edge_sdk.transport.registry_http import RegistryClient
 from edge_sdk.transport.source import Reference
 from edge_sdk.transport.transfer import Retry
+from tests.brokers import Certificates
 from tests.bundle.forge import flip
 from tests.delivery.large import make_large
 from tests.delivery.registries import USER
@@ -150,6 +151,23 @@ def test_unknown_certificates_are_refused(start_registry, certificates, source):
         source.resolve(reference)
     assert not error.value.passing
     assert "--ca" in str(error.value.remedy)
+
+
+@pytest.mark.needs("openssl", "openssl")
+def test_a_certificate_out_of_time_may_be_a_clock_that_is_wrong(tmp_path):
+    """A board without a battery begins in 1970: that is no reason to give a version up."""
+    certificates = Certificates(tmp_path)
+    certificates.authority()
+    certificates.issue("server", days=-1)
+    source = RegistrySource(RegistryClient(lambda _: None, ca=certificates.ca))
+    with (
+        serving(lambda _: Answer(), certificates) as server,
+        pytest.raises(TransferError, match="expired") as error,
+    ):
+        source.resolve(replace(at(server), plain=False))
+    assert error.value.passing
+    assert "clock" in str(error.value.remedy)
+    source.close()
 
 
 def test_a_registry_without_tls_is_told_apart(registry, source):
