@@ -54,6 +54,7 @@ def prepare(
         step("one-hot-to-gather"),
         step("constant-reshape"),
         step("fold-constants"),
+        step("drop-expand"),
         step("fuse-layer-norm"),
         step("fold-attention-scale"),
         *fused,

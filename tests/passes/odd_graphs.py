@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tests.passes.models import build, graph, normal
+from tests.passes.networks import inferred
 
 SQUARE = normal(64, 64, scale=0.1)
 VECTOR = normal(64, seed=1)
@@ -111,6 +112,20 @@ def odd_graphs() -> dict[str, ir.Model]:
             "z = LayerNormalization <axis = -1> (b, v)",
             w=SQUARE,
             v=VECTOR,
+        ),
+        "attention with an expanded mask": inferred(
+            graph(
+                "(float[N,S,8] x, float[N,1,1,S] m) => (float[N,S,8] y)",
+                """
+                q4 = Reshape (x, split) qt = Transpose <perm = [0,2,1,3]> (q4)
+                kt = Transpose <perm = [0,2,3,1]> (q4) scores = MatMul (qt, kt)
+                sizes = Shape (scores) wide = Expand (m, sizes) far = Neg (wide)
+                masked = Add (scores, far) p = Softmax (masked) mixed = MatMul (p, qt)
+                back = Transpose <perm = [0,2,1,3]> (mixed) y = Reshape (back, merge)
+                """,
+                split=np.array([0, 0, 2, 4]),
+                merge=np.array([0, 0, 8]),
+            )
         ),
         "scalars": graph(
             "(float a, float b, int64 n) => (float y, int64 m)",
