@@ -16,7 +16,7 @@ from converters.hugging_face import tasks
 from converters.hugging_face.export import GRAPH, export, versions
 from converters.hugging_face.folder import ModelFolder
 from converters.hugging_face.sentence import finish_graph, read_sentence
-from converters.hugging_face.steps import media_step, processing
+from converters.hugging_face.steps import media_step, processing, reads_text
 from converters.seq2seq.source import Seq2SeqSource, export_digest, is_export, read_export
 from converters.source import Source
 from converters.sources.onnx import OnnxSource
@@ -69,9 +69,8 @@ def read_model(
     tokenizer = made / _TOKENIZER
     source = OnnxSource().read(made / GRAPH, states=states, task=task)
     around = processing(folder, task, source.inputs, source.outputs)
-    if not around.before or (_reads_text(source) and not tokenizer.is_file()):
-        missing = "tokenizer" if _reads_text(source) else "preprocessor_config.json"
-        say(f"{folder.path}: no {missing}, so the variants take arrays alone")
+    if not around.before or (reads_text(source.inputs) and not tokenizer.is_file()):
+        say(f"{folder.path}: {_missing(source)}, so the variants take arrays alone")
     return replace(
         source,
         name=folder.name,
@@ -87,8 +86,13 @@ def read_model(
     )
 
 
-def _reads_text(source: Source) -> bool:
-    return any(spec.name == "input_ids" for spec in source.inputs)
+def _missing(source: Source) -> str:
+    """Why nothing is done before the graph."""
+    if reads_text(source.inputs):
+        return "no tokenizer"
+    if any(spec.name == "input_ids" for spec in source.inputs):
+        return "reads text and something else at once"
+    return "no preprocessor_config.json"
 
 
 def _seq2seq(folder: ModelFolder, made: Path, digest: str) -> Seq2SeqSource:

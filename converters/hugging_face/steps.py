@@ -62,7 +62,7 @@ def processing(
         SourceError: Its files ask for what no step can do.
     """
     first: steps.Options | None = media_step(folder, inputs)
-    if first is None and any(spec.name == "input_ids" for spec in inputs):
+    if first is None and reads_text(inputs):
         first = _tokenize(folder, task, inputs)
     after = _AFTER[task](folder, outputs) if task in _AFTER and first is not None else []
     files = {}
@@ -73,6 +73,12 @@ def processing(
         after=tuple(map(steps.to_step, after)),
         files=files,
     )
+
+
+def reads_text(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether text is all that a graph takes; CLIP and its kin take pictures beside it."""
+    names = {spec.name for spec in inputs}
+    return "input_ids" in names and not names & {"pixel_values", "input_features", "input_values"}
 
 
 def media_step(

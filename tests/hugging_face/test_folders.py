@@ -220,6 +220,12 @@ def test_old_sound_models_need_not_name_their_extractor(write: Any) -> None:
     assert found.files == {"vocab.json": folder.path / "vocab.json"}
 
 
+def test_text_beside_a_picture_is_left_to_arrays(write: Any) -> None:
+    picture = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 32, 32))
+    found = processing(write(config={}), "feature-extraction", (*TOKENS, picture), VECTORS)
+    assert found.before == found.after == ()
+
+
 def test_letters_of_many_languages_are_refused(write: Any) -> None:
     folder = write(
         config={"model_type": "wav2vec2"},

@@ -74,12 +74,13 @@ def export(request: Json, progress: Progress) -> Json:
         progress("reading the tokenizer")
         _tokenizer(model, out)
         _modules(model, out)
-    except Exception as error:
-        if not _while_loading(error):
-            raise
-        said = " ".join(str(error).split())[:400] or type(error).__name__
-        again = "download all files of the model again, at one revision"
-        return {"refused": f"cannot be loaded: {said}", "where": str(model), "remedy": again}
+    except Exception as error:  # noqa: BLE001  # models and exporters fail in every way
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        if _while_loading(error):
+            again = "download all files of the model again, at one revision"
+            return {"refused": f"cannot be loaded: {said}", "where": str(model), "remedy": again}
+        instead = "export it yourself, to ONNX or with torch.export, and give that file"
+        return {"refused": f"its export for {task} fails: {said}", "remedy": instead}
     return {"graphs": sorted(path.name for path in out.glob("*.onnx"))}
 
 
