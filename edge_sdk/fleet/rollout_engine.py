@@ -298,8 +298,8 @@ class RolloutEngine:
             self._announce()
             for number in list(self._active):
                 async with self._deciding:
-                    rollout = self._active[number]
-                    await self._take(rollout, Decision(extended(rollout, lost, now)))
+                    if rollout := self._active.get(number):
+                        await self._take(rollout, Decision(extended(rollout, lost, now)))
 
     async def _look(self, connected: bool) -> None:
         # What cannot be written down now is tried again with the next ones.
@@ -310,7 +310,9 @@ class RolloutEngine:
 
     async def _advance(self, number: int) -> None:
         async with self._deciding:
-            rollout = self._active[number]
+            rollout = self._active.get(number)
+            if rollout is None:  # somebody has ended it meanwhile
+                return
             now = self._clock() if self._deaf_since is None else self._deaf_since
             await self._take(rollout, decide(rollout, self._devices.all, now))
 

@@ -36,7 +36,7 @@ class RegistrySource:
         self._resolved: dict[str, Piece] = {}
         self._compresses = False
         self._shrunk: dict[Blob, shrunk.File] = {}
-        self._held: dict[Blob, bytes] = {}
+        self._held: dict[Blob, bytes] = {}  # files that hold many blobs, as they came
 
     def resolve(self, reference: Reference) -> Descriptor:
         """The image index or manifest that a tag or digest stands for.
@@ -55,24 +55,26 @@ class RegistrySource:
         travelled = 0
         if descriptor.media_type == oci.MANIFEST and not self._compresses:
             travelled = self._look_for_shrunk(reference, descriptor)
-            if descriptor.blob in self._shrunk:
-                travelled += self._open(reference, descriptor.blob)
-        held = self._held.pop(descriptor.blob, None)
+            if file := self._shrunk.get(descriptor.blob):
+                small = self._small(reference, file)
+                self._held[file.blob] = small
+                travelled += len(small)
         found = self._resolved.get(descriptor.digest)
-        if found is None and held is not None:
-            found = Piece(held, 0)
+        if found is None and (data := self._unshrunk(descriptor.blob)) is not None:
+            found = Piece(data, 0)
         if found is None:
             found = self._manifest(reference, descriptor.digest)[0]
         return Piece(found.data, found.travelled + travelled)
 
     def read(self, reference: Reference, blob: Blob, offset: int = 0) -> Iterator[Piece]:
         """The bytes of a blob from an offset on, in pieces; they are checked by the caller."""
-        file = None if offset or blob in self._held else self._shrunk.get(blob)
-        travelled = self._open(reference, blob) if file and file.holds == (blob,) else 0
-        held = None if offset else self._held.pop(blob, None)
-        if travelled or held is not None:
-            yield Piece(held or b"", travelled)
-        if held is not None:
+        small, file = b"", None if offset else self._shrunk.get(blob)
+        if file and file.holds == (blob,):
+            small = self._small(reference, file)
+        data = None if offset else self._unshrunk(blob, small)
+        if data is not None or small:
+            yield Piece(data or b"", len(small))
+        if data is not None:
             return
         target = f"blobs/{blob.digest}"
         where = f"{reference.registry}/{reference.repository}/{target}"
@@ -110,17 +112,20 @@ class RegistrySource:
         self._shrunk |= shrunk.files_of(found.data)
         return found.travelled
 
-    def _open(self, reference: Reference, blob: Blob) -> int:
-        """Fetches the file that a blob is in, and holds what it holds; the bytes it took."""
-        file = self._shrunk[blob]
+    def _small(self, reference: Reference, file: shrunk.File) -> bytes:
+        """A compressed file; nothing where it does not come."""
         target = f"blobs/{file.blob.digest}"
         try:
             with self._client.request("GET", reference, target) as response:
-                found = read_whole(response, target, file.blob.size)
+                return read_whole(response, target, file.blob.size).data
         except TransferError:
-            return 0
-        self._held |= shrunk.unshrink(found.data, file.holds)
-        return found.travelled
+            return b""
+
+    def _unshrunk(self, blob: Blob, small: bytes = b"") -> bytes | None:
+        """A blob out of its compressed file, given or held; ``None`` where it is in none."""
+        file = self._shrunk.get(blob)
+        small = small or (self._held.get(file.blob, b"") if file else b"")
+        return shrunk.unshrink(small, file.holds).get(blob) if file and small else None
 
     def _manifest(self, reference: Reference, name: str) -> tuple[Piece, str]:
         """A document and its media type."""
