@@ -44,9 +44,11 @@ def write_gguf(source: DecoderSource, path: Path, kind: Type) -> Path:
     }
     # Unscaled frequencies are theta ** (-i / n).
     theta = round(frequencies[1] ** -len(frequencies), 3)
+    model = source.architecture
     return write(
-        path, source.architecture, source.weights, arch="llama", matrices=kind, theta=theta,
-        tokenizer=tokenizer, extra={"general.name": source.name},
+        path, model, source.weights, arch="llama", matrices=kind, theta=theta,
+        tokenizer=tokenizer,
+        extra={"general.name": source.name, "llama.vocab_size": model.vocab},
     )  # fmt: skip
 
 
