@@ -19,6 +19,13 @@ from edge_sdk.bundle.record import State, Step, TensorSpec
 from edge_sdk.errors import SourceError
 from edge_sdk.runtime.steps import to_step
 
+EXPORT = "export it again with a current exporter"
+# What the reader does not know, by its own words.
+REMEDIES = {
+    "Map types": "leave ZipMap out of it: skl2onnx.to_onnx(…, options={'zipmap': False})",
+    "Sparse tensors": "store its weights dense",
+}
+
 
 class OnnxSource:
     """Reads ``.onnx`` files, and what lies beside them.
@@ -127,10 +134,11 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
         reason: BaseException = error
         while reason.__cause__:  # the others repeat the whole node
             reason = reason.__cause__
+        why = str(reason).split(". ")[0]
         raise SourceError(
-            f"not an ONNX graph: {str(reason).split('. ')[0]}",
+            f"not an ONNX graph: {why}",
             where=str(path),
-            remedy="export it again with a current exporter; weights dense where they are sparse",
+            remedy=next((remedy for word, remedy in REMEDIES.items() if word in why), EXPORT),
         ) from None
     problem = complaint(path)
     if problem:

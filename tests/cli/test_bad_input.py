@@ -126,7 +126,24 @@ def with_sparse_constant(_: Path, folder: Path) -> Path:
     return _sparse(folder / "sparse.onnx", constant=True)
 
 
+def with_names_and_scores(_: Path, folder: Path) -> Path:
+    """What skl2onnx makes of a classifier by default."""
+    helper = onnx.helper
+    scores = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    kind = helper.make_map_type_proto(onnx.TensorProto.INT64, scores)
+    graph = helper.make_graph(
+        [helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])],
+        "named",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 2])],
+        [helper.make_value_info("y", helper.make_sequence_type_proto(kind))],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets), folder / "named.onnx")
+    return folder / "named.onnx"
+
+
 SOURCES = {
+    with_names_and_scores: "Map types are not supported yet\n  remedy: leave ZipMap out of it",
     with_sparse_weight: "sparse.onnx: its weight 'w' is a sparse initializer, which is not read",
     with_sparse_constant: "sparse.onnx: not an ONNX graph: Sparse tensors are not supported yet",
     truncated: "cut.onnx: not an ONNX model",
