@@ -106,12 +106,17 @@ def drop_code() -> None:
     some libraries touch all of theirs when they are loaded.
     """
     library = ctypes.CDLL(None)
-    if not hasattr(library, "madvise"):
+    # On emulated 32-bit ARM, asking for a library that is loaded already ended the process.
+    if not hasattr(library, "madvise") or ctypes.sizeof(ctypes.c_void_p) < 8:
         return
-    kept = _kept_libraries()
+    kept, lines = _kept_libraries(), (SELF / "maps").read_text().splitlines()
+    # Emulated CPUs: there, the other file may tell of the emulator, at addresses of its own.
+    own = {_range(line) for line in lines if line[line.find("/") :] in kept}
     for mapping in re.split(r"VmFlags:.*\n", (SELF / "smaps").read_text()):
         head, _, rest = mapping.partition("\n")
         if head[head.find("/") :] not in kept or head.split()[1] not in ("r-xp", "r--p"):
+            continue
+        if _range(head) not in own:
             continue
         sizes = dict(line.split()[:2] for line in rest.splitlines())
         # Pages that were written (relocations) are the process's own, here or swapped out.
