@@ -37,7 +37,8 @@ def test_size_and_memory_are_those_of_the_variant(t5, tmp_path):
     )
     memory = variant.record.memory
     assert found.peak_bytes.value == pytest.approx(
-        memory.peak + 2 * 64 * memory.kv_per_token, rel=0.1  # of the nodes that are fused
+        memory.peak + 2 * 64 * memory.kv_per_token,
+        rel=0.1,  # of the nodes that are fused
     )
     assert found.decoder is not None
     assert found.decoder.tokens_per_second.value > 0
