@@ -16,7 +16,7 @@ import msgspec
 import onnx_ir as ir
 
 from converters.memory import CONV_COPIES, LOOKUP_BYTES
-from converters.memory_litert import looked_up, packed
+from converters.memory_litert import looked_up, packed, started
 from converters.passes.base import each_graph
 from converters.passes.graph_tools import static_shape, tensor_of
 from converters.passes.store_small import StoreSmallOptions, channel_axis
@@ -196,7 +196,7 @@ def loaded_by_litert(plan: MemoryPlan, weights: Iterable[Weight], how: Treatment
             bits = how.native.get(weight.role, 32) if narrow else how.stored
             found = packed(weight.elements, bits, dense=weight.role == "dense")
         mapped, private = mapped + found.mapped, private + found.private
-    return msgspec.structs.replace(plan, weights_mapped=mapped, weights_private=private)
+    return started(msgspec.structs.replace(plan, weights_mapped=mapped, weights_private=private))
 
 
 def seconds(costs: Iterable[NodeCost], profile: Profile) -> float:

@@ -15,7 +15,7 @@ from converters.job import Say, tools
 from converters.litert_file import parts
 from converters.materialize import open_path
 from converters.measure import latency, machine, peak_rss
-from converters.memory_litert import ENGINE_BYTES
+from converters.memory_litert import ENGINE_BYTES, started
 from converters.opaque.source import OpaqueSource
 from converters.package import store_array
 from converters.report import VariantSummary
@@ -140,12 +140,13 @@ class OpaqueJob:
     def _memory(self) -> MemoryPlan:
         size = self._source.path.stat().st_size
         values = [a.nbytes for call in self._golden for side in call for a in side.values()]
-        return MemoryPlan(
+        plan = MemoryPlan(
             weights_mapped=size,
             weights_private=size,  # what the engine packs; no graph says which part that is
             activations=2 * max(values, default=0),
             engine=ENGINE_BYTES,
         )
+        return started(plan)
 
     def _record(
         self, profile: Profile, target: Target, blobs: BlobStore, plan: MemoryPlan

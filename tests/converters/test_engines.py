@@ -13,6 +13,7 @@ import edge_sdk
 from converters import convert, sensitivity
 from converters.measure import peak_rss
 from converters.memory import candidate_plan
+from converters.memory_litert import ENGINE_BYTES, STARTING_BYTES, litert_plan
 from converters.recipes import families, prepare
 from converters.report import Report
 from converters.sampling import dataset_for
@@ -173,6 +174,19 @@ def test_predicted_peak_is_near_the_measured_one(source, tmp_path, family):
     measured = peak_rss(built.path, call, built.host_engine)
     # An empty process differs by several MB from machine to machine; this model adds few.
     assert candidate_plan(built, {}).peak == pytest.approx(measured, rel=0.2)
+
+
+def test_a_small_model_on_litert_peaks_as_it_starts():
+    def plan(width):
+        signature = f"(float[1,4] x) => (float[1,{width}] y)"
+        return litert_plan(graph(signature, "y = MatMul (x, w)", w=normal(4, width)), {})
+
+    small, large = plan(4), plan(2**18)
+    assert small.peak == STARTING_BYTES
+    weight = 4 * 4 * 2**18
+    assert ENGINE_BYTES <= large.engine < small.engine
+    assert large.weights_private == weight
+    assert large.peak > STARTING_BYTES
 
 
 def test_recurrent_layers_are_int8_on_litert_and_can_be_given_back(tmp_path):
