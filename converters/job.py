@@ -211,7 +211,8 @@ class Job:
 
     def _peak(self, built: Built) -> int:
         if built.path not in self._peaks:
-            self._peaks[built.path] = candidate_plan(built, self.dimensions).peak
+            text = bool(self.source.tokenizer)
+            self._peaks[built.path] = candidate_plan(built, self.dimensions, text=text).peak
         return self._peaks[built.path]
 
     def _resident(self, path: Path, engine: str) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import onnx_ir as ir
 
 from converters.costs import live_bytes
@@ -34,6 +35,8 @@ from edge_sdk.bundle.record import MemoryPlan
 # process differs by several MB from machine to machine; this suits an x86-64 server.
 ENGINE_BYTES = 57 << 20
 NODE_BYTES = 9 << 10
+# The tokenizers library, with a vocabulary of 30 thousand entries.
+TEXT_BYTES = 10 << 20
 # Fixed part of the arena, and how much larger than the live activations it grows.
 ARENA_BYTES = 3 << 19
 ARENA_FACTOR = 3.0
@@ -84,10 +87,19 @@ def memory_plan(model: ir.Model, dimensions: Mapping[str, int]) -> MemoryPlan:
     )
 
 
-def candidate_plan(built: Built, dimensions: Mapping[str, int]) -> MemoryPlan:
-    """Peak memory of a process that loads a candidate with its engine and runs it."""
-    plan = memory_plan if built.format == "onnx" else litert_plan
-    return plan(ir.load(built.graph), dimensions)
+def candidate_plan(
+    built: Built, dimensions: Mapping[str, int], *, text: bool = False
+) -> MemoryPlan:
+    """Peak memory of a process that loads a candidate with its engine and runs it.
+
+    Args:
+        built: The candidate.
+        dimensions: Symbolic dimension -> value of the call it is predicted for.
+        text: Whether the process turns text into the graph's tokens.
+    """
+    predict = memory_plan if built.format == "onnx" else litert_plan
+    plan = predict(ir.load(built.graph), dimensions)
+    return msgspec.structs.replace(plan, engine=plan.engine + text * TEXT_BYTES)
 
 
 @dataclass

@@ -91,8 +91,8 @@ def pack(blobs: BlobStore, built: Built, packing: Packing) -> VariantRecord:
     """
     model = ir.load(built.graph)
     costs = node_costs(model, packing.dimensions)
-    memory = candidate_plan(built, packing.dimensions)
     profile, source = packing.profile, packing.source
+    memory = candidate_plan(built, packing.dimensions, text=bool(source.tokenizer))
     engine = next(e for e in profile.engines if e.name == built.recipe.engine)
     family = family_of(built.recipe)
     preprocess, postprocess = processing(source, [outputs for _, outputs in packing.golden])

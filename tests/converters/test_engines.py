@@ -12,7 +12,7 @@ import pytest
 import edge_sdk
 from converters import convert, sensitivity
 from converters.measure import peak_rss
-from converters.memory import candidate_plan
+from converters.memory import TEXT_BYTES, candidate_plan
 from converters.memory_litert import ENGINE_BYTES, STARTING_BYTES, litert_plan
 from converters.recipes import families, prepare
 from converters.report import Report
@@ -174,6 +174,19 @@ def test_predicted_peak_is_near_the_measured_one(source, tmp_path, family):
     measured = peak_rss(built.path, call, built.host_engine)
     # An empty process differs by several MB from machine to machine; this model adds few.
     assert candidate_plan(built, {}).peak == pytest.approx(measured, rel=0.2)
+
+
+@pytest.mark.parametrize("engine", [0, 1], ids=["onnx", "litert"])
+def test_plan_of_a_process_that_takes_text_has_room_for_a_tokenizer(source, tmp_path, engine):
+    opened = open_source(source)
+    data, profile = dataset_for(opened, None), load_profile("x86-64")
+    target = targets(profile)[engine]
+    prepared = prepare(profile, target)
+    rules = profile.quantization[opened.kind]
+    workshop = Workshop(opened, data, data, tmp_path)
+    built = workshop.build(families(profile, rules, target, prepared)["fp32"][0], prepared)
+    arrays, text = (candidate_plan(built, {}, text=given) for given in (False, True))
+    assert text.peak == arrays.peak + TEXT_BYTES
 
 
 def test_a_small_model_on_litert_peaks_as_it_starts():
