@@ -117,7 +117,7 @@ def _answer_fully(contestant: Contestant, context: int, vocab: int) -> Memory:
 
 
 def _fill(context: int, vocab: int) -> Sequence[int]:
-    return prompt_of(context - 8, vocab, 4)  # which the trained model answers with some token
+    return prompt_of(context - 8, vocab, 9)  # which the trained model answers with some token
 
 
 def _mib(size: int) -> int:
