@@ -22,7 +22,7 @@ test-device:
 	$(DEVICE_PYTHON) -m venv $(DEVICE_VENV)
 	$(DEVICE_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(DEVICE_VENV)/bin/python -m pip install --quiet -e '.[onnx,serve]' --group device-test
-	$(DEVICE_VENV)/bin/python -m pytest tests/bundle tests/profiles tests/runtime tests/generation tests/serving tests/shadow tests/delivery tests/agent tests/test_import.py tests/seq2seq/test_writing.py tests/seq2seq/test_rules.py
+	$(DEVICE_VENV)/bin/python -m pytest tests/bundle tests/profiles tests/runtime tests/generation tests/serving tests/tokenizer tests/shadow tests/delivery tests/agent tests/test_import.py tests/seq2seq/test_writing.py tests/seq2seq/test_rules.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ def edge_sdk(tmp_path):
             capture_output=True,
             text=True,
             env={**os.environ, "HOME": str(tmp_path), **given},
-            timeout=60,
+            timeout=150,  # it tries again, with delays drawn at random, for over a minute
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
