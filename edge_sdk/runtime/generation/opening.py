@@ -21,7 +21,7 @@ from edge_sdk.runtime import sessions
 from edge_sdk.runtime.generation.ahead import Ahead
 from edge_sdk.runtime.generation.memory import ContextPlan, KvType, plan_context
 from edge_sdk.runtime.prepared import Verify
-from edge_sdk.runtime.tokenizer import Tokenizer, open_tokenizer
+from edge_sdk.runtime.tokenizer import Tokenizer, open_tokenizer, prepare_tokenizer
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.engine import Session
@@ -68,6 +68,9 @@ def open_generator(
         raise BundleError("the variant has no such graph", where="graph 'main'")
     plan = plan_streams(record, limit, context, streams, kv_types)
     most = threads if threads is not None else sessions.default_threads(record.profile)
+    if prepare:
+        with suppress(BundleError):  # it is said when text is to be read
+            prepare_tokenizer(variant)
     tokenizer = Ahead(lambda: _read_text_side(variant, prepare))
     opened: dict[tuple[str, int], Session] = {}
 

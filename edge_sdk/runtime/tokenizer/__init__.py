@@ -13,6 +13,12 @@ that is not certain.
 
 from __future__ import annotations
 
-from edge_sdk.runtime.tokenizer.opening import TOKENIZER, Tokenizer, open_tokenizer, read_tokenizer
+from edge_sdk.runtime.tokenizer.opening import (
+    TOKENIZER,
+    Tokenizer,
+    open_tokenizer,
+    prepare_tokenizer,
+    read_tokenizer,
+)
 
-__all__ = ["TOKENIZER", "Tokenizer", "open_tokenizer", "read_tokenizer"]
+__all__ = ["TOKENIZER", "Tokenizer", "open_tokenizer", "prepare_tokenizer", "read_tokenizer"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_sdk.bundle import files
@@ -12,6 +13,7 @@ from edge_sdk.bundle.blobs import BlobStore, hex_of
 from edge_sdk.bundle.reader import Variant
 from edge_sdk.bundle.record import Blob, VariantRecord
 from edge_sdk.errors import BundleError, WorkError
+from edge_sdk.runtime import process
 from edge_sdk.runtime.tokenizer import table
 from edge_sdk.runtime.tokenizer.byte_level import ByteLevelTokenizer
 from edge_sdk.runtime.tokenizer.table import Header
@@ -54,26 +56,50 @@ def open_tokenizer(variant: Variant, *, prepare: bool = True) -> Tokenizer:
     return found or read_tokenizer(variant.record, variant.blobs)
 
 
+def prepare_tokenizer(variant: Variant) -> None:
+    """Makes the tables of a variant that has none yet, where that is possible.
+
+    For a moment the library takes tens of MB, which is better before the weights are there.
+
+    Args:
+        variant: A variant with a ``tokenizer.json``.
+
+    Raises:
+        BundleError: It has no tokenizer, or it cannot be read.
+    """
+    if not _place(variant).exists():
+        _make(variant)
+        process.trim()
+
+
 def _prepared(variant: Variant) -> Tokenizer | None:
     """The tokenizer over its tables; ``None`` where there are none and can be none."""
     from unicodedata import unidata_version
 
-    blob = _blob(variant.record)
-    library = partial(read_tokenizer, variant.record, variant.blobs)
-    folder = variant.blobs.root / "prepared" / hex_of(variant.digest)
-    found = table.read(folder / PREPARED, blob.digest, unidata_version)
+    digest = _blob(variant.record).digest
+    found = table.read(_place(variant), digest, unidata_version)
     if found is None:
-        from edge_sdk.runtime.tokenizer.making import made
-
-        with suppress(OSError, WorkError):  # a folder that is read-only, or full
-            folder.mkdir(parents=True, exist_ok=True)
-            with files.temporary(folder) as file:
-                file.write(made(variant.blobs.read(blob, LIMIT), blob.digest, library()))
-                files.commit(file, folder / PREPARED)
-        found = table.read(folder / PREPARED, blob.digest, unidata_version)
+        _make(variant)
+        found = table.read(_place(variant), digest, unidata_version)
     if found is None or isinstance(found, Header):
         return None
-    return ByteLevelTokenizer(found, cache(library))
+    return ByteLevelTokenizer(found, cache(partial(read_tokenizer, variant.record, variant.blobs)))
+
+
+def _place(variant: Variant) -> Path:
+    return variant.blobs.root / "prepared" / hex_of(variant.digest) / PREPARED
+
+
+def _make(variant: Variant) -> None:
+    from edge_sdk.runtime.tokenizer.making import made
+
+    blob, place = _blob(variant.record), _place(variant)
+    library = read_tokenizer(variant.record, variant.blobs)
+    with suppress(OSError, WorkError):  # a folder that is read-only, or full
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with files.temporary(place.parent) as file:
+            file.write(made(variant.blobs.read(blob, LIMIT), blob.digest, library))
+            files.commit(file, place)
 
 
 def read_tokenizer(record: VariantRecord, blobs: BlobStore) -> tokenizers.Tokenizer:
