@@ -72,11 +72,12 @@ def measured(home: Path, profile: str, name: str, given: str, quick: bool) -> Ou
                 f"{(chosen.peak_rss_bytes or 0) / 1e6:.0f} MB peak memory",
             ),
             Row(
-                f"the same on {found.samples} held-out sentences",
+                f"the encoder chosen{given}, on {found.samples} held-out sentences",
                 f"cosine {found.cosine:.4f}, same nearest neighbour {found.nearest or 0:.1%}",
             ),
             Row(
-                "the same, whole conversion with calibration and search", f"{report.seconds:.0f} s"
+                f"the encoder chosen{given}, whole conversion with calibration and search",
+                f"{report.seconds:.0f} s",
             ),
         ),
         figures={

@@ -41,8 +41,8 @@ class Headline:
 
 HEADLINES = (
     Headline("digits", "digits CNN"),
-    Headline("encoder", "MiniLM-L6 sentence encoder"),
-    Headline("encoder", "held-out sentences"),
+    Headline("encoder", "MiniLM-L6 sentence encoder, chosen by the converter:"),
+    Headline("encoder", "the encoder chosen, on"),
     Headline("peers", "MiniLM-L6 encoder by Olive"),
     Headline("peers", "MiniLM-L6 encoder by edge-sdk"),
     Headline("llm.speed", "edge-b256 against llama.cpp Q4_0 (llama-cpp-python 0.3.36), 2"),
