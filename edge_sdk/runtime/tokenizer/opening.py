@@ -94,10 +94,10 @@ def _make(variant: Variant) -> None:
     from edge_sdk.runtime.tokenizer.making import made
 
     blob, place = _blob(variant.record), _place(variant)
-    library = read_tokenizer(variant.record, variant.blobs)
     with suppress(OSError, WorkError):  # a folder that is read-only, or full
         place.parent.mkdir(parents=True, exist_ok=True)
         with files.temporary(place.parent) as file:
+            library = read_tokenizer(variant.record, variant.blobs)
             file.write(made(variant.blobs.read(blob, LIMIT), blob.digest, library))
             files.commit(file, place)
 
