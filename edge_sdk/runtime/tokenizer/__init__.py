@@ -7,8 +7,8 @@
 
 What lives here: the tokenizers of dialogue models in the manner of GPT-2, Llama 3, Qwen and
 SmolLM. The library takes 31 MB of the process's own memory to load a vocabulary of 49k tokens,
-and keeps 12; here it takes next to none. Tokens are exactly those of the library, which is asked wherever
-that is not certain.
+and keeps 12; here it takes next to none. Tokens are exactly those of the library, which is
+asked wherever that is not certain.
 """
 
 from __future__ import annotations
