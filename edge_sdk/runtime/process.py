@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import os
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +42,15 @@ def trim() -> None:
         library.malloc_trim(0)
 
 
-def read_no_more_than_asked(files: Container[str]) -> tuple[tuple[int, int], ...]:
+def named(files: Container[str]) -> set[tuple[int, int]]:
+    """Where in this process files of these names, without folders, are mapped."""
+    lines = (SELF / "maps").read_text().splitlines()
+    return {_range(line) for line in lines if line.rpartition("/")[2] in files}
+
+
+def read_no_more_than_asked(
+    files: Container[str], others: Collection[tuple[int, int]] = ()
+) -> tuple[tuple[int, int], ...]:
     """Tells the kernel to read single pages of mapped files, and not their neighbours too.
 
     For tables of which a call needs few rows: what is read ahead of them crowds out,
@@ -50,12 +58,12 @@ def read_no_more_than_asked(files: Container[str]) -> tuple[tuple[int, int], ...
 
     Args:
         files: Names, without folders.
+        others: Ranges that are somebody else's, of :func:`named`.
 
     Returns:
-        Where they are mapped: begin and end of each range.
+        Where else they are mapped: begin and end of each range.
     """
-    lines = (SELF / "maps").read_text().splitlines()
-    found = tuple(_range(line) for line in lines if line.rpartition("/")[2] in files)
+    found = tuple(sorted(named(files).difference(others)))
     _advise(found, mmap.MADV_RANDOM)
     return found
 

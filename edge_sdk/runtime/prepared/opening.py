@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Container
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -23,6 +24,8 @@ from edge_sdk.runtime.prepared.packing import TESTED, layout_id
 from edge_sdk.runtime.prepared.prepare import Progress, record
 from edge_sdk.runtime.prepared.prepare import prepare as make
 from edge_sdk.runtime.prepared.stamps import Stamps, Verify
+
+_opening = Lock()  # so that what is mapped meanwhile is the session's own
 
 
 def open_graph(
@@ -154,12 +157,15 @@ def _open_checked(
     model = place.model(index)
     if meanwhile:
         meanwhile()
-    session = engine.open_bytes(model, place.blobs.root.resolve(), lean)
+    # What is still mapped as it is, is the embedding table. Other sessions may map the same file,
+    # and a range of theirs becomes another one's memory when they close.
+    raw = {hex_of(blob.digest) for blob in place.graph.weights}
+    with _opening:
+        others = process.named(raw)
+        session = engine.open_bytes(model, place.blobs.root.resolve(), lean)
+        session.tables = process.read_no_more_than_asked(raw, others)
     session.shares_weights = True
     process.trim()
-    # What is still mapped as it is, is the embedding table.
-    raw = {hex_of(blob.digest) for blob in place.graph.weights}
-    session.tables = process.read_no_more_than_asked(raw)
     cases = [case for case in variant.record.golden if case.graph == place.graph.name]
     if index.witness:
         witness.compare(witness.testify(session, cases[0], place.blobs), index.witness)
